@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all set-up themselves: Python >= 3.11 and make are enough.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test test-all lint clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "aepo needs Python 3.11 or newer; none found. Install it or run: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llm,dev]'
+	@touch $@
+
+# Warm start, then GRPO and AEPO at two targets over three seeds, then the table and the picture: runs/demo/.
+demo: setup
+	$(BIN)/python -m aepo.llm.demo
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,163 @@
+"""What sampling and grading yield (Rollouts) and what the loss needs (Batch): frozen values, checked at birth.
+
+Letters: ... independent runs (the simulator's seeds and configurations; none in the LLM trainer), R rows (responses),
+T tokens of the longest response, G rows of a group (responses to one prompt, contiguous), P = R / G prompts.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def _check(owner: str, name: str, value: Tensor | None, shape: tuple[int, ...], what: str) -> None:
+    if value is not None and tuple(value.shape) != shape:
+        raise ValueError(f"{owner}.{name} must have shape {what} = {shape}, got {tuple(value.shape)}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rollouts:
+    """Graded responses, group after group.
+
+    Raises:
+        ValueError: a shape that disagrees with `token` and `group_size`.
+    """
+
+    prompt: Tensor
+    """(..., R) int64: index of the prompt (LLM) or state (tabular) that the row answers."""
+    token: Tensor
+    """(..., R, T) int64: the response's tokens; anything where `mask` is 0."""
+    mask: Tensor
+    """(..., R, T) float: 1 on the response's tokens, the end token included, 0 on padding."""
+    reward: Tensor
+    """(..., R) float: the verifier's verdict, 0 or 1 (any non-negative number works)."""
+    group_size: int
+    """G: rows per prompt."""
+    share: Tensor | None = None
+    """(..., R) float: the row's probability within its group, for an exact expectation over all responses. None for
+    ordinary samples, which count 1/G each."""
+    old_logp: Tensor | None = None
+    """(..., R, T): log-prob at T = 1 under the policy before the update, from the trainer's own scoring pass."""
+    entropy: Tensor | None = None
+    """(..., R, T): exact entropy, in nats, of the token's distribution at T = 1, from the same pass."""
+    engine_logp: Tensor | None = None
+    """(..., R, T): the rollout engine's log-prob at the *sampling* temperature; never used in a policy ratio."""
+
+    def __post_init__(self) -> None:
+        rows, tokens = tuple(self.token.shape[:-1]), tuple(self.token.shape)
+        _check("Rollouts", "prompt", self.prompt, rows, "(..., R)")
+        _check("Rollouts", "mask", self.mask, tokens, "(..., R, T)")
+        _check("Rollouts", "reward", self.reward, rows, "(..., R)")
+        _check("Rollouts", "share", self.share, rows, "(..., R)")
+        for name in ("old_logp", "entropy", "engine_logp"):
+            _check("Rollouts", name, getattr(self, name), tokens, "(..., R, T)")
+        if self.group_size < 1 or rows[-1] % self.group_size:
+            raise ValueError(
+                f"Rollouts.group_size must divide the {rows[-1]} rows, got {self.group_size}: "
+                "every prompt needs the same number of responses"
+            )
+
+    @property
+    def row_weight(self) -> Tensor:
+        """(..., R): what each row counts in the mean over prompts of the group expectation; sums to 1 (Eq. 1)."""
+        share = torch.full_like(self.reward, 1.0 / self.group_size) if self.share is None else self.share
+        return share * (self.group_size / max(self.reward.shape[-1], 1))
+
+    def mean_entropy(self) -> Tensor:
+        """(...): H, the length-normalised token entropy of Def. B.1, in nats.
+
+        Raises:
+            ValueError: the rollouts were not scored yet.
+        """
+        if self.entropy is None:
+            raise ValueError("Rollouts.entropy is missing: score the rollouts with the policy before asking for H")
+        length = self.mask.sum(-1).clamp(min=1)
+        return (self.row_weight * (self.mask * self.entropy).sum(-1) / length).sum(-1)
+
+    def mean_reward(self) -> Tensor:
+        """(...): the mean reward over prompts of the group expectation."""
+        return (self.row_weight * self.reward).sum(-1)
+
+    def replace(self, **changes: Tensor) -> "Rollouts":
+        """A copy with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Rows with their advantages and weights: all that the loss sees. A part of a batch is a batch, and sums add.
+
+    Raises:
+        ValueError: a shape that disagrees with `token`.
+    """
+
+    prompt: Tensor
+    """(..., R) int64, as in Rollouts."""
+    token: Tensor
+    """(..., R, T) int64."""
+    mask: Tensor
+    """(..., R, T) float."""
+    old_logp: Tensor
+    """(..., R, T): log-prob at T = 1 before the update, whatever temperature the row was sampled at."""
+    advantage: Tensor
+    """(..., R, T)."""
+    weight: Tensor
+    """(..., R, T): every normaliser in one number (1/G, 1/|o|, alpha, mask, exact probability), over the global batch."""
+    entropy_weight: Tensor
+    """(..., R, T): the weight of the entropy bonus on this token; 0 for methods without one."""
+    group_size: int
+    """G."""
+
+    def __post_init__(self) -> None:
+        tokens = tuple(self.token.shape)
+        _check("Batch", "prompt", self.prompt, tokens[:-1], "(..., R)")
+        for name in ("mask", "old_logp", "advantage", "weight", "entropy_weight"):
+            _check("Batch", name, getattr(self, name), tokens, "(..., R, T)")
+
+    @property
+    def live(self) -> Tensor:
+        """(..., R) bool: rows whose gradient can differ from 0."""
+        return ((self.weight * self.advantage != 0) | (self.entropy_weight != 0)).any(-1)
+
+    def rows(self, index: Tensor) -> "Batch":
+        """The given rows (1-D int64 indices), for every run alike."""
+        fields = {
+            f.name: getattr(self, f.name).index_select(self.prompt.dim() - 1, index)
+            for f in dataclasses.fields(self)
+            if f.name != "group_size"
+        }
+        return Batch(**fields, group_size=self.group_size)
+
+    def scaled(self, factor: float) -> "Batch":
+        """The same rows with both weights multiplied by `factor`."""
+        return dataclasses.replace(
+            self, weight=self.weight * factor, entropy_weight=self.entropy_weight * factor
+        )
+
+
+def minibatches(batch: Batch, count: int) -> Iterator[Batch]:
+    """Split a global batch into `count` parts, one optimizer step each, weights multiplied by `count`.
+
+    Whole groups are dealt in turn, so each part sees every `count`-th prompt and the parts differ by one group at most;
+    where there are fewer groups than parts (a bandit), rows are dealt. No random number is drawn: prompts arrive
+    shuffled. With the factor, each part's gradient estimates the whole batch's.
+
+    Args:
+        batch: the global batch.
+        count: number of parts, >= 1.
+
+    >>> z = torch.zeros(4, 1)
+    >>> b = Batch(prompt=torch.tensor([0, 0, 1, 1]), token=z.long(), mask=z, old_logp=z, advantage=z, weight=z + 1,
+    ...           entropy_weight=z, group_size=2)
+    >>> [part.prompt.tolist() for part in minibatches(b, 2)], next(minibatches(b, 2)).weight[0].item()
+    ([[0, 0], [1, 1]], 2.0)
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    total = batch.prompt.shape[-1]
+    unit = batch.group_size if total >= count * batch.group_size else 1
+    part = torch.arange(total, device=batch.prompt.device) // unit % count
+    for i in range(count):
+        yield batch.rows((part == i).nonzero().squeeze(-1)).scaled(count)

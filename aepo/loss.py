@@ -1,0 +1,94 @@
+"""The policy loss: one line that serves exact and sampled, tabular and LLM.
+
+Letters as in `aepo.batch`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aepo.batch import Batch
+
+Surrogate = Callable[[Tensor, Batch], Tensor]
+"""(logp (..., R, T), batch) -> objective per token (..., R, T), to be maximised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedSurrogate:
+    """min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = pi / pi_old at temperature 1 (Eq. 1).
+
+    With `dual_clip` = c, a token of negative advantage never counts less than c A, whatever its ratio: the authors' code
+    sets c = 3; the paper has none, which is the default.
+
+    Raises:
+        ValueError: a clip range below 0, or dual_clip <= 1.
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.clip_low <= 1:
+            raise ValueError(f"clip_low must be in [0, 1], got {self.clip_low}")
+        if self.clip_high < 0:
+            raise ValueError(f"clip_high must be >= 0, got {self.clip_high}")
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            raise ValueError(f"dual_clip must be > 1 or None, got {self.dual_clip}")
+
+    def __call__(self, logp: Tensor, batch: Batch) -> Tensor:
+        ratio = (logp - batch.old_logp).exp()
+        clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
+        objective = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)
+        if self.dual_clip is not None:
+            floored = torch.maximum(objective, self.dual_clip * batch.advantage)
+            objective = torch.where(batch.advantage < 0, floored, objective)
+        return objective
+
+
+@dataclass(frozen=True)
+class ScoreFunction:
+    """A logp: REINFORCE as Section 3.1 writes its gradient, without a ratio. On-policy it is GRPO's first step."""
+
+    def __call__(self, logp: Tensor, batch: Batch) -> Tensor:
+        return batch.advantage * logp
+
+
+def policy_loss(
+    logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogate
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Minus the weighted sum of the surrogate, minus the weighted sum of the entropy bonus (Eq. 1, Eq. 2, Eq. 3).
+
+    Every normaliser is in the batch's weights, so losses and gradients of the parts of a batch add up to the whole's.
+
+    Args:
+        logp: (..., R, T), log-prob of the batch's tokens at T = 1 under the current policy; carries the gradient.
+        entropy: (..., R, T), what the entropy bonus rewards: the exact entropy, with gradient when a method asks for it.
+        batch: rows, advantages and weights.
+        surrogate: the objective per token.
+
+    Returns:
+        The loss (...), one per run, and sums that add over parts: `tokens` (the weight of rows that can move the
+        policy), `clipped` (of these, the share whose ratio left [0.8, 1.2]) and `kl` (E[r - 1 - ln r], Schulman's k3),
+        both to be divided by `tokens`.
+    """
+    # Padding may hold anything, an infinity included; 0 x inf must not reach the sum.
+    on = batch.mask != 0
+    objective = torch.where(on, surrogate(torch.where(on, logp, batch.old_logp), batch), 0.0)
+    loss = -(batch.weight * objective).sum((-2, -1))
+    loss = loss - (batch.entropy_weight * torch.where(on, entropy, 0.0)).sum((-2, -1))
+    with torch.no_grad():
+        counted = batch.weight.abs() * (batch.advantage != 0)
+        log_ratio = torch.where(on, logp - batch.old_logp, 0.0)
+        sums = {
+            "tokens": counted.sum((-2, -1)),
+            "clipped": (counted * (log_ratio.expm1().abs() > RATIO_REPORT_RANGE)).sum((-2, -1)),
+            "kl": (counted * (log_ratio.expm1() - log_ratio)).sum((-2, -1)),
+        }
+    return loss, sums
+
+
+# One yardstick for every method, also those that do not clip: the paper's clip range.
+RATIO_REPORT_RANGE = 0.2

@@ -1,0 +1,233 @@
+"""A method as a frozen value, and `assemble`, which turns its rollouts into the batch that the loss sees.
+
+Letters as in `aepo.batch`. A method decides what to sample besides the T = 1 groups, what each token is credited with,
+and which objective applies per token. No code asks for a method's name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aepo.advantage import group_normalized
+from aepo.batch import Batch, Rollouts
+from aepo.controller import Control, Controller, FixedTemperature
+from aepo.loss import ClippedSurrogate, Surrogate
+from aepo.weights import sequence_mean
+
+Normalizer = Literal["all", "positives", "replace"]
+"""How the tempered term is averaged. `all`: alpha x the mean over every tempered sample, wrong ones counting as zero
+(Eq. 1). `positives`: alpha x the mean over the samples kept. `replace`: each kept sample takes one row's weight of the
+T = 1 batch, whose first rows give way (the authors' code; alpha is then implicit)."""
+NORMALIZERS: tuple[Normalizer, ...] = ("all", "positives", "replace")
+
+Reduction = Callable[[Tensor, Tensor], Tensor]
+"""(mask (..., R, T), row weight (..., R)) -> token weights (..., R, T); see `aepo.weights`."""
+
+# The authors' threshold on the group advantage that makes a response a "positive".
+POSITIVE_ADVANTAGE = 0.05
+
+
+def by_reward(rollouts: Rollouts) -> Tensor:
+    """(..., R) bool: responses with a positive reward, the positives of Eq. 1."""
+    return rollouts.reward > 0
+
+
+def by_advantage(rollouts: Rollouts) -> Tensor:
+    """(..., R) bool: the authors' code's positives, group advantage > 0.05; a group of all-correct responses has none."""
+    return _group_advantage(rollouts) > POSITIVE_ADVANTAGE
+
+
+def every_row(rollouts: Rollouts) -> Tensor:
+    """(..., R) bool: all True; Eq. 3 keeps its negative samples."""
+    return torch.ones_like(rollouts.reward, dtype=torch.bool)
+
+
+def reward_credit(rollouts: Rollouts) -> Tensor:
+    """(..., R): R(q, o) itself, REINFORCE's credit (Eq. 1)."""
+    return rollouts.reward
+
+
+def _group_advantage(rollouts: Rollouts) -> Tensor:
+    return group_normalized(rollouts.reward, group_size=rollouts.group_size, share=rollouts.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tempered:
+    """The second branch: the term on samples drawn at the control's temperature (Eq. 1, Eq. 2, Eq. 3).
+
+    Raises:
+        ValueError: an unknown normalizer, alpha <= 0, alpha with `replace`, a cap < 1, prompt_fraction outside (0, 1].
+    """
+
+    alpha: float = 1.0
+    """Weight of the term."""
+    normalizer: Normalizer = "all"
+    keep: Callable[[Rollouts], Tensor] = by_reward
+    """Which samples take part, (..., R) bool."""
+    credit: Callable[[Rollouts], Tensor] = reward_credit
+    """Advantage of a sample, (..., R)."""
+    cap_up: int | None = None
+    """Most samples kept when entropy is to rise: the first so many; None for all."""
+    cap_down: int | None = None
+    """The same when entropy is to fall."""
+    prompt_fraction: float = 0.25
+    """Share of the batch's prompts, from its first on, that are sampled again (the authors' code: a quarter)."""
+
+    def __post_init__(self) -> None:
+        if self.normalizer not in NORMALIZERS:
+            raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {self.normalizer!r}")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be > 0, got {self.alpha}")
+        if self.normalizer == "replace" and self.alpha != 1:
+            raise ValueError(
+                f"alpha must be 1 with normalizer='replace', got {self.alpha}: "
+                "there a kept sample takes exactly one row's weight; change cap_up and cap_down instead"
+            )
+        for name in ("cap_up", "cap_down"):
+            cap = getattr(self, name)
+            if cap is not None and cap < 1:
+                raise ValueError(f"{name} must be at least 1 or None, got {cap}")
+        if not 0 < self.prompt_fraction <= 1:
+            raise ValueError(f"prompt_fraction must be in (0, 1], got {self.prompt_fraction}")
+
+    def prompt_count(self, prompts: int) -> int:
+        """How many of the batch's prompts are sampled again, at least one."""
+        return max(1, round(self.prompt_fraction * prompts))
+
+    def kept(self, rollouts: Rollouts, control: Control) -> Tensor:
+        """(..., R) bool: the samples that take part after the caps, earlier rows first."""
+        keep = self.keep(rollouts)
+        rows = keep.shape[-1]
+        up, down = (rows if cap is None else cap for cap in (self.cap_up, self.cap_down))
+        limit = torch.where(control.raise_entropy, up, down).unsqueeze(-1)
+        return keep & (keep.cumsum(-1) <= limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What to sample and how to weight it.
+
+    Raises:
+        ValueError: an unknown entropy_bonus, or a method without any term.
+    """
+
+    name: str
+    advantage: Callable[[Rollouts], Tensor] | None
+    """Advantage of the T = 1 rows, (..., R) or (..., R, T); None if they only measure the entropy."""
+    tempered: Tempered | None = None
+    controller: Controller = field(default_factory=FixedTemperature)
+    surrogate: Surrogate = field(default_factory=ClippedSurrogate)
+    reduction: Reduction = sequence_mean
+    """Row weights to token weights."""
+    entropy_coef: float = 0.0
+    """lambda of the entropy bonus on the T = 1 rows; may be negative."""
+    entropy_bonus: Literal["exact", "sampled_nll"] = "exact"
+    """What the bonus rewards: the exact entropy, or minus the sampled token's log-prob (the authors' code)."""
+    label: str = ""
+    """Settings that a reported number must name, such as the normalizer."""
+
+    def __post_init__(self) -> None:
+        if self.entropy_bonus not in ("exact", "sampled_nll"):
+            raise ValueError(f"entropy_bonus must be 'exact' or 'sampled_nll', got {self.entropy_bonus!r}")
+        if self.advantage is None and self.tempered is None:
+            raise ValueError(f"method {self.name!r} has neither an advantage nor a tempered term: nothing to train on")
+
+    @property
+    def controlled(self) -> bool:
+        """Whether a tempered branch follows the entropy target."""
+        return self.tempered is not None and not isinstance(self.controller, FixedTemperature)
+
+    def bonus(self, logp: Tensor, entropy: Tensor) -> Tensor:
+        """What the loss's entropy weight multiplies, (..., R, T)."""
+        return entropy if self.entropy_bonus == "exact" else -logp
+
+
+def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts | None = None) -> Batch:
+    """Advantages and weights over the global batch: all T = 1 rows, then all tempered rows (Eq. 1, Eq. 2, Eq. 3).
+
+    A row that takes no part stays, with weight 0, so that runs of different luck share one shape. With no sample kept,
+    the tempered term is 0 and the rest is the method without it.
+
+    Args:
+        method: what to weight and how.
+        control: this step's control; only its caps' side is used here.
+        main: scored T = 1 rollouts of every rank.
+        second: scored tempered rollouts of every rank; required exactly if the method has a tempered branch.
+
+    Returns:
+        The global batch, R = main rows + tempered rows, T the longer of the two.
+
+    Raises:
+        ValueError: rollouts that were not scored, a branch missing or not asked for, or `replace` on exact expectations.
+    """
+    if (second is None) != (method.tempered is None):
+        raise ValueError(
+            f"method {method.name!r} {'needs' if second is None else 'has no'} tempered rollouts, "
+            f"got {'none' if second is None else 'some'}"
+        )
+    row_weight = main.row_weight
+    blocks = [main]
+    if second is not None and method.tempered is not None:
+        tempered = method.tempered
+        kept = tempered.kept(second, control)
+        if tempered.normalizer == "replace":
+            if main.share is not None or second.share is not None:
+                raise ValueError("normalizer='replace' swaps sampled rows; exact expectations have none: use 'all'")
+            rows = main.reward.shape[-1]
+            kept = kept & (kept.cumsum(-1) <= rows)
+            gives_way = torch.arange(rows, device=kept.device) < kept.sum(-1, keepdim=True)
+            row_weight = row_weight.masked_fill(gives_way, 0.0)
+            second_row_weight = kept / rows
+        else:
+            second_row_weight = second.row_weight
+            if tempered.normalizer == "positives":
+                second_row_weight = second_row_weight * kept
+                total = second_row_weight.sum(-1, keepdim=True)
+                second_row_weight = second_row_weight / total.masked_fill(total == 0, 1.0)
+        blocks.append(second)
+    length = max(block.token.shape[-1] for block in blocks)
+    masks = [_padded(block.mask, length) for block in blocks]
+    if method.tempered is None or second is None:
+        weight = method.reduction(masks[0], row_weight)
+    elif method.tempered.normalizer == "replace":
+        weight = method.reduction(torch.cat(masks, -2), torch.cat([row_weight, second_row_weight], -1))
+    else:
+        extra = method.reduction(masks[1], second_row_weight) * kept.unsqueeze(-1) * method.tempered.alpha
+        weight = torch.cat([method.reduction(masks[0], row_weight), extra], -2)
+    advantages = [_per_token(method.advantage, main, masks[0])]
+    entropy_weights = [method.entropy_coef * method.reduction(masks[0], main.row_weight)]
+    if second is not None and method.tempered is not None:
+        advantages.append(_per_token(method.tempered.credit, second, masks[1]))
+        entropy_weights.append(torch.zeros_like(masks[1]))
+    return Batch(
+        prompt=torch.cat([block.prompt for block in blocks], -1),
+        token=torch.cat([_padded(block.token, length) for block in blocks], -2),
+        mask=torch.cat(masks, -2),
+        old_logp=torch.cat([_padded(_scored(block), length) for block in blocks], -2),
+        advantage=torch.cat(advantages, -2),
+        weight=weight,
+        entropy_weight=torch.cat(entropy_weights, -2),
+        group_size=main.group_size,
+    )
+
+
+def _scored(rollouts: Rollouts) -> Tensor:
+    if rollouts.old_logp is None:
+        raise ValueError("Rollouts.old_logp is missing: score the rollouts with the policy before assembling a batch")
+    return rollouts.old_logp
+
+
+def _padded(value: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.pad(value, (0, length - value.shape[-1]))
+
+
+def _per_token(credit: Callable[[Rollouts], Tensor] | None, rollouts: Rollouts, mask: Tensor) -> Tensor:
+    if credit is None:
+        return torch.zeros_like(mask)
+    value = credit(rollouts)
+    if value.dim() < mask.dim():
+        return value.unsqueeze(-1) * mask
+    return _padded(value, mask.shape[-1]) * mask

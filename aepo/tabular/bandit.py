@@ -1,0 +1,110 @@
+"""The softmax bandit: K actions, a set A* of correct ones, many runs side by side.
+
+Letters: N runs, S states, K actions; R rows and T tokens as in `aepo.batch`. Everything is float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aepo.batch import Rollouts
+from aepo.categorical import log_softmax
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bandit:
+    """Where each run starts and what it is rewarded for.
+
+    Raises:
+        ValueError: tables of different shapes, or a state without a correct action.
+    """
+
+    logits: Tensor
+    """(N, S, K) float64: the policy's logits before the first step."""
+    correct: Tensor
+    """(N, S, K) bool: A* of each state."""
+
+    def __post_init__(self) -> None:
+        if self.logits.dim() != 3 or self.logits.shape != self.correct.shape:
+            raise ValueError(
+                f"logits and correct must share one shape (N, S, K), got {tuple(self.logits.shape)} "
+                f"and {tuple(self.correct.shape)}"
+            )
+        if not self.correct.any(-1).all():
+            raise ValueError("every state needs at least one correct action, got a row of `correct` without any")
+
+    @property
+    def prompts(self) -> Tensor:
+        """(S,) int64: every state, the batch of each step."""
+        return torch.arange(self.logits.shape[1])
+
+    def repeated(self, times: int) -> "Bandit":
+        """The same runs `times` over, one copy per configuration: (times x N, S, K)."""
+        return Bandit(logits=self.logits.repeat(times, 1, 1), correct=self.correct.repeat(times, 1, 1))
+
+    def sample(
+        self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor
+    ) -> Rollouts:
+        """n graded actions per prompt from pi^T, by inverse transform, so that equal noise is a paired comparison.
+
+        Args:
+            table: (N, S, K) logits that sample.
+            prompts: (P,) int64 states.
+            uniforms: (N, P x n) in [0, 1).
+            n: group size G.
+            temperature: (N,), > 0.
+        """
+        logits = table.detach()[:, prompts]
+        cumulative = log_softmax(logits, temperature.unsqueeze(-1)).exp().cumsum(-1)
+        # Rounding may leave the last cumulative probability below 1; dividing keeps every draw inside [0, K).
+        cumulative = (cumulative / cumulative[..., -1:]).repeat_interleave(n, 1)
+        action = torch.searchsorted(cumulative, uniforms.unsqueeze(-1), right=True).clamp(max=table.shape[-1] - 1)
+        return self._graded(prompts.repeat_interleave(n), action, group_size=n)
+
+    def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
+        """Every action of every prompt with its probability pi^T(a): the exact expectation in place of samples.
+
+        Args: as for `sample`.
+        """
+        actions = table.shape[-1]
+        share = log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)).exp().flatten(1)
+        action = torch.arange(actions).repeat(len(table), len(prompts)).unsqueeze(-1)
+        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
+
+    def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
+        runs = len(self.correct)
+        prompt = state.expand(runs, -1)
+        right = self.correct[torch.arange(runs).unsqueeze(-1), prompt, action.squeeze(-1)]
+        return Rollouts(
+            prompt=prompt,
+            token=action,
+            mask=torch.ones_like(action, dtype=self.logits.dtype),
+            reward=right.to(self.logits.dtype),
+            group_size=group_size,
+        )
+
+
+def bandit(seeds: Sequence[int], *, actions: int = 16, correct: int = 8) -> Bandit:
+    """One state per run, logits ~ N(0, 1) and A* drawn uniformly, both from the run's seed alone.
+
+    Args:
+        seeds: one per run.
+        actions: K >= 2.
+        correct: |A*|, in [1, K].
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    if actions < 2:
+        raise ValueError(f"actions must be at least 2, got {actions}")
+    if not 1 <= correct <= actions:
+        raise ValueError(f"correct must be in [1, actions={actions}], got {correct}")
+    logits, mask = [], []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        logits.append(torch.randn(1, actions, generator=generator, dtype=torch.float64))
+        order = torch.randperm(actions, generator=generator)
+        mask.append((order < correct).unsqueeze(0))
+    return Bandit(logits=torch.stack(logits), correct=torch.stack(mask))

@@ -1,0 +1,47 @@
+"""From what each row counts to what each token counts: every normaliser becomes data here, once per global batch.
+
+Letters as in `aepo.batch`. A reduction takes the mask (..., R, T) and a row weight (..., R) and returns token weights
+(..., R, T); the loss sums weight x objective and divides by nothing.
+"""
+
+from torch import Tensor
+
+
+def sequence_mean(mask: Tensor, row_weight: Tensor) -> Tensor:
+    """The mean over each response's tokens, then the weighted mean over rows: the 1/|o| of Eq. 1.
+
+    Args:
+        mask: (..., R, T), 1 on tokens.
+        row_weight: (..., R), sums to 1 over the rows that count.
+
+    Returns:
+        (..., R, T), which sums to the sum of `row_weight`; an empty response weighs 0.
+
+    >>> import torch
+    >>> sequence_mean(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([0.5, 0.5]))
+    tensor([[0.2500, 0.2500],
+            [0.5000, 0.0000]])
+    """
+    return row_weight.unsqueeze(-1) * mask / mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+def token_mean(mask: Tensor, row_weight: Tensor) -> Tensor:
+    """One mean over all tokens of all rows that count, so long responses weigh more: the authors' code.
+
+    Theirs is a mean within each micro-batch; this one is over the global batch and does not depend on the split.
+
+    Args:
+        mask: (..., R, T).
+        row_weight: (..., R); only ratios matter, and rows at 0 are left out of the denominator.
+
+    Returns:
+        (..., R, T), which sums to 1, or to 0 if no row counts.
+
+    >>> import torch
+    >>> token_mean(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([0.5, 0.5]))
+    tensor([[0.3333, 0.3333],
+            [0.3333, 0.0000]])
+    """
+    weighted = row_weight.unsqueeze(-1) * mask
+    total = weighted.sum((-2, -1), keepdim=True)
+    return weighted / total.masked_fill(total == 0, 1.0)

@@ -1,0 +1,38 @@
+"""Entropy-Adv: the advantage shaped by the token's entropy."""
+
+import dataclasses
+
+from aepo.advantage import entropy_shaped
+from aepo.batch import Rollouts
+from aepo.method import Method
+from aepo.zoo.grpo import grpo
+
+
+def entropy_adv(*, beta: float = 0.4, kappa: float = 2.0, **grpo_options) -> Method:
+    """GRPO with A + min(beta H, |A| / kappa) in place of A (Section 3.2; Cheng et al. 2025).
+
+    Args:
+        beta: > 0, 0.4 (Table 4).
+        kappa: > 1, 2 (Table 4).
+        grpo_options: as for `grpo`.
+
+    Raises:
+        ValueError: beta <= 0 or kappa <= 1.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta must be > 0, got {beta}")
+    if not kappa > 1:
+        raise ValueError(f"kappa must be > 1, got {kappa}")
+    base = grpo(**grpo_options)
+    group_advantage = base.advantage
+
+    def advantage(rollouts: Rollouts):
+        if rollouts.entropy is None:
+            raise ValueError("Rollouts.entropy is missing: entropy_adv needs scored rollouts")
+        return entropy_shaped(
+            group_advantage(rollouts).unsqueeze(-1), rollouts.entropy, beta=beta, kappa=kappa
+        )
+
+    return dataclasses.replace(
+        base, name="entropy_adv", advantage=advantage, label=f"beta={beta:g}, kappa={kappa:g}"
+    )
