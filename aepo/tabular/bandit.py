@@ -59,9 +59,10 @@ class Bandit:
         logits = table.detach()[:, prompts]
         cumulative = log_softmax(logits, temperature.unsqueeze(-1)).exp().cumsum(-1)
         # Rounding may leave the last cumulative probability below 1; dividing keeps every draw inside [0, K).
-        cumulative = (cumulative / cumulative[..., -1:]).repeat_interleave(n, 1)
-        action = torch.searchsorted(cumulative, uniforms.unsqueeze(-1), right=True).clamp(max=table.shape[-1] - 1)
-        return self._graded(prompts.repeat_interleave(n), action, group_size=n)
+        cumulative = cumulative / cumulative[..., -1:]
+        grouped = uniforms.view(len(table), len(prompts), n)
+        action = torch.searchsorted(cumulative, grouped, right=True).clamp(max=table.shape[-1] - 1)
+        return self._graded(prompts.repeat_interleave(n), action.view(len(table), -1, 1), group_size=n)
 
     def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
         """Every action of every prompt with its probability pi^T(a): the exact expectation in place of samples.
@@ -74,9 +75,9 @@ class Bandit:
         return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
 
     def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
-        runs = len(self.correct)
+        runs, _, actions = self.correct.shape
         prompt = state.expand(runs, -1)
-        right = self.correct[torch.arange(runs).unsqueeze(-1), prompt, action.squeeze(-1)]
+        right = self.correct.view(runs, -1).gather(1, prompt * actions + action.squeeze(-1))
         return Rollouts(
             prompt=prompt,
             token=action,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch, Rollouts, minibatches
-from aepo.categorical import token_stats
+from aepo.categorical import entropy_of, log_softmax
 from aepo.controller import Control, Loop, Sees
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
@@ -21,10 +21,18 @@ from aepo.tabular.bandit import Bandit
 
 
 def stats(table: Tensor, rows: Rollouts | Batch) -> tuple[Tensor, Tensor]:
-    """Log-prob and exact entropy of each row's tokens under the table, both (N, R, T), with gradient."""
+    """Log-prob and exact entropy of each row's tokens under the table, both (N, R, T), with gradient.
+
+    There are fewer states than rows, so both are computed once per state and then looked up: nothing of shape
+    (N, R, T, K) is formed.
+    """
     state = torch.cat([rows.prompt.unsqueeze(-1), rows.token[..., :-1]], -1)
-    run = torch.arange(len(table)).view(-1, 1, 1)
-    return token_stats(table[run, state], rows.token)
+    log_probs = log_softmax(table)
+    runs, _, actions = table.shape
+    flat = (state * actions + rows.token).view(runs, -1)
+    logp = log_probs.view(runs, -1).gather(1, flat).view(state.shape)
+    entropy = entropy_of(log_probs).gather(1, state.view(runs, -1)).view(state.shape)
+    return logp, entropy
 
 
 def score(table: Tensor, rollouts: Rollouts) -> Rollouts:
