@@ -136,6 +136,15 @@ class Batch:
             self, weight=self.weight * factor, entropy_weight=self.entropy_weight * factor
         )
 
+    def truncated(self, length: int) -> "Batch":
+        """The same rows cut to their first `length` tokens, for rows whose further tokens are padding."""
+        fields = {
+            f.name: getattr(self, f.name)[..., :length]
+            for f in dataclasses.fields(self)
+            if f.name not in ("group_size", "prompt")
+        }
+        return dataclasses.replace(self, **fields)
+
 
 def minibatches(batch: Batch, count: int) -> Iterator[Batch]:
     """Split a global batch into `count` parts, one optimizer step each, weights multiplied by `count`.

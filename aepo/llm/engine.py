@@ -1,0 +1,178 @@
+"""Rollout engines: the protocol, and the embedded one, a KV-cached sampler over the trainer's own model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from aepo.categorical import log_softmax
+from aepo.llm.seeds import UInt64, uniforms
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """Responses as tokens, on the CPU; letters as in `aepo.batch`."""
+
+    token: Tensor
+    """(R, T) int64, padding after the end token."""
+    mask: Tensor
+    """(R, T) float32, 1 up to and including the end token."""
+    logp: Tensor
+    """(R, T) float32: log-prob at the sampling temperature, as the engine computed it."""
+
+
+class Engine(Protocol):
+    """Tokens in, tokens out."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64
+    ) -> Sampled:
+        """n responses per prompt at `temperature`, from the weights that the trainer has now.
+
+        Args:
+            prompts: P prompts as tokens, none empty.
+            n: responses per prompt; rows come out prompt after prompt.
+            temperature: > 0.
+            row_seeds: (P x n,) one seed per response.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EmbeddedEngine:
+    """Samples from the model that is being trained, so there are no weights to push.
+
+    Prompts are filled in once and their cache repeated n times; finished rows leave the batch when half of it is done.
+    """
+
+    model: torch.nn.Module
+    """A transformers causal LM."""
+    eos_id: int
+    pad_id: int
+    max_tokens: int
+    """Longest response, the end token included."""
+    rows_at_once: int = 1024
+
+    @torch.inference_mode()
+    def sample(
+        self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64
+    ) -> Sampled:
+        training = self.model.training
+        self.model.eval()
+        at_once = max(1, self.rows_at_once // n)
+        parts = [
+            self._sample(prompts[i : i + at_once], n, temperature, row_seeds[i * n : (i + at_once) * n])
+            for i in range(0, len(prompts), at_once)
+        ]
+        self.model.train(training)
+        length = max((part.token.shape[1] for part in parts), default=0)
+
+        def joined(name: str, fill: float) -> Tensor:
+            values = [getattr(part, name) for part in parts]
+            if not values:
+                return torch.zeros(0, 0, dtype=torch.int64 if name == "token" else torch.float32)
+            return torch.cat(
+                [torch.nn.functional.pad(v, (0, length - v.shape[1]), value=fill) for v in values]
+            )
+
+        return Sampled(token=joined("token", self.pad_id), mask=joined("mask", 0.0), logp=joined("logp", 0.0))
+
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], n: int, temperature: float, row_seeds: UInt64
+    ) -> Sampled:
+        from transformers import DynamicCache
+
+        device = next(self.model.parameters()).device
+        input_ids, attention, position = left_padded(prompts, self.pad_id, device)
+        # Prompts of one length need no mask, and the attention without one is faster.
+        ragged = bool((attention == 0).any())
+        cache = DynamicCache(config=self.model.config)
+        out = self.model(
+            input_ids=input_ids,
+            attention_mask=attention if ragged else None,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache.batch_repeat_interleave(n)
+        logits = out.logits[:, -1].repeat_interleave(n, 0)
+        attention = attention.repeat_interleave(n, 0)
+        position = position[:, -1:].repeat_interleave(n, 0)
+
+        rows = len(prompts) * n
+        token = torch.full((rows, self.max_tokens), self.pad_id, dtype=torch.int64)
+        mask = torch.zeros(rows, self.max_tokens)
+        logp = torch.zeros(rows, self.max_tokens)
+        active = torch.arange(rows)  # row of `token` behind each row of the forward pass
+        done = torch.zeros(rows, dtype=torch.bool)  # of the rows of the forward pass
+        for t in range(self.max_tokens):
+            log_probs = log_softmax(logits, temperature)
+            chosen = inverse_transform(log_probs, torch.from_numpy(uniforms(row_seeds, t)[active.numpy()]))
+            chosen_logp = log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+            open_rows = active[~done]
+            token[open_rows, t] = chosen.cpu()[~done]
+            logp[open_rows, t] = chosen_logp.float().cpu()[~done]
+            mask[open_rows, t] = 1.0
+            done |= (chosen == self.eos_id).cpu()
+            if done.all() or t + 1 == self.max_tokens:
+                break
+            if done.sum() * 2 >= len(done):
+                keep = (~done).nonzero().squeeze(-1)
+                on_device = keep.to(device)
+                cache.batch_select_indices(on_device)
+                chosen, attention, position = chosen[on_device], attention[on_device], position[on_device]
+                active, done = active[keep], done[keep]
+            attention = torch.cat([attention, attention.new_ones(len(attention), 1)], 1)
+            position = position + 1
+            logits = self.model(
+                input_ids=chosen.unsqueeze(-1),
+                attention_mask=attention if ragged else None,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+        used = int(mask.sum(1).max()) if rows else 0
+        return Sampled(token=token[:, :used], mask=mask[:, :used], logp=logp[:, :used])
+
+
+def inverse_transform(log_probs: Tensor, uniform: Tensor) -> Tensor:
+    """The token at which the cumulative probability passes `uniform`.
+
+    Args:
+        log_probs: (R, V), normalised.
+        uniform: (R,) float64 in [0, 1).
+
+    Returns:
+        (R,) int64; never a token of probability 0.
+
+    >>> inverse_transform(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([0.7], dtype=torch.float64))
+    tensor([1])
+    """
+    # float64, since 150,000 float32 probabilities lose the tail of the cumulative sum.
+    cumulative = log_probs.double().exp().cumsum(-1)
+    threshold = uniform.to(cumulative.device).unsqueeze(-1) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=log_probs.shape[-1] - 1)
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts of any length as one batch that ends together.
+
+    Returns:
+        input ids, attention mask and position ids, each (P, longest) int64.
+
+    >>> [t.tolist() for t in left_padded([[5], [6, 7]], 0)]
+    [[[0, 5], [6, 7]], [[0, 1], [1, 1]], [[0, 0], [0, 1]]]
+    """
+    length = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), length), pad_id, dtype=torch.int64)
+    attention = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        attention[row, length - len(prompt) :] = 1
+    position = (attention.cumsum(-1) - 1).clamp(min=0)
+    return input_ids.to(device), attention.to(device), position.to(device)

@@ -1,0 +1,257 @@
+"""The trained model: scoring, gradients and optimizer steps. The only file that knows DeepSpeed.
+
+Letters as in `aepo.batch`; V the vocabulary.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from aepo.batch import Batch, Rollouts
+from aepo.categorical import token_stats
+from aepo.llm.engine import left_padded
+from aepo.llm.microbatch import plan
+from aepo.llm.settings import TrainSettings
+
+
+class ResponseStats(nn.Module):
+    """A causal LM that answers with the log-prob and entropy of given response tokens, not with logits.
+
+    The head runs inside this forward, which is what lets a sharded head be gathered by whoever shards it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, response: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """logp and entropy (R, T), float32 or wider, at temperature 1.
+
+        Args:
+            input_ids: (R, prompt + T), left-padded prompts and right-padded responses.
+            attention_mask: (R, prompt + T), or None if no prompt is padded.
+            position_ids: (R, prompt + T).
+            response: (R, T), the last T columns of input_ids.
+        """
+        length = response.shape[1]
+        # The token at column j is predicted at column j - 1.
+        out = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            logits_to_keep=length + 1,
+        )
+        return token_stats(out.logits[:, :-1], response)
+
+
+class Stepper(Protocol):
+    """Gradients to weights: plain torch or DeepSpeed."""
+
+    module: nn.Module
+    """The ResponseStats that is trained."""
+
+    def __call__(self, *args: Any) -> tuple[Tensor, Tensor]: ...
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate this rank's gradient of the global loss; `last` ends the accumulation."""
+        ...
+
+    def step(self, lr: float) -> float:
+        """Clip, step, clear the gradients; the norm of the global gradient before clipping."""
+        ...
+
+
+class TorchStepper:
+    """One process, any dtype, any torch optimizer."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, *, max_grad_norm: float) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+
+    def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
+        return self.module(*args)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        loss.backward()
+
+    def step(self, lr: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+
+class DeepSpeedStepper:
+    """ZeRO 0 to 2 over the ranks of the `deepspeed` launcher."""
+
+    def __init__(self, module: nn.Module, train: TrainSettings) -> None:
+        import deepspeed
+
+        init_distributed()
+        self.world = torch.distributed.get_world_size()
+        self.zero_stage = train.zero_stage
+        optimizer = torch.optim.AdamW(
+            module.parameters(), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
+        )
+        self.engine, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            config={
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": 1,
+                "gradient_clipping": train.max_grad_norm,
+                "zero_optimization": {"stage": train.zero_stage},
+                "zero_allow_untested_optimizer": True,
+                "steps_per_print": 10**9,
+            },
+        )
+        self.module = self.engine.module
+
+    def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
+        return self.engine(*args)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        # DeepSpeed averages gradients over ranks; our weights already divide by the global batch, so ranks must add.
+        self.engine.backward(loss * self.world)
+
+    def step(self, lr: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        # Under ZeRO 0 DeepSpeed clips and forgets the norm; the gradients are whole and reduced by then.
+        norm = None
+        if self.zero_stage == 0:
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm() if norm is None else norm)
+
+    def save(self, folder: Path) -> None:
+        """Weights and optimizer of every rank under `folder`; called by all ranks together."""
+        self.engine.save_checkpoint(str(folder), tag="state")
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote; called by all ranks together.
+
+        Raises:
+            FileNotFoundError: there is nothing to load.
+        """
+        loaded, _ = self.engine.load_checkpoint(str(folder), tag="state")
+        if loaded is None:
+            raise FileNotFoundError(f"{folder}: no DeepSpeed state to resume from")
+
+
+def init_distributed() -> None:
+    """Join the launcher's process group (alone, a group of one); safe to call again."""
+    import deepspeed
+
+    if torch.distributed.is_initialized():
+        return
+    _quiet_shared_memory_op(deepspeed)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False
+    )
+
+
+def _quiet_shared_memory_op(deepspeed: Any) -> None:
+    # On CPU DeepSpeed compiles a shared-memory collective for over a minute at the first start, hangs on a lock that a
+    # killed build left, and leaks /dev/shm; gloo serves as well. The switch is private, hence the guard.
+    compatible = getattr(deepspeed.ops, "__compatible_ops__", None)
+    if isinstance(compatible, dict) and not torch.cuda.is_available():
+        compatible["deepspeed_shm_comm"] = False
+
+
+class Policy:
+    """Prompts, micro-batches and a stepper: everything that the training step asks of the model."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        prompts: Sequence[Sequence[int]],
+        *,
+        pad_id: int,
+        token_budget: int,
+        lr: float,
+        warmup_steps: int = 0,
+    ) -> None:
+        self.stepper = stepper
+        self.prompts = prompts
+        self.pad_id = pad_id
+        self.token_budget = token_budget
+        self.lr = lr
+        self.warmup_steps = warmup_steps
+        self.updates = 0
+        """Optimizer steps taken; part of checkpoints."""
+        self.device = next(stepper.module.parameters()).device
+
+    @property
+    def model(self) -> nn.Module:
+        """The causal LM itself."""
+        return self.stepper.module.model
+
+    def score(self, rollouts: Rollouts) -> Rollouts:
+        """The rollouts with old_logp and entropy of the current weights, on the CPU."""
+        tokens = rollouts.token.shape
+        old_logp, entropy = torch.zeros(tokens), torch.zeros(tokens)
+        if rollouts.token.numel():
+            lengths = self.lengths(rollouts.prompt, rollouts.mask)
+            (micros,) = plan(lengths, world=1, token_budget=self.token_budget)
+            with torch.no_grad():
+                for rows in micros:
+                    index = torch.tensor(rows)
+                    cut = max(1, int(rollouts.mask[index].sum(-1).max()))
+                    stats = self._forward(
+                        self.stepper.module, rollouts.prompt[index], rollouts.token[index, :cut], rollouts.mask[index, :cut]
+                    )
+                    old_logp, entropy = (
+                        kept.to(new.dtype).index_put((index.unsqueeze(-1), torch.arange(cut)), new.cpu())
+                        for kept, new in zip((old_logp, entropy), stats, strict=True)
+                    )
+        mask = rollouts.mask.to(old_logp.dtype)
+        return rollouts.replace(old_logp=old_logp * mask, entropy=entropy * mask)
+
+    def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
+        """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
+        return self._forward(self.stepper, micro.prompt, micro.token, micro.mask)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate the gradient of one micro-batch; `last` marks the last one before `step`."""
+        self.stepper.backward(loss, last=last)
+
+    def step(self) -> float:
+        """One optimizer step at the scheduled learning rate; returns the global gradient's norm before clipping."""
+        warm = min(1.0, (self.updates + 1) / (self.warmup_steps + 1))
+        self.updates += 1
+        return self.stepper.step(self.lr * warm)
+
+    def lengths(self, prompt: Tensor, mask: Tensor) -> list[int]:
+        """Tokens of each row, prompt and response."""
+        response = mask.sum(-1).long().tolist()
+        return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
+
+    def _forward(self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        input_ids, attention, position = left_padded([self.prompts[p] for p in prompt.tolist()], self.pad_id)
+        ragged = bool((attention == 0).any())
+        length = token.shape[1]
+        # Padding after a response needs no mask: causal attention keeps it from every token that counts.
+        steps = torch.arange(1, length + 1)
+        input_ids = torch.cat([input_ids, token], 1).to(self.device)
+        position = torch.cat([position, position[:, -1:] + steps], 1).to(self.device)
+        attention = torch.cat([attention, torch.ones_like(token)], 1).to(self.device)
+        return module(input_ids, attention if ragged else None, position, token.to(self.device))
+
+
+def local_rank() -> int:
+    """This process's index on its node, from the launcher."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

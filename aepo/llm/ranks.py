@@ -1,0 +1,76 @@
+"""What ranks tell each other: rollouts are gathered, so that every rank assembles the same global batch."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from aepo.batch import Rollouts
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def share(items: Sequence[T], *, rank: int, world: int) -> Sequence[T]:
+    """This rank's contiguous part; shares put together in rank order are `items`, and differ by one item at most.
+
+    >>> [list(share(range(5), rank=r, world=2)) for r in range(2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    base, extra = divmod(len(items), world)
+    start = rank * base + min(rank, extra)
+    return items[start : start + base + (rank < extra)]
+
+
+def gather(rollouts: Rollouts) -> Rollouts:
+    """The global rollouts: every rank's rows in rank order, padded to the longest, on the CPU of every rank."""
+    if world_size() == 1:
+        return rollouts
+    fields = {
+        f.name: value
+        for f in dataclasses.fields(rollouts)
+        if isinstance(value := getattr(rollouts, f.name), Tensor)
+    }
+    return rollouts.replace(**{name: _gather_rows(value) for name, value in fields.items()})
+
+
+def _gather_rows(value: Tensor) -> Tensor:
+    """Concatenate along rows tensors (R, ...) whose sizes differ from rank to rank."""
+    # NCCL moves device memory only.
+    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    shape = torch.tensor(value.shape, device=device)
+    shapes = [torch.empty_like(shape) for _ in range(world_size())]
+    dist.all_gather(shapes, shape)
+    largest = torch.stack(shapes).amax(0).tolist()
+    padded = torch.zeros(largest, dtype=value.dtype, device=device)
+    padded[tuple(slice(n) for n in value.shape)] = value.to(device)
+    parts = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(s[0])] for part, s in zip(parts, shapes, strict=True)]).cpu()
+
+
+def total(sums: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars added over ranks."""
+    names = sorted(sums)
+    values = torch.stack([sums[name].detach().double() for name in names])
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return dict(zip(names, values.tolist(), strict=True))
