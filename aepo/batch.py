@@ -74,7 +74,9 @@ class Rollouts:
         if self.entropy is None:
             raise ValueError("Rollouts.entropy is missing: score the rollouts with the policy before asking for H")
         length = self.mask.sum(-1).clamp(min=1)
-        return (self.row_weight * (self.mask * self.entropy).sum(-1) / length).sum(-1)
+        # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
+        on = torch.where(self.mask != 0, self.entropy, 0.0)
+        return (self.row_weight * on.sum(-1) / length).sum(-1)
 
     def mean_reward(self) -> Tensor:
         """(...): the mean reward over prompts of the group expectation."""

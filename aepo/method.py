@@ -180,7 +180,7 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
             kept = kept & (kept.cumsum(-1) <= rows)
             gives_way = torch.arange(rows, device=kept.device) < kept.sum(-1, keepdim=True)
             row_weight = row_weight.masked_fill(gives_way, 0.0)
-            second_row_weight = kept / rows
+            second_row_weight = kept.to(row_weight.dtype) / rows
         else:
             second_row_weight = second.row_weight
             if tempered.normalizer == "positives":
@@ -228,6 +228,6 @@ def _per_token(credit: Callable[[Rollouts], Tensor] | None, rollouts: Rollouts, 
     if credit is None:
         return torch.zeros_like(mask)
     value = credit(rollouts)
-    if value.dim() < mask.dim():
-        return value.unsqueeze(-1) * mask
-    return _padded(value, mask.shape[-1]) * mask
+    value = value.unsqueeze(-1) if value.dim() < mask.dim() else _padded(value, mask.shape[-1])
+    # A per-token credit may hold anything in the padding; 0 x nan must not make a dead row look live.
+    return torch.where(mask != 0, value, 0.0)

@@ -125,7 +125,8 @@ def _tempered(
     if select not in ("reward", "advantage"):
         raise ValueError(f"select must be 'reward' or 'advantage', got {select!r}")
     if normalizer == "replace":
-        cap_up, cap_down = cap_up or CAP_UP, cap_down or CAP_DOWN
+        cap_up = CAP_UP if cap_up is None else cap_up
+        cap_down = CAP_DOWN if cap_down is None else cap_down
     return Tempered(
         alpha=alpha,
         normalizer=normalizer,
