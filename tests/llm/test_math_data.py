@@ -1,0 +1,241 @@
+"""Problems are read as publishers ship them; what cannot be read is named: file, row, column, cure."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from aepo.llm.math_data import TEMPLATES, DataError, Problem, load_problems, prompt_text
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
+
+
+def load(name: str, **options) -> list[tuple[str, str, int]]:
+    return [(p.question, p.answer, p.row) for p in load_problems(str(FIXTURES / name), **options)]
+
+
+def published(name: str) -> tuple[Problem, ...]:
+    if not (SHARED / name).exists():
+        pytest.skip(f"shared/data/math/{name} is not beside this checkout")
+    return load_problems(str(SHARED / name))
+
+
+def test_gsm8k_answers_are_what_follows_the_last_hashes_and_rows_are_lines():
+    assert load("gsm8k_form.jsonl") == [
+        ("Ann has 2 apples and buys 1,078 more. How many has she?", "1,080", 1),
+        ("Spaced \u2028 out, {braces} kept?", "-3", 3),
+    ]
+
+
+def test_float_answers_lose_a_zero_fraction_and_columns_that_agree_are_one():
+    assert load("amc_form.jsonl") == [("Half of 54?", "27", 1), ("Half of 3?", "1.5", 2)]
+
+
+def test_integer_answers_become_text():
+    assert load("aime_form.jsonl") == [("A fifth of 350?", "70", 1)]
+
+
+def test_a_solution_gives_its_last_box():
+    assert load("minerva_form.jsonl") == [("A half as a fraction?", r"\frac{1}{2}", 1)]
+
+
+def test_a_list_of_one_answer_is_that_answer():
+    assert load("olympiad_form.jsonl") == [("Which n?", "$2n$", 1)]
+
+
+def test_an_answer_column_wins_over_a_solution():
+    assert load("math_form.jsonl") == [("Sum?", "p - q", 1)]
+
+
+def test_a_json_list_and_a_byte_order_mark_are_read():
+    assert load("list_form.json") == [("1+1?", "2", 1), ("2+2?", "4", 2)]
+    assert load("byte_order_mark.jsonl") == [("1+1?", "2", 1)]
+
+
+def test_named_columns_are_read_whatever_their_name(tmp_path):
+    path = tmp_path / "renamed.parquet"
+    pd.DataFrame({"ask": ["1+1?"], "reply": ["2"], "my_solution": [r"\boxed{two}"]}).to_parquet(path)
+    assert load_problems(str(path), question_column="ask", answer_column="reply")[0].answer == "2"
+    assert load_problems(str(path), question_column="ask", answer_column="my_solution")[0].answer == "two"
+
+
+MALFORMED = [
+    ("bad_empty_answer.jsonl", ["row 2", "'answer'", "empty answer", "fill it in"]),
+    ("bad_null_answer.jsonl", ["row 3", "'answer'", "empty answer"]),
+    ("bad_hashes_only.jsonl", ["row 1", "'answer'", "empty answer", "####"]),
+    ("bad_empty_list_answer.jsonl", ["row 1", "'final_answer'", "empty answer"]),
+    ("bad_two_answers.jsonl", ["row 1", "'final_answer'", "list of 2 answers", "join"]),
+    ("bad_object_answer.jsonl", ["row 1", "'answer'", "an object", "text or number"]),
+    ("bad_boolean_answer.jsonl", ["row 1", "'answer'", "a truth value (True)"]),
+    ("bad_infinite_answer.jsonl", ["row 1", "'answer'", "inf", "finite"]),
+    ("bad_empty_question.jsonl", ["row 2", "'question'", "empty question"]),
+    ("bad_question_type.jsonl", ["row 1", "'question'", "a list", "text"]),
+    ("bad_unboxed_solution.jsonl", ["row 2", "'solution'", r"\boxed{...}", "answer_column"]),
+    ("bad_empty_box.jsonl", ["row 1", "'solution'", "empty answer"]),
+    ("bad_json_line.jsonl", ["row 3", "not valid JSON", "one JSON object a line"]),
+    ("bad_two_objects_a_line.jsonl", ["row 1", "not valid JSON", "Extra data"]),
+    ("bad_row_type.jsonl", ["row 2", "a list", "expected an object"]),
+    ("bad_missing_key.jsonl", ["row 2", "no column 'answer'", "question, anwser"]),
+    (
+        "bad_no_question_column.jsonl",
+        ["found Problems, answer", "question_column", "did you mean 'Problems'"],
+    ),
+    ("bad_no_answer_column.jsonl", ["found question, reply", "answer_column"]),
+    ("bad_differing_columns.jsonl", ["row 2", "'question' and 'problem' differ", "question_column"]),
+    ("bad_differing_answers.jsonl", ["row 1", "'answer' and 'final_answer' differ", "answer_column"]),
+    ("bad_empty.jsonl", ["no rows"]),
+    ("bad_blank.json", ["no rows"]),
+    ("bad_empty_list.json", ["no rows"]),
+    ("bad_object.json", ["an object", "expected a list"]),
+    ("bad_json.json", ["not valid JSON"]),
+    ("bad_latin1.jsonl", ["row 2", "0xe9", "offset 53", "not UTF-8"]),
+    ("bad_utf16.jsonl", ["row 1", "0xff", "not UTF-8"]),
+    ("bad_table.parquet", ["not a readable parquet file"]),
+    ("bad_suffix.csv", ["unsupported suffix '.csv'", ".jsonl, .json, .parquet"]),
+    ("gsm8k_from.jsonl", ["no such file", "gsm8k_form.jsonl"]),
+    ("", ["a folder", "name one file"]),
+]
+
+
+@pytest.mark.parametrize(("name", "named"), MALFORMED)
+def test_a_malformed_source_is_named_with_its_cure(name, named):
+    with pytest.raises(DataError) as error:
+        load(name)
+    assert all(part in str(error.value) for part in [*named, str(FIXTURES / name)]), str(error.value)
+
+
+def test_every_malformed_fixture_is_tried():
+    assert {path.name for path in FIXTURES.glob("bad_*")} == {name for name, _ in MALFORMED if "bad" in name}
+
+
+def test_a_column_that_is_not_there_is_named_with_the_nearest():
+    with pytest.raises(DataError, match=r"no column 'Anwser' \(answer_column\).*did you mean 'answer'"):
+        load("gsm8k_form.jsonl", answer_column="Anwser")
+    with pytest.raises(DataError, match=r"no column 'text' \(question_column\), found question, answer$"):
+        load("gsm8k_form.jsonl", question_column="text")
+
+
+def test_json_nested_past_the_parsers_depth_is_malformed(tmp_path):
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(DataError, match="row 1: not valid JSON"):
+        load_problems(str(tmp_path / "deep.jsonl"))
+
+
+def test_a_truncated_parquet_file_is_named(tmp_path):
+    whole = tmp_path / "whole.parquet"
+    pd.DataFrame({"question": ["1+1?"] * 100, "answer": ["2"] * 100}).to_parquet(whole)
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"cut\.parquet: not a readable parquet file"):
+        load_problems(str(cut))
+
+
+def test_a_parquet_row_without_an_answer_is_named(tmp_path):
+    path = tmp_path / "gap.parquet"
+    pd.DataFrame({"problem": ["1+1?", "2+2?"], "answer": ["2", None]}).to_parquet(path)
+    with pytest.raises(DataError, match="row 2, column 'answer': empty answer"):
+        load_problems(str(path))
+
+
+@pytest.mark.parametrize(
+    "source", ["./missing", "/missing/set", "a/b/c", "missing.json", "missing.csv", "~/none"]
+)
+def test_what_looks_like_a_path_never_goes_to_the_hub(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would raise another error
+    with pytest.raises(DataError, match="no such file"):
+        load_problems(source)
+
+
+def test_an_empty_source_is_named():
+    with pytest.raises(DataError, match="an empty source"):
+        load_problems(" ")
+
+
+def test_a_hub_id_without_network_is_named_with_the_cure():
+    script = (
+        "from aepo.llm.math_data import load_problems; load_problems('nobody/nothing:main', split='test')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode and last.startswith("aepo.llm.math_data.DataError: 'nobody/nothing:main'")
+    assert "split 'test'" in last and "network" in last and ".jsonl, .json, .parquet" in last
+
+
+def test_a_hub_dataset_goes_the_same_way_as_a_file(monkeypatch):
+    import datasets
+
+    asked = []
+    rows = [{"question": "1+1?", "answer": "One more.\n#### 2"}, {"question": "2+2?", "answer": "#### 4"}]
+
+    def load_dataset(*arguments, **options):  # the network's part; what it returns is a real dataset
+        asked.append((arguments, options))
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert [(p.answer, p.row) for p in load_problems("openai/gsm8k:main", split="test")] == [
+        ("2", 1),
+        ("4", 2),
+    ]
+    assert [p.answer for p in load_problems("owner/name")] == ["2", "4"]
+    assert asked == [
+        (("openai/gsm8k", "main"), {"split": "test"}),
+        (("owner/name", None), {"split": "train"}),
+    ]
+
+
+def test_a_missing_datasets_package_is_named_with_the_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"'nobody/nothing'.*package datasets.*aepo\[llm\]"):
+        load_problems("nobody/nothing")
+
+
+def test_a_prompt_holds_the_question_as_it_is():
+    question = r"Find {x} in $\frac{1}{x}$ {question} {0}"
+    for template in TEMPLATES:
+        before, _, after = prompt_text(question, template).partition(question)
+        assert r"\boxed{}" in before + after and (before + after).count("{question}") == 0
+
+
+def test_templates_are_these_texts():
+    assert prompt_text("1+1?", "plain") == "Question: 1+1?\nPut your final answer within \\boxed{}.\nAnswer:"
+    assert prompt_text("1+1?", "qwen_math") == (
+        "<|im_start|>system\n"
+        "Please reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
+        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_an_unknown_template_is_named_with_the_nearest():
+    with pytest.raises(DataError, match="plain, qwen_math, got 'qwenmath'; did you mean 'qwen_math'"):
+        prompt_text("1+1?", "qwenmath")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "first", "last"),
+    [
+        ("gsm8k_train.jsonl", 7473, "72", "50"),
+        ("gsm8k.jsonl", 1319, "18", "14"),
+        ("dapo_math_17k.parquet", 17917, "34", "9"),
+        ("aime24.jsonl", 30, "204", "902"),
+        ("aime25.jsonl", 30, "70", "240"),
+        ("amc23.jsonl", 40, "27", "8"),
+        ("math500.jsonl", 500, r"\left( 3, \frac{\pi}{2} \right)", r"106^\circ"),
+        ("minerva_math.jsonl", 272, "1.6", "10.1"),
+        ("olympiadbench.jsonl", 675, "2", "11"),
+    ],
+)
+def test_published_sets_load_whole_and_without_an_empty_text(name, rows, first, last):
+    problems = published(name)
+    assert [p.row for p in problems] == list(range(1, rows + 1))
+    assert all(p.question.strip() and p.answer.strip() for p in problems)
+    assert (problems[0].answer, problems[-1].answer) == (first, last)
+    assert not any("####" in p.answer or r"\boxed" in p.answer for p in problems)
