@@ -30,8 +30,8 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     """One token per whitespace-separated word, plus <pad> (0) and <eos> (1): words[i] is token i + 2.
 
-    There is no unknown token. On a word outside the vocabulary `encode_words` raises a ValueError that names it;
-    the tokenizer's own `encode` raises an Exception that does not.
+    There is no unknown token. On a word outside the vocabulary `encode_words` raises a ValueError that names
+    it; the tokenizer's own `encode` raises an Exception that does not.
 
     Args:
         words: distinct, not empty, without white space, neither of the two special tokens.
