@@ -138,6 +138,11 @@ class Batch:
             self, weight=self.weight * factor, entropy_weight=self.entropy_weight * factor
         )
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows on another device."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "group_size"}
+        return dataclasses.replace(self, **{name: value.to(device) for name, value in fields.items()})
+
     def truncated(self, length: int) -> "Batch":
         """The same rows cut to their first `length` tokens, for rows whose further tokens are padding."""
         fields = {

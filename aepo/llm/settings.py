@@ -8,7 +8,7 @@ import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from omegaconf import OmegaConf
@@ -302,7 +302,10 @@ class CommandLine(Section):
     """What was typed."""
 
     settings: Settings
-    resume: Annotated[str | None, "a run's folder, or None"] = None
+    resume: bool = False
+    """Go on from the newest checkpoint under `out`."""
+    overwrite: bool = False
+    """Replace a run that `out` holds."""
 
 
 def parse(argv: Sequence[str], *, default_config: str | None = None) -> CommandLine:
@@ -324,10 +327,11 @@ def parse(argv: Sequence[str], *, default_config: str | None = None) -> CommandL
     )
     parser.add_argument("--config", default=default_config, help="YAML preset, such as configs/demo_cpu.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint under --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args(list(argv))
     settings = load(known.config, _dotlist(rest))
-    return CommandLine(settings=settings, resume=settings.out if known.resume else None)
+    return CommandLine(settings=settings, resume=known.resume, overwrite=known.overwrite)
 
 
 def _dotlist(arguments: Sequence[str]) -> list[str]:

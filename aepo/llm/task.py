@@ -7,7 +7,10 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerFast
 
 from aepo.llm import seeds
+from aepo.llm.math_data import DataError, load_problems, prompt_text
 from aepo.llm.settings import DataSettings
+
+__all__ = ["DataError", "MathTask", "PromptTokens", "Task", "math_task"]
 
 PromptTokens = tuple[int, ...]
 
@@ -62,11 +65,8 @@ def math_task(data: DataSettings, tokenizer: PreTrainedTokenizerFast, *, seed: i
         The task, and how many problems were left out because their prompt is over `max_prompt_tokens`.
 
     Raises:
-        DataError: a file or row that cannot be used.
-        ValueError: no problem is left to train on.
+        DataError: a file or row that cannot be used, or no problem is left to train on.
     """
-    from aepo.llm.math_data import load_problems, prompt_text
-
     problems = load_problems(
         data.train, question_column=data.question_column, answer_column=data.answer_column
     )
@@ -75,7 +75,7 @@ def math_task(data: DataSettings, tokenizer: PreTrainedTokenizerFast, *, seed: i
     ]
     kept = [i for i, tokens in enumerate(encoded) if len(tokens) <= data.max_prompt_tokens]
     if len(kept) <= data.held_out_problems:
-        raise ValueError(
+        raise DataError(
             f"data.train={data.train}: {len(kept)} of {len(problems)} problems fit "
             f"data.max_prompt_tokens={data.max_prompt_tokens}, and data.held_out_problems={data.held_out_problems} "
             "of these are set aside, so none is left to train on; raise the first or lower the second"

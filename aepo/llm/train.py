@@ -5,6 +5,7 @@
 
 import logging
 import math
+import os
 import random
 import sys
 import time
@@ -24,7 +25,7 @@ from aepo.llm.microbatch import plan, trimmed
 from aepo.llm.policy import DeepSpeedStepper, Policy, ResponseStats, init_distributed
 from aepo.llm.record import Recorder, metrics_path, plot_entropy, saturation_warning, summarize
 from aepo.llm.settings import Settings, SettingsError, parse
-from aepo.llm.task import Task
+from aepo.llm.task import DataError, Task
 from aepo.llm.warm_start import load_model, load_task
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
@@ -259,6 +260,9 @@ def run(
 ) -> dict[str, Any] | None:
     """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere."""
     init_distributed()
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        # Threads that spin for work cost a small model an order of magnitude as soon as the cores are busy.
+        torch.set_num_threads(1)
     # Nothing draws from the global generators; seeding them keeps a library that does from breaking reproducibility.
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)
@@ -301,8 +305,6 @@ def run(
 
 def main(argv: list[str] | None = None) -> int:
     """The command: 0 when the run ended, 2 when the settings or the data cannot be used."""
-    import os
-
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
@@ -315,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
                 "or choose another --out"
             )
         run(typed.settings, resume=typed.resume)
-    except (SettingsError, DataProblem) as error:
+    except (SettingsError, DataError) as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2

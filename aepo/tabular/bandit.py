@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
+from aepo.tabular.settings import ACTIONS, CORRECT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +34,9 @@ class Bandit:
                 f"and {tuple(self.correct.shape)}"
             )
         if not self.correct.any(-1).all():
-            raise ValueError("every state needs at least one correct action, got a row of `correct` without any")
+            raise ValueError(
+                "every state needs at least one correct action, got a row of `correct` without any"
+            )
 
     @property
     def prompts(self) -> Tensor:
@@ -47,7 +50,7 @@ class Bandit:
     def sample(
         self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor
     ) -> Rollouts:
-        """n graded actions per prompt from pi^T, by inverse transform, so that equal noise is a paired comparison.
+        """n graded actions per prompt from pi^T, by inverse transform: equal noise is a paired comparison.
 
         Args:
             table: (N, S, K) logits that sample.
@@ -65,14 +68,16 @@ class Bandit:
         return self._graded(prompts.repeat_interleave(n), action.view(len(table), -1, 1), group_size=n)
 
     def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
-        """Every action of every prompt with its probability pi^T(a): the exact expectation in place of samples.
+        """Every action of every prompt with its probability pi^T(a): an exact expectation, no samples.
 
         Args: as for `sample`.
         """
         actions = table.shape[-1]
         share = log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)).exp().flatten(1)
         action = torch.arange(actions).repeat(len(table), len(prompts)).unsqueeze(-1)
-        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
+        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(
+            share=share
+        )
 
     def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
         runs, _, actions = self.correct.shape
@@ -87,13 +92,16 @@ class Bandit:
         )
 
 
-def bandit(seeds: Sequence[int], *, actions: int = 16, correct: int = 8) -> Bandit:
+def bandit(
+    seeds: Sequence[int], *, actions: int = ACTIONS, correct: int = CORRECT, head_start: float = 0.0
+) -> Bandit:
     """One state per run, logits ~ N(0, 1) and A* drawn uniformly, both from the run's seed alone.
 
     Args:
         seeds: one per run.
         actions: K >= 2.
         correct: |A*|, in [1, K].
+        head_start: added to the logits of the correct actions: a policy that knows them from the start.
 
     Raises:
         ValueError: a number out of range.
@@ -108,4 +116,5 @@ def bandit(seeds: Sequence[int], *, actions: int = 16, correct: int = 8) -> Band
         logits.append(torch.randn(1, actions, generator=generator, dtype=torch.float64))
         order = torch.randperm(actions, generator=generator)
         mask.append((order < correct).unsqueeze(0))
-    return Bandit(logits=torch.stack(logits), correct=torch.stack(mask))
+    right = torch.stack(mask)
+    return Bandit(logits=torch.stack(logits) + head_start * right, correct=right)

@@ -1,7 +1,7 @@
 """One training step of a tabular policy, and a run of them. The step reads like the LLM trainer's.
 
-Letters as in `aepo.tabular.bandit`. A policy is a table of logits by state; the state of a response's first token is its
-prompt, of every later token the token before it, so a bandit is the case of one token.
+Letters as in `aepo.tabular.bandit`. A policy is a table of logits by state; the state of a response's first
+token is its prompt, of every later token the token before it, so a bandit is the case of one token.
 """
 
 import hashlib
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.categorical import entropy_of, log_softmax
-from aepo.controller import Control, Loop, Sees
+from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
 from aepo.tabular.bandit import Bandit
+from aepo.tabular.settings import Settings
 
 
 def stats(table: Tensor, rows: Rollouts | Batch) -> tuple[Tensor, Tensor]:
@@ -53,7 +54,8 @@ def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, p
         parts: number of mini-batches.
     """
     lr = torch.as_tensor(lr, dtype=table.dtype).view(-1, 1, 1)
-    for part in minibatches(batch, parts):
+    # One part is the batch itself; cutting it would only copy it, on every step.
+    for part in minibatches(batch, parts) if parts > 1 else (batch,):
         leaf = table.detach().requires_grad_()
         logp, entropy = stats(leaf, part)
         loss, _ = policy_loss(logp, method.bonus(logp, entropy), part, method.surrogate)
@@ -62,33 +64,8 @@ def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, p
     return table
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a run trains.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    steps: int = 2000
-    group_size: int = 64
-    """G: samples per state and step."""
-    lr: float = 1.0
-    exact: bool = False
-    """Exact expectations over actions in place of samples."""
-    sees: Sees = "current"
-    minibatches: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "group_size", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be > 0, got {self.lr}")
-
-
 class Noise:
-    """Uniform numbers by (seed, branch, step): a run's noise does not depend on the runs beside it, nor on its method."""
+    """Uniform numbers by (seed, branch, step): they depend neither on the runs beside nor on the method."""
 
     # Steps drawn at once: a generator's call costs more than its numbers.
     CHUNK = 64
@@ -222,7 +199,9 @@ def train(
     broken = (~table.isfinite()).flatten(1).any(-1)
     if broken.any():
         run = int(broken.nonzero()[0])
-        raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
+        raise ValueError(
+            f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr"
+        )
     return History(
         entropy=torch.stack([r.entropy for r in records], -1),
         target=torch.stack(targets, -1),

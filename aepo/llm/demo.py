@@ -1,0 +1,160 @@
+"""The demo behind `make demo`: GRPO and AEPO at two targets over three seeds, then one table and one picture.
+
+Each run is the real command, `deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`, two at a time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from aepo.llm.record import read
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "demo_cpu.yaml"
+# Any free port will do; runs side by side need different ones.
+FIRST_PORT = 29610
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run of the demo."""
+
+    method: str
+    target: float
+    seed: int
+
+    @property
+    def curve(self) -> str:
+        """What the runs over seeds share: a line of the table, a curve of the picture."""
+        return self.method if self.method == "grpo" else f"{self.method} H*={self.target:g}"
+
+    def folder(self, out: Path) -> Path:
+        """Where it writes."""
+        return out / f"{self.curve.replace(' ', '_').replace('*=', '')}_seed{self.seed}"
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(help="Seeds per method.", min=1)] = 3,
+    targets: Annotated[str, typer.Option(help="AEPO's entropy targets in nats.")] = "0.5,1.0",
+    jobs: Annotated[int, typer.Option(help="Runs at the same time.", min=1)] = 2,
+    steps: Annotated[int, typer.Option(help="Training steps of each run.", min=2)] = 400,
+) -> None:
+    """Train GRPO and AEPO at two targets on the CPU and show their entropies (Fig. 4 in small)."""
+    levels = [float(level) for level in targets.split(",")]
+    runs = [
+        Run(method=method, target=target, seed=seed)
+        for seed in range(seeds)
+        for method, target in [("grpo", levels[0]), *(("aepo", level) for level in levels)]
+    ]
+    began = time.monotonic()
+    _warm_start()
+    with ThreadPoolExecutor(jobs) as pool:
+        codes = list(pool.map(lambda item: _train(item[1], out, steps, FIRST_PORT + item[0]), enumerate(runs)))
+    failed = [run.folder(out) for run, code in zip(runs, codes, strict=True) if code]
+    if failed:
+        print(f"error: {len(failed)} runs failed; see {', '.join(str(f) + '.log' for f in failed)}", file=sys.stderr)
+        raise typer.Exit(1)
+    table = write_table(runs, out)
+    plot(runs, out)
+    print("\n" + table.to_string(index=False))
+    print(f"\n{len(runs)} runs in {time.monotonic() - began:.0f} s")
+    for name in ("table.md", "entropy.png"):
+        print(out / name)
+    print(f"{out}/*/metrics.jsonl")
+
+
+def _warm_start() -> None:
+    """Make the common start once, before the runs that would each make it."""
+    code = (
+        "import logging, torch; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
+        "logging.getLogger('aepo').setLevel(logging.INFO);"
+        "from aepo.llm.settings import load; from aepo.llm.warm_start import load_model, load_task;"
+        f"s = load({str(CONFIG)!r}); load_model(s, load_task(s))"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def _train(run: Run, out: Path, steps: int, port: int) -> int:
+    folder = run.folder(out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(Path(sys.executable).with_name("deepspeed")), "--master_port", str(port), str(ROOT / "aepo/llm/train.py"),
+        "--config", str(CONFIG), f"--method.name={run.method}", f"--target.value={run.target}", f"--seed={run.seed}",
+        f"--out={folder}", f"--train.steps={steps}", "--overwrite",
+    ]  # fmt: skip
+    began = time.monotonic()
+    with folder.with_suffix(folder.suffix + ".log").open("w") as log:
+        code = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+    state = "done" if code == 0 else f"FAILED (exit {code})"
+    print(f"{run.curve}, seed {run.seed}: {state} in {time.monotonic() - began:.0f} s", flush=True)
+    return code
+
+
+def summaries(runs: Sequence[Run], out: Path) -> pd.DataFrame:
+    """One row per run, from the runs' summary.json."""
+    return pd.DataFrame(
+        [{"curve": run.curve, **json.loads((run.folder(out) / "summary.json").read_text())} for run in runs]
+    )
+
+
+def write_table(runs: Sequence[Run], out: Path) -> pd.DataFrame:
+    """table.csv with a row per run, table.md with means over seeds; returns the latter."""
+    every = summaries(runs, out)
+    every.to_csv(out / "table.csv", index=False)
+    passes = [name for name in every if str(name).startswith("pass@")]
+    columns = ["entropy_first", "entropy_last", "entropy_last_half", "tracking_error", "duty_up", "reward_last_100", *passes]
+    table = every.groupby("curve", sort=False)[columns].mean().round(3).reset_index()
+    table.insert(1, "normalizer", [every[every.curve == c].label.iloc[0] or "-" for c in table.curve])
+    is_grpo = table.curve == "grpo"
+    table.loc[is_grpo, ["tracking_error", "duty_up"]] = np.nan
+    header = list(table.columns)
+    lines = ["| " + " | ".join(map(str, header)) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |" for row in table.to_numpy()]
+    notes = (
+        "\nMeans over seeds. Entropies in nats; entropy_last_half and tracking_error (mean |H - H*|) over the last half "
+        "of the run, reward over its last 100 steps, pass@k unbiased on held-out prompts at T = 1. duty_up: share of the "
+        "last half in which the controller raised entropy; near 0 or 1 means too little authority.\n"
+    )
+    (out / "table.md").write_text("\n".join(lines) + "\n" + notes)
+    return table
+
+
+def plot(runs: Sequence[Run], out: Path) -> None:
+    """entropy.png: mean and range over seeds of every curve, targets dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for curve in dict.fromkeys(run.curve for run in runs):
+        mine = [run for run in runs if run.curve == curve]
+        rows = [read(run.folder(out) / "metrics.jsonl") for run in mine]
+        entropy = np.array([[row["entropy"] for row in one] for one in rows])
+        (line,) = axes.plot(entropy.mean(0), label=curve)
+        axes.fill_between(range(entropy.shape[1]), entropy.min(0), entropy.max(0), alpha=0.25, lw=0, color=line.get_color())
+        if curve != "grpo":
+            axes.axhline(mine[0].target, ls="--", lw=1, color=line.get_color())
+    label = next((r["label"] for r in summaries(runs, out).to_dict("records") if r["label"]), "")
+    count = len({run.seed for run in runs})
+    axes.set(xlabel="step", ylabel="entropy (nats)", ylim=(0, None))
+    axes.set_title(f"Walk task, tiny Qwen3, {count} seeds (mean and range); AEPO: T 0.67/1.5, {label}", fontsize=9)
+    axes.legend()
+    figure.savefig(out / "entropy.png", dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    typer.run(main)

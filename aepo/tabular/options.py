@@ -1,0 +1,132 @@
+"""What the sweep's command line asks for, checked before any work. Imports no torch: `--help` is quick."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from aepo.tabular.settings import ACTIONS, CORRECT, Settings
+
+TARGETS = (0.25, 0.5, 0.75, 1.0)
+"""The paper's four targets, in nats (Fig. 1)."""
+
+OVERRIDES = ("alpha", "t_low", "t_high", "normalizer")
+"""Options handed to each method that has them; unset, the method's own defaults hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line as a value; `None` means the default of whoever owns the number."""
+
+    methods: tuple[str, ...] = ()
+    """Run exactly these, and draw one figure; empty for the paper's figures."""
+    targets: tuple[float, ...] = TARGETS
+    seeds: int = 16
+    """Number of runs of each configuration; the seeds are 0, 1, ..."""
+    steps: int = Settings.steps
+    actions: int = ACTIONS
+    correct: int = CORRECT
+    lr: float = Settings.lr
+    alpha: float | None = None
+    t_low: float | None = None
+    t_high: float | None = None
+    normalizer: str | None = None
+    sees: str = Settings.sees
+    exact: bool = Settings.exact
+    group_size: int = Settings.group_size
+    workers: int = 2
+    """Processes, one thread each; the numbers do not depend on it."""
+    out: Path = Path("runs/sweep")
+
+    @property
+    def overrides(self) -> dict[str, object]:
+        """The method options that were set."""
+        return {name: value for name in OVERRIDES if (value := getattr(self, name)) is not None}
+
+    @property
+    def command(self) -> str:
+        """The command that gives these options, defaults left out."""
+        words = ["python", "-m", "aepo.tabular.sweep"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            flag = "--" + field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(flag)
+            else:
+                words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+        return shlex.join(words)
+
+
+def problems(options: Options) -> list[str]:
+    """Everything wrong with the options, each line naming the option, its value and what is allowed.
+
+    Ranges of a method's options are the method's own: they are asked by building it.
+    """
+    found = []
+
+    def flag(name: str, message: str) -> None:
+        found.append(f"--{name.replace('_', '-')} {message}")
+
+    for name, least in (("seeds", 1), ("workers", 1), ("actions", 2)):
+        if getattr(options, name) < least:
+            flag(name, f"must be at least {least}, got {getattr(options, name)}")
+    if not 1 <= options.correct <= options.actions:
+        flag("correct", f"must be in [1, K = {options.actions}], got {options.correct}")
+    if not options.targets:
+        flag("targets", "needs at least one entropy target in nats, got none")
+    if options.actions >= 2:
+        most = math.log(options.actions)
+        for target in options.targets:
+            if not 0 < target <= most:
+                flag("targets", f"must be in (0, ln K = {most:.4g}] nats, got {target:g}")
+    for name in ("targets", "methods"):
+        values = getattr(options, name)
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        if twice:
+            flag(name, f"must each be given once, got {', '.join(twice)} again")
+    # Each value is checked on its own, so that one wrong number does not hide another.
+    for name in ("steps", "group_size", "lr", "sees"):
+        try:
+            Settings(**{name: getattr(options, name)})
+        except ValueError as error:
+            flag(name, str(error).removeprefix(name).strip())
+    return found or _method_problems(options)
+
+
+def _method_problems(options: Options) -> list[str]:
+    from aepo.zoo import METHODS, build
+    from aepo.zoo import options as zoo_options
+
+    found: dict[str, None] = {}
+    unused = set(options.overrides)
+    for name in options.methods or ("aepo", "aepo_eq2", "aepo_eq3"):
+        if name not in METHODS:
+            try:
+                build(name)
+            except ValueError as error:
+                found[f"--methods: {error}"] = None
+            continue
+        taken = {key: value for key, value in options.overrides.items() if key in zoo_options(name)}
+        unused -= set(taken)
+        try:
+            method = build(name, **taken)
+        except ValueError as error:
+            # The zoo's messages start with the option's name.
+            first, _, rest = str(error).partition(" ")
+            found[f"--{first.replace('_', '-')} {rest}"] = None
+            continue
+        if options.exact and method.tempered is not None and method.tempered.normalizer == "replace":
+            found["--normalizer replace swaps sampled rows; with --exact use all or positives"] = None
+    if not found:
+        for name in sorted(unused):
+            owners = sorted(method for method in METHODS if name in zoo_options(method))
+            found[
+                f"--{name.replace('_', '-')} {options.overrides[name]} is no option of the methods given "
+                f"({', '.join(options.methods)}); methods that have it: {', '.join(owners)}"
+            ] = None
+    return list(found)

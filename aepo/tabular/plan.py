@@ -1,0 +1,288 @@
+"""What a sweep runs and which figure shows it: the paper's figures, or the methods asked for."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from aepo.controller import BangBang, FixedTemperature
+from aepo.method import NORMALIZERS, Method
+from aepo.tabular.options import Options
+from aepo.tabular.settings import ACTIONS, CORRECT, Settings
+from aepo.zoo import build
+from aepo.zoo import options as zoo_options
+
+NAMES = {
+    "aepo": "AEPO",
+    "aepo_eq2": "Eq. 2",
+    "aepo_eq3": "Eq. 3",
+    "entropy_adv": "Entropy-Adv",
+    "entropy_reg": "Entropy-Reg",
+    "grpo": "GRPO",
+    "reinforce": "REINFORCE",
+    "reinforce_tempered": "REINFORCE",
+}
+"""The paper's names."""
+
+COEFFICIENTS = (0.003, 0.01, 0.015, 0.03, 0.1, 0.3)
+"""lambda of Fig. 3: from collapse to explosion, the paper's 0.015 among them."""
+
+HEAD_START = 4.0
+"""Puts some 98 % of the probability on A*: a policy that knows what is right, its entropy free to move."""
+
+SLOPE_RUN_STEPS = 500
+"""Fig. 2 is over long before the other figures' runs end."""
+
+HIGH_TARGETS = (1.25, 1.5, 1.75, 2.0)
+"""Targets towards ln 8 = 2.08, where few correct answers are left to add."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One method on one kind of bandit, run over all seeds and targets in one batch."""
+
+    method: str
+    """Name in the zoo."""
+    overrides: tuple[tuple[str, object], ...] = ()
+    """The zoo's options that differ from its defaults, the paper's values."""
+    targets: tuple[float, ...] = ()
+    """Entropy targets, nats; empty for a method that follows none."""
+    actions: int = ACTIONS
+    correct: int = CORRECT
+    head_start: float = 0.0
+    settings: Settings
+
+    def build(self) -> Method:
+        """The method as a value."""
+        return build(self.method, **dict(self.overrides))
+
+    @property
+    def name(self) -> str:
+        """The method as the paper calls it."""
+        return NAMES.get(self.method, self.method)
+
+    @property
+    def setting(self) -> str:
+        """What a reported number must name: normalizer, strength, temperatures, whatever is unusual."""
+        method = self.build()
+        parts = [method.label] if method.label else []
+        if isinstance(method.controller, BangBang):
+            parts.append(f"T {method.controller.t_low:g}/{method.controller.t_high:g}")
+        if self.correct != CORRECT or self.actions != ACTIONS:
+            parts.append(f"|A*|={self.correct} of {self.actions}")
+        if self.head_start:
+            parts.append(f"head start {self.head_start:g}")
+        return ", ".join(parts)
+
+    @property
+    def title(self) -> str:
+        """Name and setting."""
+        return f"{self.name} ({self.setting})" if self.setting else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line of a panel."""
+
+    configuration: Configuration
+    target: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One set of axes."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    shows: Literal["entropy", "reward"] = "entropy"
+    slopes: bool = False
+    """Whether the title ends with the measured initial slopes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One PNG."""
+
+    name: str
+    """File name without suffix; also the `experiment` of the configurations that appear here first."""
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def configurations(figures: Sequence[Figure]) -> dict[Configuration, str]:
+    """Every configuration once, in order, with the name of the figure that shows it first."""
+    found: dict[Configuration, str] = {}
+    for figure in figures:
+        for panel in figure.panels:
+            for curve in panel.curves:
+                found.setdefault(curve.configuration, figure.name)
+    return found
+
+
+def follows_target(method: Method) -> bool:
+    """Whether the method does anything else under another entropy target."""
+    tempered = method.tempered
+    return tempered is not None and (
+        not isinstance(method.controller, FixedTemperature) or tempered.cap_up != tempered.cap_down
+    )
+
+
+def settings(options: Options) -> Settings:
+    """How every run trains."""
+    return Settings(
+        steps=options.steps,
+        group_size=options.group_size,
+        lr=options.lr,
+        exact=options.exact,
+        sees="previous" if options.sees == "previous" else "current",
+    )
+
+
+def configuration(options: Options, method: str, **changes) -> Configuration:
+    """The method under the command line's options; `changes` to the method's own options come last."""
+    known = zoo_options(method)
+    values = {name: value for name, value in (options.overrides | changes).items() if name in known}
+    base = Configuration(
+        method=method,
+        overrides=tuple(sorted((name, value) for name, value in values.items() if value != known[name])),
+        actions=options.actions,
+        correct=options.correct,
+        settings=settings(options),
+    )
+    return dataclasses.replace(base, targets=options.targets) if follows_target(base.build()) else base
+
+
+def curves(*configurations: Configuration) -> tuple[Curve, ...]:
+    """Every target of every configuration."""
+    return tuple(
+        Curve(configuration=one, target=target) for one in configurations for target in one.targets or (None,)
+    )
+
+
+def chosen_methods(options: Options) -> tuple[Figure, ...]:
+    """Exactly the methods asked for, in one figure of entropy and reward."""
+    lines = curves(*(configuration(options, name) for name in options.methods))
+    panels = (
+        Panel(title="Entropy", curves=lines),
+        Panel(title="Reward", curves=lines, shows="reward"),
+    )
+    return (Figure(name="methods", title="The methods chosen", panels=panels),)
+
+
+def paper_figures(options: Options) -> tuple[Figure, ...]:
+    """Figs. 1 to 4 on the bandit, the ablations, the paper's exact values, and where the method fails."""
+    aepo, grpo = configuration(options, "aepo"), configuration(options, "grpo")
+    middle = options.targets[len(options.targets) // 2]
+    aepo_middle = Curve(configuration=aepo, target=middle)
+    regularised = [configuration(options, "entropy_reg", coef=coefficient) for coefficient in COEFFICIENTS]
+    four = (
+        Curve(configuration=grpo),
+        Curve(configuration=configuration(options, "entropy_reg")),
+        Curve(configuration=configuration(options, "entropy_adv")),
+        aepo_middle,
+    )
+    eq3 = configuration(options, "aepo_eq3")
+    ablations = (
+        aepo_middle,
+        *curves(configuration(options, "aepo_eq2")),
+        Curve(configuration=eq3, target=middle),
+    )
+    return (
+        Figure(
+            name="fig1",
+            title="Fig. 1: AEPO at each entropy target, GRPO as the fifth run",
+            panels=(Panel(title=aepo.title, curves=curves(aepo, grpo)),),
+        ),
+        Figure(
+            name="fig2",
+            title="Fig. 2: REINFORCE alone, on samples of a fixed temperature",
+            panels=tuple(
+                Panel(title=title, curves=curves(*_fixed_temperatures(options, head)), slopes=True)
+                for title, head in (("start: A* already learnt", HEAD_START), ("start: untrained", 0.0))
+            ),
+        ),
+        Figure(
+            name="fig3",
+            title="Fig. 3: Entropy-Reg over its coefficient, AEPO over its target",
+            panels=(
+                Panel(title="Entropy-Reg over its coefficient", curves=curves(*regularised)),
+                Panel(title=aepo.title, curves=curves(aepo)),
+            ),
+        ),
+        Figure(
+            name="fig4",
+            title="Fig. 4: the four methods together",
+            panels=(
+                Panel(title="Entropy", curves=four),
+                Panel(title="Reward", curves=four, shows="reward"),
+            ),
+        ),
+        Figure(
+            name="ablations",
+            title="Ablations: without temperature (Eq. 2), without REINFORCE (Eq. 3)",
+            panels=(
+                Panel(title="Entropy", curves=ablations),
+                Panel(title="Reward", curves=ablations, shows="reward"),
+            ),
+        ),
+        Figure(
+            name="paper_values",
+            title="The paper's exact values, T 0.8/1.2, alpha 1",
+            panels=_paper_values(options),
+        ),
+        Figure(
+            name="failures",
+            title="Hard cases: few correct actions, too little and too much authority",
+            panels=_failures(options),
+        ),
+    )
+
+
+def _fixed_temperatures(options: Options, head_start: float) -> list[Configuration]:
+    low, high = (
+        value if value is not None else zoo_options("aepo")[name]
+        for name, value in (("t_low", options.t_low), ("t_high", options.t_high))
+    )
+    shorter = dataclasses.replace(options, steps=min(options.steps, SLOPE_RUN_STEPS))
+    # A dict drops the repetition when a temperature is 1 itself.
+    return [
+        dataclasses.replace(
+            configuration(shorter, "reinforce_tempered", temperature=temperature), head_start=head_start
+        )
+        for temperature in dict.fromkeys((high, low, 1.0))
+    ]
+
+
+def _paper_values(options: Options) -> tuple[Panel, ...]:
+    paper = dataclasses.replace(options, alpha=None, t_low=None, t_high=None, normalizer=None)
+    # Exact expectations have no rows to replace.
+    names = [name for name in NORMALIZERS if not (options.exact and name == "replace")]
+    shown = [configuration(paper, "aepo", normalizer=name) for name in names]
+    panels = [Panel(title=one.title, curves=curves(one)) for one in shown]
+    high = tuple(target for target in HIGH_TARGETS if target <= math.log(options.actions))
+    if high:
+        towards_limit = dataclasses.replace(configuration(paper, "aepo"), targets=high)
+        title = f"{towards_limit.title}, targets near ln |A*| = {math.log(options.correct):.3g}"
+        panels.append(Panel(title=title, curves=curves(towards_limit)))
+    return tuple(panels)
+
+
+def _failures(options: Options) -> tuple[Panel, ...]:
+    aepo = configuration(options, "aepo")
+    single = dataclasses.replace(aepo, correct=1)
+    shown = {
+        "One correct action": single,
+        "Two correct actions": dataclasses.replace(aepo, correct=2),
+        "Narrow temperature range": configuration(options, "aepo", t_low=0.95, t_high=1.05),
+        "Large alpha": configuration(dataclasses.replace(options, normalizer=None), "aepo", alpha=16.0),
+    }
+    return tuple(
+        Panel(title=f"{why}: {one.setting}{_not_the_papers(one)}", curves=curves(one))
+        for why, one in shown.items()
+    )
+
+
+def _not_the_papers(one: Configuration) -> str:
+    names = ", ".join(name for name, _ in one.overrides)
+    return f"\n(a preset: {names} not the paper's)" if names else ""

@@ -1,0 +1,187 @@
+"""From the runs to numbers: the tidy table, and means with 95 % intervals over seeds."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from aepo.tabular.plan import Configuration
+from aepo.tabular.runner import Result
+from aepo.tracking import SATURATED_DUTY, duty_cycle, initial_slope, last_half, tracking_error
+
+Array = NDArray[np.float64]
+
+# The first steps of a run, while the entropy still moves in one direction on most bandits.
+SLOPE_STEPS = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over seeds and half the width of its 95 % interval (Student's t; nan for one seed)."""
+
+    mean: float
+    half_width: float
+
+    def __format__(self, digits: str) -> str:
+        spread = "" if math.isnan(self.half_width) else f" ± {self.half_width:{digits.lstrip('+')}}"
+        return f"{self.mean:{digits}}{spread}"
+
+    def as_json(self) -> dict[str, float | None]:
+        """For summary.json, which knows no nan."""
+        return {"mean": _number(self.mean), "half_width_95": _number(self.half_width)}
+
+
+def estimate(values: Array) -> Estimate:
+    """Mean over seeds and its t interval: (N,) -> Estimate."""
+    mean, half = band(np.asarray(values, dtype=float)[:, None])
+    return Estimate(mean=float(mean[0]), half_width=float(half[0]))
+
+
+def band(values: Array) -> tuple[Array, Array]:
+    """Mean over seeds and half the width of its 95 % t interval at every step: (N, S) -> (S,), (S,)."""
+    count = len(values)
+    if count == 1:
+        return values[0], np.full(values.shape[1:], math.nan)
+    return values.mean(0), student_t.ppf(0.975, count - 1) * values.std(0, ddof=1) / math.sqrt(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One configuration at one target, over all seeds. Entropies in nats; steps are averaged before seeds."""
+
+    configuration: Configuration
+    experiment: str
+    target: float | None
+    normalizer: str
+    controlled: bool
+    """Whether a controller moves the temperature towards the target."""
+    entropy_start: Estimate
+    entropy_final: Estimate
+    entropy_last_half: Estimate
+    entropy_range: tuple[float, float]
+    """Smallest and largest of the seeds' last-half means."""
+    tracking_error: Estimate | None
+    """Mean |H - H*| over the last half; None without a target."""
+    reward_last_half: Estimate
+    reward_start: Estimate
+    duty_up: Estimate | None
+    """Share of the last half's steps that pushed the entropy up; None without a controller."""
+    duty_down: Estimate | None
+    saturated_up: int
+    """Seeds whose controller pushed up in more than 95 % of the last half's steps."""
+    saturated_down: int
+    slope: Estimate
+    """Initial slope of the entropy, nats per step."""
+
+    seeds: int
+
+    @property
+    def starved(self) -> bool:
+        """Whether in at least half of the seeds the controller does nothing but push in one direction."""
+        return 2 * max(self.saturated_up, self.saturated_down) >= self.seeds
+
+    def as_json(self) -> dict[str, object]:
+        """For summary.json."""
+        configuration = self.configuration
+        estimates = {
+            field.name: value.as_json() if value else None
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is None or isinstance(value, Estimate)
+        }
+        return {
+            "experiment": self.experiment,
+            "method": configuration.method,
+            "label": configuration.setting,
+            "normalizer": self.normalizer,
+            "overrides": dict(configuration.overrides),
+            "target": self.target,
+            "actions": configuration.actions,
+            "correct": configuration.correct,
+            "head_start": configuration.head_start,
+            "steps": configuration.settings.steps,
+            "seeds": self.seeds,
+            **estimates,
+            "entropy_last_half_range": list(self.entropy_range),
+            "seeds_saturated_up": self.saturated_up,
+            "seeds_saturated_down": self.saturated_down,
+        }
+
+
+def summaries(results: Sequence[Result], experiments: Mapping[Configuration, str]) -> list[Summary]:
+    """One summary per configuration and target, in order."""
+    return [
+        _summary(result, index, experiments[result.configuration])
+        for result in results
+        for index in range(len(result.entropy))
+    ]
+
+
+def _summary(result: Result, index: int, experiment: str) -> Summary:
+    configuration, method = result.configuration, result.configuration.build()
+    entropy, reward = result.entropy[index], result.reward[index]
+    target = configuration.targets[index] if configuration.targets else None
+    half = last_half(entropy).mean(-1)
+    up, down = duty_cycle(result.raise_entropy[index])
+    return Summary(
+        configuration=configuration,
+        experiment=experiment,
+        target=target,
+        normalizer=method.tempered.normalizer if method.tempered is not None else "none",
+        controlled=method.controlled,
+        entropy_start=estimate(entropy[:, 0]),
+        entropy_final=estimate(entropy[:, -1]),
+        entropy_last_half=estimate(half),
+        entropy_range=(float(half.min()), float(half.max())),
+        tracking_error=None if target is None else estimate(tracking_error(entropy, target)),
+        reward_last_half=estimate(last_half(reward).mean(-1)),
+        reward_start=estimate(reward[:, 0]),
+        duty_up=estimate(up) if method.controlled else None,
+        duty_down=estimate(down) if method.controlled else None,
+        saturated_up=int((up > SATURATED_DUTY).sum()) if method.controlled else 0,
+        saturated_down=int((down > SATURATED_DUTY).sum()) if method.controlled else 0,
+        slope=estimate(initial_slope(entropy, steps=SLOPE_STEPS)),
+        seeds=len(entropy),
+    )
+
+
+def tidy_table(results: Sequence[Result], experiments: Mapping[Configuration, str]) -> pd.DataFrame:
+    """One row per configuration, target, seed and step, none left out, as measured before the step's update.
+
+    Columns: experiment, method, label, normalizer, actions, correct, target (nan: none), seed, step,
+    entropy (nats), reward, temperature (of the second branch; nan: none).
+    """
+    frames = []
+    for result in results:
+        configuration, method = result.configuration, result.configuration.build()
+        targets, seeds, steps = result.entropy.shape
+        goal = np.array(configuration.targets or (math.nan,))
+        frames.append(
+            pd.DataFrame(
+                {
+                    "experiment": experiments[configuration],
+                    "method": configuration.method,
+                    "label": configuration.setting,
+                    "normalizer": method.tempered.normalizer if method.tempered is not None else "none",
+                    "actions": np.int32(configuration.actions),
+                    "correct": np.int32(configuration.correct),
+                    "target": goal.repeat(seeds * steps),
+                    "seed": np.tile(np.array(result.seeds, dtype=np.int32).repeat(steps), targets),
+                    "step": np.tile(np.arange(steps, dtype=np.int32), targets * seeds),
+                    "entropy": result.entropy.reshape(-1),
+                    "reward": result.reward.reshape(-1),
+                    "temperature": result.temperature.reshape(-1),
+                }
+            )
+        )
+    table = pd.concat(frames, ignore_index=True)
+    names = ["experiment", "method", "label", "normalizer"]
+    return table.astype(dict.fromkeys(names, "category"))
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
