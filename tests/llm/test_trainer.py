@@ -1,0 +1,134 @@
+"""The real command on a CPU: ranks, resume, refusals, real prompts. Each run is a process of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+FIXTURE = [
+    {"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)
+]
+# A short run of the real configuration; no warm start, so that a test takes seconds.
+SMALL = (
+    "--warm_start.steps=0", "--train.prompts_per_step=8", "--train.minibatches=2", "--rollout.group_size=4",
+    "--evaluation.samples=4", "--evaluation.ks=[1,4]", "--checkpoint.every=2", "--method.cap_up=6",
+)  # fmt: skip
+
+
+def launch(out: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess:
+    """`deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(port),
+        str(ROOT / "aepo/llm/train.py"), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}",
+        *arguments,
+    ]  # fmt: skip
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=out.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def trained(out: Path, *arguments: str, ranks: int = 1) -> list[dict]:
+    """The metrics of a run that must succeed."""
+    done = launch(out, *SMALL, *arguments, ranks=ranks)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(out / "final" / "model.safetensors")
+
+
+def test_two_ranks_give_the_metrics_of_one(tmp_path):
+    one = trained(tmp_path / "one", "--train.steps=5")
+    two = trained(tmp_path / "two", "--train.steps=5", ranks=2)
+    assert [row["step"] for row in one] == list(range(5))
+    for a, b in zip(without_times(one), without_times(two), strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            if isinstance(a[name], float):
+                assert abs(a[name] - b[name]) <= 1e-4, (a["step"], name, a[name], b[name])
+            else:
+                assert a[name] == b[name], (a["step"], name)
+
+
+def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path):
+    whole = trained(tmp_path / "whole", "--train.steps=4", "--controller.sees=previous")
+    trained(tmp_path / "parts", "--train.steps=2", "--controller.sees=previous")
+    refused = launch(tmp_path / "parts", *SMALL, "--train.steps=4", "--resume", "--train.lr=1e-3")
+    assert refused.returncode != 0
+    assert "train.lr" in refused.stderr
+    parts = trained(tmp_path / "parts", "--train.steps=4", "--controller.sees=previous", "--resume")
+    assert without_times(whole) == without_times(parts)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    loops = [
+        torch.load(tmp_path / run / "checkpoints" / "step_000004" / "controller.pt", weights_only=True)
+        for run in ("whole", "parts")
+    ]
+    assert torch.equal(loops[0]["previous_entropy"], loops[1]["previous_entropy"])
+
+
+def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in FIXTURE))
+    rows = trained(
+        tmp_path / "run", f"--data.train={data}", "--data.held_out_problems=2", "--train.steps=2",
+        "--rollout.max_response_tokens=12",
+    )  # fmt: skip
+    assert len(rows) == 2
+    assert all(row["reward"] == 0 and row["entropy"] > 4 for row in rows), "random bytes: near ln 258 and never right"
+
+
+@pytest.mark.parametrize("name", ["gsm8k_train.jsonl", "dapo_math_17k.parquet"])
+def test_published_sets_go_through_the_same_path(tmp_path, name):
+    data = ROOT.parent / "shared" / "data" / "math" / name
+    if not data.is_file():
+        pytest.skip(f"{name} is not beside the repository")
+    rows = trained(
+        tmp_path / "run", f"--data.train={data}", "--train.steps=1", "--rollout.max_response_tokens=8",
+        "--data.held_out_problems=2",
+    )  # fmt: skip
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--train.lrr=1"], ["train.lrr", "did you mean 'lr'"]),
+        (["--data.train=missing/questions.jsonl"], ["missing/questions.jsonl"]),
+        (["--method.name=aepoo"], ["aepoo", "did you mean 'aepo'"]),
+    ],
+)
+def test_bad_input_is_refused_by_name_before_any_model(tmp_path, arguments, named):
+    done = launch(tmp_path / "run", *arguments)
+    assert done.returncode != 0
+    assert all(text in done.stderr for text in named), done.stderr[-2000:]
+    assert "warm start" not in done.stdout + done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_as_a_file_shadows_no_installed_package(tmp_path):
+    import importlib.metadata
+
+    importable = set(importlib.metadata.packages_distributions()) | set(sys.stdlib_module_names)
+    beside = {p.stem for p in (ROOT / "aepo/llm").iterdir() if p.suffix == ".py" or p.is_dir()} - {
+        "__init__",
+        "__pycache__",
+    }
+    assert "train" in beside
+    assert not beside & (importable | {"kernels", "evaluate", "datasets", "types", "tokenize", "queue"})
