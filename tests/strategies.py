@@ -1,0 +1,292 @@
+"""Every hypothesis generator of the tests, corners first, and the exact and float64 helpers that they share.
+
+Letters as in `aepo.batch`: ... runs, R rows, T tokens, G rows of a group, P prompts, V actions. Everything is
+float64. Structure (shapes, lengths, rewards, options) is drawn by hypothesis, so that it shrinks; bulk
+numbers come from a generator seeded by it.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal, localcontext
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aepo import zoo
+from aepo.batch import Batch, Rollouts
+from aepo.controller import Control
+from aepo.method import NORMALIZERS, Method
+
+EPS = float(np.finfo(np.float64).eps)
+
+seeds = st.integers(0, 2**32 - 1)
+run_shapes = st.sampled_from([(), (1,), (3,), (2, 2)])
+
+
+def double(values) -> Tensor:
+    """A float64 tensor of nested lists or an array."""
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def assert_close(got: Tensor, want, *, rtol: float = 0.0, atol: float = 0.0) -> None:
+    """`got` equals `want` within the tolerances, in value, in shape and in being float64."""
+    torch.testing.assert_close(got, double(want), rtol=rtol, atol=atol)
+
+
+# -- exact arithmetic --
+
+
+def exact_log_softmax(z: Iterable[float], temperature: float | Decimal = 1.0) -> list[Decimal]:
+    """z_a / T - ln sum_b exp(z_b / T) in 50-digit arithmetic, as written: no shift by the maximum."""
+    with localcontext() as context:
+        context.prec = 50
+        scaled = [Decimal(float(value)) / Decimal(temperature) for value in z]
+        total = sum(value.exp() for value in scaled).ln()
+        return [value - total for value in scaled]
+
+
+def exact_entropy(z: Iterable[float], temperature: float | Decimal = 1.0) -> Decimal:
+    """-sum_a p_a ln p_a in 50-digit arithmetic."""
+    with localcontext() as context:
+        context.prec = 50
+        return -sum(value.exp() * value for value in exact_log_softmax(z, temperature))
+
+
+# -- policies --
+
+
+@st.composite
+def logits(draw, *, min_actions: int = 2, max_actions: int = 8, largest: float = 30.0) -> Tensor:
+    """(V,) logits in [-largest, largest]: grids, ties, one action dominating, gaps over 50, constants.
+
+    Gaps over 50, where probabilities fall below the rounding of 1, appear when `largest` allows them.
+    """
+    actions = draw(st.integers(min_actions, max_actions))
+    kind = draw(st.sampled_from(["grid", "ties", "floats", "dominating", "extremes", "constant"]))
+    if kind == "grid":
+        scale = draw(st.sampled_from([0.005, 0.05, 0.1, 0.2]))
+        bound = int(min(20, largest / scale))
+        values = draw(hnp.arrays(np.int64, actions, elements=st.integers(-bound, bound))) * scale
+    elif kind == "ties":
+        values = draw(hnp.arrays(np.int64, actions, elements=st.integers(-1, 1))) * 0.5
+    elif kind == "floats":
+        values = draw(hnp.arrays(np.float64, actions, elements=st.floats(-largest, largest, width=32)))
+    elif kind == "dominating":
+        values = draw(hnp.arrays(np.int64, actions, elements=st.integers(-2, 2))) * 0.5 - largest / 2
+        values[draw(st.integers(0, actions - 1))] = largest
+    elif kind == "extremes":
+        values = draw(hnp.arrays(np.int64, actions, elements=st.integers(-1, 1))) * largest
+    else:
+        values = np.full(actions, draw(st.floats(-largest, largest, width=32)))
+    return double(np.asarray(values, dtype=np.float64))
+
+
+# A quarter to four: beyond that the tempered policy is the argmax, or uniform, to the last digit.
+temperatures = st.one_of(st.sampled_from([0.8, 1.0, 1.2]), st.floats(0.25, 4.0))
+
+
+@st.composite
+def correct_sets(draw, actions: int) -> Tensor:
+    """(V,) bool, never empty: one, several or all actions."""
+    chosen = draw(st.sets(st.integers(0, actions - 1), min_size=1, max_size=actions))
+    return torch.tensor([a in chosen for a in range(actions)])
+
+
+# -- rollouts --
+
+
+@st.composite
+def rewards(draw, shape: tuple[int, ...], group_size: int) -> Tensor:
+    """(..., R) rewards in whole groups: binary (all right and all wrong among them), or graded in quarters.
+
+    A grid keeps different rewards apart, so that division by the group's spread amplifies rounding by a known
+    factor.
+    """
+    elements = draw(st.sampled_from([st.integers(0, 1), st.integers(0, 8)]))
+    values = draw(hnp.arrays(np.int64, shape, elements=elements)).astype(np.float64)
+    values = values / (1 if values.max(initial=0) <= 1 else 4)
+    flat = values.reshape(-1, group_size)
+    for group, verdict in draw(
+        st.dictionaries(st.integers(0, len(flat) - 1), st.integers(0, 1), max_size=2)
+    ).items():
+        flat[group] = verdict
+    return double(flat.reshape(shape))
+
+
+@st.composite
+def rollouts(
+    draw,
+    *,
+    runs: tuple[int, ...] | None = None,
+    prompts: int | None = None,
+    group_size: int | None = None,
+    min_length: int = 0,
+    reward: st.SearchStrategy[Tensor] | None = None,
+) -> Rollouts:
+    """Scored rollouts: ragged masks, dead rows (length 0) unless `min_length` is 1, any leading runs."""
+    runs = draw(run_shapes) if runs is None else runs
+    prompts = draw(st.integers(1, 4)) if prompts is None else prompts
+    group_size = draw(st.integers(1, 4)) if group_size is None else group_size
+    length = draw(st.integers(1, 4))
+    rows = (*runs, prompts * group_size)
+    lengths = draw(hnp.arrays(np.int64, rows, elements=st.integers(min_length, length)))
+    generator = torch.Generator().manual_seed(draw(seeds))
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(*rows, length, generator=generator, dtype=torch.float64)
+
+    return Rollouts(
+        prompt=torch.arange(prompts).repeat_interleave(group_size).expand(rows),
+        token=torch.randint(ACTIONS, (*rows, length), generator=generator),
+        mask=double(np.arange(length) < lengths[..., None]),
+        reward=draw(rewards(rows, group_size)) if reward is None else draw(reward),
+        group_size=group_size,
+        old_logp=uniform(-4.0, 0.0),
+        entropy=uniform(0.0, float(np.log(ACTIONS))),
+    )
+
+
+ACTIONS = 5
+"""V: size of the vocabulary of `rollouts`."""
+
+
+def policy_logits(rows: Rollouts | Batch, seed: int) -> Tensor:
+    """(..., R, T, V) logits of some policy at every token of the rows."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*rows.token.shape, ACTIONS, generator=generator, dtype=torch.float64)
+
+
+def log_ratios(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Log-ratios on all sides of both clip bounds, and a fifth of them exactly 0 as in a first update."""
+    generator = torch.Generator().manual_seed(seed)
+    value = torch.rand(shape, generator=generator, dtype=torch.float64) * 3 - 1.5
+    return value * (torch.rand(shape, generator=generator) > 0.2)
+
+
+# -- controls and methods --
+
+
+@st.composite
+def controls(draw, runs: tuple[int, ...] = ()) -> Control:
+    """Any temperature, either side of the caps, one per run."""
+    temperature = draw(hnp.arrays(np.float64, runs, elements=st.sampled_from([0.5, 0.8, 1.0, 1.2, 2.0])))
+    up = draw(hnp.arrays(np.bool_, runs, elements=st.booleans()))
+    return Control(temperature=double(temperature), raise_entropy=torch.as_tensor(up))
+
+
+OPTIONS: dict[str, st.SearchStrategy] = {
+    "alpha": st.sampled_from([1.0, 0.25, 4.0]),
+    "average": st.sampled_from(["sequence", "token"]),
+    "beta": st.sampled_from([0.4, 0.05, 3.0]),
+    "cap_down": st.sampled_from([None, 1, 2]),
+    "cap_up": st.sampled_from([None, 1, 3]),
+    "clip_high": st.sampled_from([0.2, 0.0, 0.28]),
+    "clip_low": st.sampled_from([0.2, 0.0, 1.0]),
+    "coef": st.sampled_from([0.015, 0.5, -0.1]),
+    "dual_clip": st.sampled_from([None, 3.0, 1.5]),
+    "kappa": st.sampled_from([2.0, 1.25]),
+    "normalizer": st.sampled_from(NORMALIZERS),
+    "prompt_fraction": st.sampled_from([0.25, 0.5, 1.0]),
+    "select": st.sampled_from(["reward", "advantage"]),
+    "std": st.sampled_from(["sample", "population", "none"]),
+    "t_high": st.sampled_from([1.2, 1.5]),
+    "t_low": st.sampled_from([0.8, 0.5]),
+    "temperature": st.sampled_from([1.2, 0.8, 1.0]),
+}
+"""Values of the zoo's options, defaults first so that examples shrink to them."""
+
+
+@st.composite
+def recipes(draw, names: tuple[str, ...] | None = None, **fixed: object) -> tuple[str, dict[str, object]]:
+    """A method's name and all its options; `fixed` ones are kept as given where the method has them."""
+    name = draw(st.sampled_from(sorted(zoo.METHODS) if names is None else names))
+    options = {key: fixed[key] if key in fixed else draw(OPTIONS[key]) for key in zoo.options(name)}
+    if options.get("normalizer") == "replace":
+        options["alpha"] = 1.0
+    return name, options
+
+
+def methods(names: tuple[str, ...] | None = None, **fixed: object) -> st.SearchStrategy[Method]:
+    """Any method of the zoo with any options."""
+    return recipes(names, **fixed).map(lambda recipe: zoo.build(recipe[0], **recipe[1]))
+
+
+TEMPERED = tuple(name for name in sorted(zoo.METHODS) if zoo.build(name).tempered is not None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """All that `assemble` takes, with the recipe that the method was built from."""
+
+    name: str
+    method: Method
+    control: Control
+    main: Rollouts
+    second: Rollouts | None
+    options: dict[str, object] = field(default_factory=dict)
+
+
+@st.composite
+def scenes(
+    draw,
+    names: tuple[str, ...] | None = None,
+    *,
+    runs: tuple[int, ...] | None = (),
+    min_length: int = 0,
+    **fixed: object,
+) -> Scene:
+    """A method with rollouts for it; the tempered ones may be longer or shorter than the T = 1 ones."""
+    name, options = draw(recipes(names, **fixed))
+    method = zoo.build(name, **options)
+    runs = draw(run_shapes) if runs is None else runs
+    prompts, group_size = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    shape = {"runs": runs, "group_size": group_size, "min_length": min_length}
+    main = draw(rollouts(prompts=prompts, **shape))
+    second = None
+    if method.tempered is not None:
+        second = draw(rollouts(prompts=method.tempered.prompt_count(prompts), **shape))
+    return Scene(
+        name=name, options=options, method=method, control=draw(controls(runs)), main=main, second=second
+    )
+
+
+@st.composite
+def batches(draw, *, runs: tuple[int, ...] | None = None, min_rows: int = 1) -> Batch:
+    """Any batch: advantages of all signs and 0, rows of weight 0, an entropy bonus or none."""
+    runs = draw(run_shapes) if runs is None else runs
+    group_size, length = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    rows = group_size * draw(st.integers(-(-min_rows // group_size), 4))
+    lengths = draw(hnp.arrays(np.int64, (*runs, rows), elements=st.integers(0, length)))
+    row_weight = draw(hnp.arrays(np.int64, (*runs, rows), elements=st.integers(0, 3)))
+    bonus = draw(st.sampled_from([0.0, 0.3, -0.1]))
+    generator = torch.Generator().manual_seed(draw(seeds))
+
+    def normal() -> Tensor:
+        return torch.randn(*runs, rows, length, generator=generator, dtype=torch.float64)
+
+    mask = double(np.arange(length) < lengths[..., None])
+    weight = mask * double(row_weight).unsqueeze(-1) / (rows * length)
+    return Batch(
+        prompt=(torch.arange(rows) // group_size).expand(*runs, rows),
+        token=torch.randint(ACTIONS, (*runs, rows, length), generator=generator),
+        mask=mask,
+        old_logp=-normal().abs(),
+        advantage=normal() * (normal() > -0.7),
+        weight=weight,
+        entropy_weight=bonus * weight,
+        group_size=group_size,
+    )
+
+
+def padded(rows, tokens: int):
+    """The same Rollouts or Batch with `tokens` more columns of padding on the right."""
+    changes = {
+        f.name: torch.nn.functional.pad(getattr(rows, f.name), (0, tokens))
+        for f in dataclasses.fields(rows)
+        if isinstance(getattr(rows, f.name), Tensor) and getattr(rows, f.name).shape == rows.token.shape
+    }
+    return dataclasses.replace(rows, **changes)
