@@ -1,0 +1,276 @@
+"""The tests can fail: each named mistake in the shared core is planted, and the named check must notice it.
+
+A mutant is one line of a function replaced in its compiled code, so that every module that holds the function
+runs the mistake. The checks are hand-worked tests of the files beside this one; they pass on the core as it
+is.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import test_advantage
+import test_batch
+import test_categorical
+import test_controller
+import test_loss
+import test_method
+import test_passk
+import test_weights
+
+from aepo import advantage, categorical, controller, loss, method, passk, weights
+from aepo.batch import Batch, Rollouts
+from aepo.zoo.aepo import _tempered
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    function: Callable
+    line: str
+    """A piece of the function's source that occurs once."""
+    mistake: str
+    check: Callable[[], None]
+
+
+MUTANTS = [
+    Mutant(
+        "the loss has the wrong sign",
+        loss.policy_loss,
+        "loss = -(batch.weight * objective)",
+        "loss = (batch.weight * objective)",
+        test_loss.test_the_loss_is_what_descends_when_a_good_token_gets_likelier,
+    ),
+    Mutant(
+        "the clip has no min",
+        loss.ClippedSurrogate.__call__,
+        "objective = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)",
+        "objective = clipped * batch.advantage",
+        test_loss.test_the_clipped_surrogate_by_hand,
+    ),
+    Mutant(
+        "nothing is clipped",
+        loss.ClippedSurrogate.__call__,
+        "torch.minimum(ratio * batch.advantage, clipped * batch.advantage)",
+        "ratio * batch.advantage",
+        test_loss.test_the_clipped_surrogate_by_hand,
+    ),
+    Mutant(
+        "the two clip ranges are swapped",
+        loss.ClippedSurrogate.__call__,
+        "ratio.clamp(1 - self.clip_low, 1 + self.clip_high)",
+        "ratio.clamp(1 - self.clip_high, 1 + self.clip_low)",
+        test_loss.test_the_low_and_the_high_clip_range_are_separate,
+    ),
+    Mutant(
+        "the dual clip touches positive advantages",
+        loss.ClippedSurrogate.__call__,
+        "torch.where(batch.advantage < 0, floored, objective)",
+        "floored",
+        test_loss.test_dual_clip_bounds_negative_advantages_only,
+    ),
+    Mutant(
+        "the loss is a mean within the micro-batch",
+        loss.policy_loss,
+        "loss = -(batch.weight * objective).sum((-2, -1))",
+        "loss = -(batch.weight * objective).sum((-2, -1)) / batch.mask.sum((-2, -1))",
+        test_loss.test_the_parts_of_a_batch_add_up_by_hand,
+    ),
+    Mutant(
+        "the entropy bonus is a penalty",
+        loss.policy_loss,
+        "loss = loss - (batch.entropy_weight",
+        "loss = loss + (batch.entropy_weight",
+        test_loss.test_the_entropy_bonus_lowers_the_loss_by_hand,
+    ),
+    Mutant(
+        "padding reaches the loss",
+        loss.policy_loss,
+        "on = batch.mask != 0",
+        "on = torch.ones_like(batch.mask, dtype=torch.bool)",
+        test_loss.test_a_nan_in_the_padding_by_hand,
+    ),
+    Mutant(
+        "the population's deviation stands in for the sample's",
+        advantage.group_normalized,
+        "variance = variance * (group_size / (group_size - 1))",
+        "variance = variance * 1.0",
+        test_advantage.test_grpo_advantages_by_hand,
+    ),
+    Mutant(
+        "equal rewards are divided by the epsilon",
+        advantage.group_normalized,
+        "centred.masked_fill(equal, 0.0)",
+        "centred",
+        test_advantage.test_equal_rewards_by_hand,
+    ),
+    Mutant(
+        "the share is ignored",
+        advantage.group_normalized,
+        "probability = share.unflatten(-1, (-1, group_size))",
+        "probability = torch.full_like(grouped, 1.0 / group_size)",
+        test_advantage.test_an_exact_expectation_by_hand,
+    ),
+    Mutant(
+        "entropy shaping may flip a sign",
+        advantage.entropy_shaped,
+        "torch.minimum(beta * entropy.detach(), advantage.abs() / kappa)",
+        "beta * entropy.detach()",
+        test_advantage.test_entropy_shaping_by_hand,
+    ),
+    Mutant(
+        "the shaped advantage carries a gradient",
+        advantage.entropy_shaped,
+        "entropy.detach()",
+        "entropy",
+        test_advantage.test_the_shaped_advantage_takes_the_entropy_as_a_constant,
+    ),
+    Mutant(
+        "a response's tokens are summed, not averaged",
+        weights.sequence_mean,
+        "row_weight.unsqueeze(-1) * mask / mask.sum(-1, keepdim=True).clamp(min=1)",
+        "row_weight.unsqueeze(-1) * mask",
+        test_weights.test_the_two_means_by_hand,
+    ),
+    Mutant(
+        "negative samples enter the tempered term",
+        method.by_reward,
+        "rollouts.reward > 0",
+        "rollouts.reward >= 0",
+        test_method.test_positives_by_hand,
+    ),
+    Mutant(
+        "tempered samples are credited with their advantage, negative ones too",
+        method.reward_credit,
+        "return rollouts.reward",
+        "return _group_advantage(rollouts)",
+        test_method.test_the_three_normalizers_by_hand,
+    ),
+    Mutant(
+        "alpha is ignored",
+        method.assemble,
+        "* method.tempered.alpha",
+        "* 1.0",
+        test_method.test_the_three_normalizers_by_hand,
+    ),
+    Mutant(
+        "replaced rows do not give way",
+        method.assemble,
+        "row_weight = row_weight.masked_fill(gives_way, 0.0)",
+        "row_weight = row_weight * 1.0",
+        test_method.test_the_three_normalizers_by_hand,
+    ),
+    Mutant(
+        "the two caps are swapped",
+        method.Tempered.kept,
+        "(self.cap_up, self.cap_down)",
+        "(self.cap_down, self.cap_up)",
+        test_method.test_under_replace_the_authors_caps_of_60_up_and_30_down_apply,
+    ),
+    Mutant(
+        "the authors' caps apply to every normalizer",
+        _tempered,
+        'if normalizer == "replace":',
+        "if True:",
+        lambda: test_method.test_without_replace_there_is_no_cap_unless_one_is_asked_for("all"),
+    ),
+    Mutant(
+        "the controller is inverted",
+        controller.BangBang.update,
+        "up = ~(entropy >= target)",
+        "up = entropy >= target",
+        test_controller.test_bang_bang_by_its_truth_table,
+    ),
+    Mutant(
+        "an unknown entropy counts as above the target",
+        controller.BangBang.update,
+        "up = ~(entropy >= target)",
+        "up = entropy < target",
+        test_controller.test_bang_bang_by_its_truth_table,
+    ),
+    Mutant(
+        "the controller always sees the current entropy",
+        controller.Loop.decide,
+        'entropy if sees == "current" else self.previous_entropy',
+        "entropy",
+        test_controller.test_previous_and_current_by_hand,
+    ),
+    Mutant(
+        "the temperature multiplies the logits",
+        categorical.log_softmax,
+        "logits / temperature",
+        "logits * temperature",
+        test_categorical.test_log_probabilities_of_two_actions_by_hand,
+    ),
+    Mutant(
+        "an impossible action gives nan",
+        categorical.entropy_of,
+        "log_probs.masked_fill(probs == 0, 0.0)",
+        "log_probs",
+        lambda: test_categorical.test_an_action_without_probability_sends_no_nan(-float("inf")),
+    ),
+    Mutant(
+        "the mean entropy is over tokens, not over responses",
+        Rollouts.mean_entropy,
+        "length = self.mask.sum(-1).clamp(min=1)",
+        "length = self.mask.sum((-2, -1), keepdim=True).squeeze(-1) / self.mask.shape[-2]",
+        test_batch.test_the_mean_entropy_by_hand,
+    ),
+    Mutant(
+        "a part of a batch keeps the whole's entropy weight",
+        Batch.scaled,
+        "entropy_weight=self.entropy_weight * factor",
+        "entropy_weight=self.entropy_weight",
+        test_batch.test_one_of_two_minibatches_weighs_twice_by_hand,
+    ),
+    Mutant(
+        "pass@k with replacement",
+        passk.pass_at_k,
+        "log_all_wrong = torch.log1p(-(k / i).clamp(max=1.0)).cumsum(0)",
+        "log_all_wrong = k * torch.log1p(-torch.arange(1, samples + 1, dtype=torch.float64) / samples)",
+        test_passk.test_all_counts_of_a_thousand_samples_are_exact,
+    ),
+    Mutant(
+        "the clip range is not the paper's",
+        loss.ClippedSurrogate.__post_init__,
+        "if self.clip_high < 0:",
+        'object.__setattr__(self, "clip_high", 0.28)\n    if self.clip_high < 0:',
+        test_loss.test_the_clipped_surrogate_by_hand,
+    ),
+    Mutant(
+        "Eq. 3 keeps only positives",
+        method.every_row,
+        "torch.ones_like(rollouts.reward, dtype=torch.bool)",
+        "rollouts.reward > 0",
+        test_method.test_equation_3_keeps_its_negative_samples,
+    ),
+]
+
+
+def mutated(mutant: Mutant):
+    """The function's code with the line replaced."""
+    source = textwrap.dedent(inspect.getsource(mutant.function))
+    assert source.count(mutant.line) == 1, f"{mutant.name}: the line to replace is not in the source once"
+    namespace: dict = {}
+    # Names resolve in the function's own module when it runs; only the code object is taken from here.
+    mistaken = compile(source.replace(mutant.line, mutant.mistake), mutant.name, "exec")
+    exec(mistaken, dict(mutant.function.__globals__), namespace)
+    return namespace[mutant.function.__name__].__code__
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_mistake_is_noticed(mutant, monkeypatch):
+    mutant.check()
+    monkeypatch.setattr(mutant.function, "__code__", mutated(mutant))
+    with pytest.raises(AssertionError):
+        mutant.check()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_an_unchanged_line_changes_nothing(mutant, monkeypatch):
+    # The planting itself must not be what the checks notice.
+    same = Mutant(mutant.name, mutant.function, mutant.line, mutant.line, mutant.check)
+    monkeypatch.setattr(mutant.function, "__code__", mutated(same))
+    mutant.check()
