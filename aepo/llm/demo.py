@@ -49,7 +49,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Seeds per method.", min=1)] = 3,
     targets: Annotated[str, typer.Option(help="AEPO's entropy targets in nats.")] = "0.5,1.0",
     jobs: Annotated[int, typer.Option(help="Runs at the same time.", min=1)] = 2,
-    steps: Annotated[int, typer.Option(help="Training steps of each run.", min=2)] = 400,
+    steps: Annotated[int, typer.Option(help="Training steps of each run.", min=2)] = 500,
 ) -> None:
     """Train GRPO and AEPO at two targets on the CPU and show their entropies (Fig. 4 in small)."""
     levels = [float(level) for level in targets.split(",")]
@@ -117,8 +117,12 @@ def write_table(runs: Sequence[Run], out: Path) -> pd.DataFrame:
     columns = ["entropy_first", "entropy_last", "entropy_last_half", "tracking_error", "duty_up", "reward_last_100", *passes]
     table = every.groupby("curve", sort=False)[columns].mean().round(3).reset_index()
     table.insert(1, "normalizer", [every[every.curve == c].label.iloc[0] or "-" for c in table.curve])
+    table.insert(1, "target", [every[every.curve == c].target.iloc[0] for c in table.curve])
     is_grpo = table.curve == "grpo"
-    table.loc[is_grpo, ["tracking_error", "duty_up"]] = np.nan
+    table["curve"] = [every[every.curve == c].method.iloc[0] for c in table.curve]
+    table = table.rename(columns={"curve": "method"})
+    # GRPO follows no target.
+    table.loc[is_grpo, ["target", "tracking_error", "duty_up"]] = np.nan
     header = list(table.columns)
     lines = ["| " + " | ".join(map(str, header)) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |" for row in table.to_numpy()]
