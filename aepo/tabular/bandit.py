@@ -91,6 +91,14 @@ class Bandit:
             group_size=group_size,
         )
 
+    @staticmethod
+    def joined(worlds: "Sequence[Bandit]") -> "Bandit":
+        """The runs of several worlds of the same S and K, side by side."""
+        return Bandit(
+            logits=torch.cat([world.logits for world in worlds]),
+            correct=torch.cat([world.correct for world in worlds]),
+        )
+
 
 def bandit(
     seeds: Sequence[int], *, actions: int = ACTIONS, correct: int = CORRECT, head_start: float = 0.0

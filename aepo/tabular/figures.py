@@ -23,7 +23,7 @@ OTHER_COLOURS = ("#d62728", "#1f77b4", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2
 PANEL_WIDTH, PANEL_HEIGHT, DPI = 6.4, 4.3, 150
 # Two columns of 8-point labels of this length fit under a panel; longer ones get a line each.
 SHORT_LABEL = 46
-TITLE_WIDTH, FOOTER_WIDTH = 84, 110
+TITLE_WIDTH, FOOTER_WIDTH = 96, 118
 
 
 def draw(
@@ -85,7 +85,7 @@ def _draw_panel(
         ax.fill_between(steps, mean - half, mean + half, color=colours[curve], alpha=0.25, lw=0)
         if panel.shows == "entropy" and curve.target is not None:
             ax.axhline(curve.target, color="0.1", ls=(0, (5, 4)), lw=0.8, zorder=3)
-    title = textwrap.fill(panel.title, TITLE_WIDTH, replace_whitespace=False)
+    title = "\n".join(textwrap.fill(line, TITLE_WIDTH) for line in panel.title.split("\n"))
     if panel.slopes:
         title += "\n" + textwrap.fill(
             slopes_sentence([summaries[curve] for curve in panel.curves]), TITLE_WIDTH

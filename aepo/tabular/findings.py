@@ -14,7 +14,7 @@ from aepo.tracking import SATURATED_DUTY
 Verdict = Literal["holds", "fails", "warning"]
 
 COLLAPSED = 0.1
-"""An entropy below this many nats at the last step is called collapsed: one action has some 98 % of it all."""
+"""Below this many nats at the last step an entropy is called collapsed: one action has some 98 %."""
 TRACKED = 0.05
 """A mean |H - H*| up to this many nats counts as a target held."""
 EXPLODED = 0.9
@@ -138,7 +138,8 @@ def _slopes(summaries: Sequence[Summary]) -> Iterator[Finding]:
         yield Finding(
             verdict="holds" if low.slope.mean < 0 < high.slope.mean else "fails",
             claim=f"REINFORCE at T = {temperature(high):g} raises the entropy at first, at "
-            f"T = {temperature(low):g} lowers it ({kind}: from {low.entropy_start.mean:.3f} nats, reward {low.reward_start.mean:.3f})",
+            f"T = {temperature(low):g} lowers it ({kind}: from {low.entropy_start.mean:.3f} nats, "
+            f"reward {low.reward_start.mean:.3f})",
             evidence=f"{slopes_sentence([low, high])}; after {low.configuration.settings.steps} steps "
             f"{high.entropy_final:.3f} and {low.entropy_final:.3f} nats",
         )

@@ -1,4 +1,4 @@
-"""Run configurations, each as one batch of seeds x targets, on one process or several.
+"""Run configurations, those of one method side by side in one batch, on one process or several.
 
 Letters: C targets of a configuration (1 for a method that follows none), N seeds, S steps.
 """
@@ -8,15 +8,16 @@ import math
 import multiprocessing
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from aepo.schedule import Constant
-from aepo.tabular.bandit import bandit
+from aepo.tabular.bandit import Bandit, bandit
 from aepo.tabular.plan import Configuration
 from aepo.tabular.train import train
 
@@ -40,63 +41,75 @@ class Result:
     raise_entropy: NDArray[np.bool_]
 
 
-def cost(configuration: Configuration, seeds: int) -> float:
-    """Work of a configuration in arbitrary units, for the order of the queue and the progress bar."""
-    # A step's fixed cost equals that of about 50 runs, measured at K = 16, G = 64.
-    return configuration.settings.steps * (50 + seeds * max(1, len(configuration.targets)))
+def batches(configurations: Sequence[Configuration]) -> list[tuple[Configuration, ...]]:
+    """Configurations of one method under equal settings: these run side by side, whatever the bandit."""
+    found: dict[tuple, list[Configuration]] = {}
+    for one in configurations:
+        found.setdefault((one.method, one.overrides, one.actions, one.settings), []).append(one)
+    return [tuple(batch) for batch in found.values()]
+
+
+def cost(batch: Sequence[Configuration], seeds: int) -> float:
+    """Work of a batch in arbitrary units, for the order of the queue and the progress bar."""
+    runs = seeds * sum(max(1, len(one.targets)) for one in batch)
+    # A step's fixed cost equals that of about 40 runs, measured at K = 16, G = 64.
+    return batch[0].settings.steps * (40 + runs)
 
 
 def run(
-    configuration: Configuration, seeds: Sequence[int], on_step: Callable[[int], None] = lambda step: None
-) -> Result:
-    """All seeds and targets of one configuration, side by side.
+    batch: Sequence[Configuration], seeds: Sequence[int], on_step: Callable[[int], None] = lambda step: None
+) -> list[Result]:
+    """All seeds and targets of a batch's configurations, side by side; one result for each.
 
     Raises:
         ValueError: a run that diverged, named.
     """
-    method = configuration.build()
-    targets = configuration.targets or (math.nan,)
-    world = bandit(
-        seeds,
-        actions=configuration.actions,
-        correct=configuration.correct,
-        head_start=configuration.head_start,
-    )
-    goal = torch.tensor(targets, dtype=torch.float64).repeat_interleave(len(seeds))
+    method = batch[0].build()
+    goals = [one.targets or (math.nan,) for one in batch]
+    worlds = [
+        bandit(seeds, actions=one.actions, correct=one.correct, head_start=one.head_start).repeated(len(goal))
+        for one, goal in zip(batch, goals, strict=True)
+    ]
+    targets = [target for goal in goals for target in goal]
     history = train(
-        world.repeated(len(targets)),
+        Bandit.joined(worlds),
         method,
-        Constant(goal),
+        Constant(torch.tensor(targets, dtype=torch.float64).repeat_interleave(len(seeds))),
         list(seeds) * len(targets),
-        configuration.settings,
+        batch[0].settings,
         on_step=on_step,
     )
 
-    def shaped(values: torch.Tensor) -> NDArray:
-        return values.view(len(targets), len(seeds), -1).numpy()
+    def parts(values: torch.Tensor) -> list[NDArray]:
+        shaped = values.view(len(targets), len(seeds), -1).numpy()
+        return np.split(shaped, np.cumsum([len(goal) for goal in goals])[:-1])
 
-    temperature = shaped(history.temperature)
-    return Result(
-        configuration=configuration,
-        seeds=tuple(seeds),
-        entropy=shaped(history.entropy),
-        reward=shaped(history.reward),
-        temperature=np.full_like(temperature, math.nan) if method.tempered is None else temperature,
-        raise_entropy=shaped(history.raise_entropy),
-    )
+    temperature = history.temperature if method.tempered is not None else history.temperature * math.nan
+    fields = (history.entropy, history.reward, temperature, history.raise_entropy)
+    return [
+        Result(
+            configuration=one,
+            seeds=tuple(seeds),
+            entropy=entropy,
+            reward=reward,
+            temperature=temperature,
+            raise_entropy=raise_entropy,
+        )
+        for one, entropy, reward, temperature, raise_entropy in zip(batch, *map(parts, fields), strict=True)
+    ]
 
 
 def run_all(
-    configurations: Sequence[Configuration],
+    todo: Sequence[tuple[Configuration, ...]],
     seeds: Sequence[int],
     *,
     workers: int = 1,
     advance: Callable[[float], None] = lambda amount: None,
-) -> list[Result]:
-    """Every configuration's result, in the order given; the numbers do not depend on `workers`.
+) -> dict[Configuration, Result]:
+    """Every configuration's result; the numbers do not depend on `workers`.
 
     Args:
-        configurations: what to run.
+        todo: from `batches`.
         seeds: the same for each, so that comparisons are paired.
         workers: processes, one thread each; 1 runs in this process.
         advance: told each amount of work done, in `cost`'s units.
@@ -104,35 +117,53 @@ def run_all(
     Raises:
         ValueError: a run that diverged, named.
     """
-    costs = [cost(one, len(seeds)) for one in configurations]
     if workers == 1:
         with _one_thread():
-            return [
-                run(one, seeds, lambda step, unit=units / one.settings.steps: advance(unit))
-                for one, units in zip(configurations, costs, strict=True)
-            ]
+            results = [run(batch, seeds, _moving(batch, len(seeds), advance)) for batch in todo]
+    else:
+        results = _pooled(todo, tuple(seeds), workers, advance)
+    return {result.configuration: result for part in results for result in part}
+
+
+def _pooled(
+    todo: Sequence[tuple[Configuration, ...]],
+    seeds: tuple[int, ...],
+    workers: int,
+    advance: Callable[[float], None],
+) -> list[list[Result]]:
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(reports,))
     try:
         # The longest first, so that no core waits for one long job at the end.
-        order = sorted(range(len(costs)), key=lambda i: -costs[i])
-        jobs = {i: pool.submit(_work, configurations[i], tuple(seeds), costs[i]) for i in order}
-        _forward(reports, list(jobs.values()), advance)
-        return [jobs[i].result() for i in range(len(costs))]
+        jobs = [
+            pool.submit(_work, batch, seeds) for batch in sorted(todo, key=lambda b: -cost(b, len(seeds)))
+        ]
+        pending = set(jobs)
+        while pending:
+            done, pending = wait(pending, timeout=0.2)
+            for job in done:
+                job.result()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    advance(reports.get_nowait())
+        return [job.result() for job in jobs]
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _forward(reports, jobs: Sequence[Future], advance: Callable[[float], None]) -> None:
-    pending = set(jobs)
-    while pending:
-        done, pending = wait(pending, timeout=0.2)
-        for job in done:
-            job.result()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                advance(reports.get_nowait())
+def _moving(
+    batch: Sequence[Configuration], seeds: int, advance: Callable[[float], None]
+) -> Callable[[int], None]:
+    """What to call after each step so that `advance` hears of the batch's whole cost by its end."""
+    steps, units = batch[0].settings.steps, cost(batch, seeds)
+
+    def on_step(step: int) -> None:
+        done = step + 1
+        if done % REPORT_STEPS == 0 or done == steps:
+            advance(units * ((done - 1) % REPORT_STEPS + 1) / steps)
+
+    return on_step
 
 
 @contextlib.contextmanager
@@ -145,22 +176,15 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_reports = None
+_reports: Any = None
 """A worker's way back to the progress bar; set once, when the process starts."""
 
 
-def _start_worker(reports) -> None:
+def _start_worker(reports: Any) -> None:
     global _reports
     _reports = reports
     torch.set_num_threads(1)
 
 
-def _work(configuration: Configuration, seeds: tuple[int, ...], units: float) -> Result:
-    steps = configuration.settings.steps
-
-    def on_step(step: int) -> None:
-        done = step + 1
-        if _reports is not None and (done % REPORT_STEPS == 0 or done == steps):
-            _reports.put(units * ((done - 1) % REPORT_STEPS + 1) / steps)
-
-    return run(configuration, seeds, on_step)
+def _work(batch: tuple[Configuration, ...], seeds: tuple[int, ...]) -> list[Result]:
+    return run(batch, seeds, _moving(batch, len(seeds), _reports.put))

@@ -114,20 +114,23 @@ def sweep(options: Options) -> None:
     from aepo.tabular import terminal
     from aepo.tabular.output import Outcome, write
     from aepo.tabular.plan import chosen_methods, configurations, paper_figures
-    from aepo.tabular.runner import cost, run_all
+    from aepo.tabular.runner import batches, cost, run_all
 
     started = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     figures = chosen_methods(options) if options.methods else paper_figures(options)
     experiments = configurations(figures)
-    todo, seeds = list(experiments), range(options.seeds)
-    console.print(f"{len(todo)} configurations x {options.seeds} seeds: {options.command}", highlight=False)
-    with terminal.progress(console, total=sum(cost(one, options.seeds) for one in todo)) as advance:
-        results = run_all(todo, seeds, workers=options.workers, advance=advance)
+    todo = batches(list(experiments))
+    console.print(
+        f"{len(experiments)} configurations x {options.seeds} seeds: {options.command}", highlight=False
+    )
+    with terminal.progress(console, total=sum(cost(batch, options.seeds) for batch in todo)) as advance:
+        found = run_all(todo, range(options.seeds), workers=options.workers, advance=advance)
+    results = [found[one] for one in experiments]
     outcome = Outcome(options=options, figures=figures, experiments=experiments, results=results)
-    found = write(outcome, lambda: time.perf_counter() - started)
-    terminal.show(console, outcome.summaries, found)
+    claims = write(outcome, lambda: time.perf_counter() - started)
+    terminal.show(console, outcome.summaries, claims)
     seconds = time.perf_counter() - started
     console.print(
         f"{seconds:.0f} s; report.md, summary.json, runs.parquet and figures in {options.out}",
