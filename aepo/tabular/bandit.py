@@ -125,4 +125,4 @@ def bandit(
         order = torch.randperm(actions, generator=generator)
         mask.append((order < correct).unsqueeze(0))
     right = torch.stack(mask)
-    return Bandit(logits=torch.stack(logits) + head_start * right, correct=right)
+    return Bandit(logits=torch.stack(logits) + head_start * right.double(), correct=right)
