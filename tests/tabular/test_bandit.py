@@ -82,7 +82,9 @@ def test_noise_depends_on_seed_branch_and_step_alone():
     noise("main", 100, 8)
     assert torch.equal(noise("main", 3, 8), first)
     assert not torch.equal(noise("tempered", 3, 8), first)
+    # Not the next step, nor the same place of the next chunk.
     assert not torch.equal(noise("main", 4, 8), first)
+    assert not torch.equal(noise("main", 3 + Noise.CHUNK, 8), first)
 
 
 @pytest.mark.parametrize(

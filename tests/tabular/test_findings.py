@@ -11,7 +11,7 @@ from aepo.tabular.plan import configuration
 from aepo.tabular.runner import Result, batches, run_all
 from aepo.tabular.summary import Estimate, estimate, summaries
 
-# The sweep's full size is 16 seeds x 2,000 steps; at 600 steps the slowest of these seeds is just back on target.
+# The sweep's full size is 16 seeds x 2,000 steps; at 600 steps the slowest of these seeds is barely back.
 REDUCED = Options(seeds=4, steps=800)
 
 
@@ -46,6 +46,18 @@ def test_the_papers_claims_and_the_single_answers_failure_hold_at_reduced_size()
     assert "AEPO collapses too" in failed.evidence
     warned = [one.claim for one in said if one.verdict == "warning"]
     assert any(claim.startswith(single.title) and "one correct action" in claim for claim in warned)
+
+
+def test_configurations_that_share_a_batch_run_as_they_would_alone():
+    small = Options(seeds=3, steps=30, targets=(0.3, 0.6))
+    aepo = configuration(small, "aepo")
+    single, grpo = dataclasses.replace(aepo, correct=1, targets=(0.6,)), configuration(small, "grpo")
+    assert batches([aepo, grpo, single]) == [(aepo, single), (grpo,)]
+    together = run_all(batches([aepo, grpo, single]), range(3))
+    for one, index in ((aepo, 1), (single, 0)):
+        (alone,) = run_all([(dataclasses.replace(one, targets=(0.6,)),)], [2]).values()
+        np.testing.assert_array_equal(together[one].entropy[index, 2], alone.entropy[0, 0])
+        np.testing.assert_array_equal(together[one].temperature[index, 2], alone.temperature[0, 0])
 
 
 def made_up(configuration, *levels: float, start: float = 2.0, raise_entropy: bool = False):

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
+from aepo.batch import Rollouts
 from aepo.schedule import Constant
 from aepo.tabular.bandit import Bandit, bandit
 from aepo.tabular.settings import Settings
-from aepo.tabular.train import train
+from aepo.tabular.train import stats, train
 from aepo.zoo import METHODS, build
 
 temperatures = st.sampled_from([0.5, 0.8, 1.0, 1.2, 2.0])
@@ -73,8 +74,27 @@ def test_first_order_entropy_change_is_minus_the_covariance(seed, actions, corre
         moved = one_step(world, method, lr=lr).table.numpy()
         dz = moved - z
         covariance = (p * dz * z).sum(-1) - (p * dz).sum(-1) * (p * z).sum(-1)
-        # H'' = -Var(d) - Cov(d^2, ln p) along d = dz; Var(d) <= lr^2 and |ln p| < 12 give |H''| / 2 < 30 lr^2.
+        # Along d = dz, H'' = -Var(d) - Cov(d^2, ln p); Var(d) <= lr^2 and |ln p| < 12 give |H''| < 60 lr^2.
         assert np.all(np.abs(entropy(moved) - entropy(z) + covariance) <= 30 * lr**2 + 1e-14)
+
+
+def test_statistics_are_those_of_each_rows_own_state():
+    # Two runs, three states and actions, responses of two tokens: the second one's state is the first.
+    table = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = Rollouts(
+        prompt=torch.tensor([[0, 2], [1, 2]]),
+        token=torch.tensor([[[2, 1], [0, 0]], [[1, 2], [2, 0]]]),
+        mask=torch.ones(2, 2, 2).double(),
+        reward=torch.ones(2, 2).double(),
+        group_size=1,
+    )
+    logp, entropies = stats(table, rows)
+    for run, row in np.ndindex(2, 2):
+        first, second = rows.token[run, row].tolist()
+        for place, (state, action) in enumerate([(rows.prompt[run, row].item(), first), (first, second)]):
+            z = table[run, state].numpy()
+            assert logp[run, row, place].item() == pytest.approx(np.log(softmax(z)[action]), abs=1e-14)
+            assert entropies[run, row, place].item() == pytest.approx(entropy(z), abs=1e-14)
 
 
 @pytest.mark.parametrize("name", ["reinforce", "reinforce_tempered", "entropy_reg", "aepo", "grpo"])
