@@ -168,9 +168,13 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
             f"method {method.name!r} {'needs' if second is None else 'has no'} tempered rollouts, "
             f"got {'none' if second is None else 'some'}"
         )
+    blocks = [main] if second is None else [main, second]
+    length = max(block.token.shape[-1] for block in blocks)
+    masks = [_padded(block.mask, length) for block in blocks]
     row_weight = main.row_weight
-    blocks = [main]
-    if second is not None and method.tempered is not None:
+    if second is None or method.tempered is None:
+        weight = method.reduction(masks[0], row_weight)
+    else:
         tempered = method.tempered
         kept = tempered.kept(second, control)
         if tempered.normalizer == "replace":
@@ -181,22 +185,15 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
             gives_way = torch.arange(rows, device=kept.device) < kept.sum(-1, keepdim=True)
             row_weight = row_weight.masked_fill(gives_way, 0.0)
             second_row_weight = kept.to(row_weight.dtype) / rows
+            weight = method.reduction(torch.cat(masks, -2), torch.cat([row_weight, second_row_weight], -1))
         else:
             second_row_weight = second.row_weight
             if tempered.normalizer == "positives":
                 second_row_weight = second_row_weight * kept
                 total = second_row_weight.sum(-1, keepdim=True)
                 second_row_weight = second_row_weight / total.masked_fill(total == 0, 1.0)
-        blocks.append(second)
-    length = max(block.token.shape[-1] for block in blocks)
-    masks = [_padded(block.mask, length) for block in blocks]
-    if method.tempered is None or second is None:
-        weight = method.reduction(masks[0], row_weight)
-    elif method.tempered.normalizer == "replace":
-        weight = method.reduction(torch.cat(masks, -2), torch.cat([row_weight, second_row_weight], -1))
-    else:
-        extra = method.reduction(masks[1], second_row_weight) * kept.unsqueeze(-1) * method.tempered.alpha
-        weight = torch.cat([method.reduction(masks[0], row_weight), extra], -2)
+            extra = method.reduction(masks[1], second_row_weight) * kept.unsqueeze(-1) * tempered.alpha
+            weight = torch.cat([method.reduction(masks[0], row_weight), extra], -2)
     advantages = [_per_token(method.advantage, main, masks[0])]
     entropy_weights = [method.entropy_coef * method.reduction(masks[0], main.row_weight)]
     if second is not None and method.tempered is not None:

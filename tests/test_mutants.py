@@ -151,7 +151,7 @@ MUTANTS = [
     Mutant(
         "alpha is ignored",
         method.assemble,
-        "* method.tempered.alpha",
+        "* tempered.alpha",
         "* 1.0",
         test_method.test_the_three_normalizers_by_hand,
     ),

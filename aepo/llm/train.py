@@ -95,7 +95,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         The next loop, and the step's record.
 
     Raises:
-        FloatingPointError: a loss or gradient that is not finite; nothing of it is kept.
+        FloatingPointError: a loss or gradient that is not finite; the run ends before such weights are saved.
     """
     settings, method, policy = trainer.settings, trainer.method, trainer.policy
     clock = Clock()

@@ -25,6 +25,8 @@ def entropy_adv(*, beta: float = 0.4, kappa: float = 2.0, **grpo_options) -> Met
         raise ValueError(f"kappa must be > 1, got {kappa}")
     base = grpo(**grpo_options)
     group_advantage = base.advantage
+    if group_advantage is None:
+        raise ValueError("entropy_adv shapes GRPO's advantage, which is missing")
 
     def advantage(rollouts: Rollouts):
         if rollouts.entropy is None:
