@@ -19,6 +19,7 @@ import pandas as pd
 import typer
 
 from aepo.llm.record import read
+from aepo.llm.settings import load
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "demo_cpu.yaml"
@@ -153,8 +154,10 @@ def plot(runs: Sequence[Run], out: Path) -> None:
             axes.axhline(mine[0].target, ls="--", lw=1, color=line.get_color())
     label = next((r["label"] for r in summaries(runs, out).to_dict("records") if r["label"]), "")
     count = len({run.seed for run in runs})
+    # The temperatures are the preset's, so that a changed preset never leaves a wrong title.
+    controller = load(CONFIG).method.build().controller
     axes.set(xlabel="step", ylabel="entropy (nats)", ylim=(0, None))
-    axes.set_title(f"Walk task, tiny Qwen3, {count} seeds (mean and range); AEPO: T 0.67/1.5, {label}", fontsize=9)
+    axes.set_title(f"Walk task, tiny Qwen3, {count} seed(s), mean and range; AEPO: {controller}, {label}", fontsize=9)
     axes.legend()
     figure.savefig(out / "entropy.png", dpi=130)
     plt.close(figure)
