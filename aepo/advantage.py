@@ -14,9 +14,7 @@ Std = Literal["sample", "population", "none"]
 STD_EPSILON = 1e-6
 
 
-def group_normalized(
-    reward: Tensor, *, group_size: int, share: Tensor | None = None, std: Std = "sample"
-) -> Tensor:
+def group_normalized(reward: Tensor, *, group_size: int, share: Tensor | None = None, std: Std = "sample") -> Tensor:
     """GRPO's advantage (r - mean) / std within each group (Section 3.1).
 
     The paper does not say which standard deviation; the authors' code takes the sample one (G - 1) plus 1e-6, the

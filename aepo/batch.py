@@ -106,7 +106,7 @@ class Batch:
     advantage: Tensor
     """(..., R, T)."""
     weight: Tensor
-    """(..., R, T): every normaliser in one number (1/G, 1/|o|, alpha, mask, exact probability), over the global batch."""
+    """(..., R, T): every normaliser in one number (1/G, 1/|o|, alpha, mask, exact share), over the whole batch."""
     entropy_weight: Tensor
     """(..., R, T): the weight of the entropy bonus on this token; 0 for methods without one."""
     group_size: int
@@ -134,9 +134,7 @@ class Batch:
 
     def scaled(self, factor: float) -> "Batch":
         """The same rows with both weights multiplied by `factor`."""
-        return dataclasses.replace(
-            self, weight=self.weight * factor, entropy_weight=self.entropy_weight * factor
-        )
+        return dataclasses.replace(self, weight=self.weight * factor, entropy_weight=self.entropy_weight * factor)
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on another device."""

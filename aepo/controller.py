@@ -14,8 +14,8 @@ State = Mapping[str, Tensor]
 """A controller's memory: named tensors (...), saved in checkpoints as they are."""
 
 Sees = Literal["current", "previous"]
-"""Which entropy the controller sees. `current`: H of the policy that is sampling now (Eq. 1). `previous`: one step late,
-as in the authors' code; step 0 is then unknown, nan, and counts as below the target."""
+"""Which entropy the controller sees. `current`: H of the policy that is sampling now (Eq. 1). `previous`: one step
+late, as in the authors' code; step 0 is then unknown, nan, and counts as below the target."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,8 +19,8 @@ Surrogate = Callable[[Tensor, Batch], Tensor]
 class ClippedSurrogate:
     """min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = pi / pi_old at temperature 1 (Eq. 1).
 
-    With `dual_clip` = c, a token of negative advantage never counts less than c A, whatever its ratio: the authors' code
-    sets c = 3; the paper has none, which is the default.
+    With `dual_clip` = c, a token of negative advantage never counts less than c A, whatever its ratio: the authors'
+    code sets c = 3; the paper has none, which is the default.
 
     Raises:
         ValueError: a clip range below 0, or dual_clip <= 1.
@@ -56,16 +56,14 @@ class ScoreFunction:
         return batch.advantage * logp
 
 
-def policy_loss(
-    logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogate
-) -> tuple[Tensor, dict[str, Tensor]]:
+def policy_loss(logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogate) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus the weighted sum of the surrogate, minus the weighted sum of the entropy bonus (Eq. 1, Eq. 2, Eq. 3).
 
     Every normaliser is in the batch's weights, so losses and gradients of the parts of a batch add up to the whole's.
 
     Args:
         logp: (..., R, T), log-prob of the batch's tokens at T = 1 under the current policy; carries the gradient.
-        entropy: (..., R, T), what the entropy bonus rewards: the exact entropy, with gradient when a method asks for it.
+        entropy: (..., R, T), what the entropy bonus rewards: the exact entropy, with gradient if a method asks.
         batch: rows, advantages and weights.
         surrogate: the objective per token.
 

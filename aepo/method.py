@@ -36,7 +36,7 @@ def by_reward(rollouts: Rollouts) -> Tensor:
 
 
 def by_advantage(rollouts: Rollouts) -> Tensor:
-    """(..., R) bool: the authors' code's positives, group advantage > 0.05; a group of all-correct responses has none."""
+    """(..., R) bool: the authors' positives, group advantage > 0.05; a group of all-correct responses has none."""
     return _group_advantage(rollouts) > POSITIVE_ADVANTAGE
 
 
@@ -161,7 +161,7 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
         The global batch, R = main rows + tempered rows, T the longer of the two.
 
     Raises:
-        ValueError: rollouts that were not scored, a branch missing or not asked for, or `replace` on exact expectations.
+        ValueError: rollouts not scored, a branch missing or not asked for, or `replace` on exact expectations.
     """
     if (second is None) != (method.tempered is None):
         raise ValueError(

@@ -14,12 +14,8 @@ from hypothesis import HealthCheck, settings
 QUIET = (HealthCheck.too_slow,)
 # 100 examples a law keep the suite under two minutes on one core; the corners are weighted into the
 # generators.
-settings.register_profile(
-    "ci", deadline=None, derandomize=True, max_examples=100, suppress_health_check=QUIET
-)
-settings.register_profile(
-    "random", deadline=None, derandomize=False, max_examples=500, suppress_health_check=QUIET
-)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=100, suppress_health_check=QUIET)
+settings.register_profile("random", deadline=None, derandomize=False, max_examples=500, suppress_health_check=QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # Tensors here hold a few hundred numbers: a second thread costs more than it brings, on a shared machine

@@ -110,9 +110,7 @@ def rewards(draw, shape: tuple[int, ...], group_size: int) -> Tensor:
     values = draw(hnp.arrays(np.int64, shape, elements=elements)).astype(np.float64)
     values = values / (1 if values.max(initial=0) <= 1 else 4)
     flat = values.reshape(-1, group_size)
-    for group, verdict in draw(
-        st.dictionaries(st.integers(0, len(flat) - 1), st.integers(0, 1), max_size=2)
-    ).items():
+    for group, verdict in draw(st.dictionaries(st.integers(0, len(flat) - 1), st.integers(0, 1), max_size=2)).items():
         flat[group] = verdict
     return double(flat.reshape(shape))
 
@@ -249,9 +247,7 @@ def scenes(
     second = None
     if method.tempered is not None:
         second = draw(rollouts(prompts=method.tempered.prompt_count(prompts), **shape))
-    return Scene(
-        name=name, options=options, method=method, control=draw(controls(runs)), main=main, second=second
-    )
+    return Scene(name=name, options=options, method=method, control=draw(controls(runs)), main=main, second=second)
 
 
 @st.composite

@@ -78,9 +78,7 @@ def test_without_division_the_advantage_scales_with_the_reward():
 @given(st.floats(-1e6, 1e6), st.integers(1, 16), stds, st.sampled_from([torch.float32, torch.float64]))
 def test_equal_rewards_have_advantage_exactly_zero(value, group_size, std, dtype):
     # The mean of equal numbers need not be that number in floating point: the zero is exact on purpose.
-    advantage = group_normalized(
-        torch.full((group_size,), value, dtype=dtype), group_size=group_size, std=std
-    )
+    advantage = group_normalized(torch.full((group_size,), value, dtype=dtype), group_size=group_size, std=std)
     assert advantage.tolist() == [0.0] * group_size
 
 
@@ -113,9 +111,9 @@ def test_a_uniform_share_is_the_population_of_equally_likely_rows(case):
 def test_under_a_share_the_expected_advantage_is_zero_and_its_variance_one(case, seed, std):
     reward, group_size = case
     raw = torch.rand(reward.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.05
-    share = (
-        raw.unflatten(-1, (-1, group_size)) / raw.unflatten(-1, (-1, group_size)).sum(-1, keepdim=True)
-    ).flatten(-2)
+    share = (raw.unflatten(-1, (-1, group_size)) / raw.unflatten(-1, (-1, group_size)).sum(-1, keepdim=True)).flatten(
+        -2
+    )
     advantage = group_normalized(reward, group_size=group_size, share=share, std=std)
     by_group = (share * advantage).reshape(-1, group_size).sum(-1)
     assert_close(by_group, torch.zeros_like(by_group), atol=8 * ROUNDING)
@@ -191,9 +189,7 @@ betas, kappas = st.floats(0.01, 5), st.floats(1.01, 10)
 
 
 @given(advantages, entropies, betas, kappas)
-def test_entropy_shaping_adds_the_smaller_of_the_scaled_entropy_and_a_part_of_the_advantage(
-    a, h, beta, kappa
-):
+def test_entropy_shaping_adds_the_smaller_of_the_scaled_entropy_and_a_part_of_the_advantage(a, h, beta, kappa):
     got = entropy_shaped(double(a), double(h), beta=beta, kappa=kappa)
     assert_close(got, a + min(beta * h, abs(a) / kappa), rtol=2 * EPS, atol=EPS * abs(a))
 

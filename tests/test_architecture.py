@@ -45,8 +45,7 @@ def offences(paths: list[Path], forbidden: tuple[str, ...], *, allowed: tuple[st
         f"{path.relative_to(PACKAGE.parent)} imports {module}"
         for path in paths
         for module in sorted(imports(path))
-        if any(within(module, name) for name in forbidden)
-        and not any(within(module, name) for name in allowed)
+        if any(within(module, name) for name in forbidden) and not any(within(module, name) for name in allowed)
     ]
 
 
@@ -62,9 +61,7 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "aepo")
     inner = tmp_path / "aepo" / "llm" / "x.py"
     inner.parent.mkdir(parents=True)
-    inner.write_text(
-        "import a.b\nfrom aepo import theory\nfrom . import y\ndef f():\n    from ..tabular import z\n"
-    )
+    inner.write_text("import a.b\nfrom aepo import theory\nfrom . import y\ndef f():\n    from ..tabular import z\n")
     assert imports(inner) >= {"a.b", "aepo.theory", "aepo.llm.y", "aepo.tabular", "aepo.tabular.z"}
     assert offences([inner], ("aepo.tabular",)) == [
         "aepo/llm/x.py imports aepo.tabular",
@@ -113,16 +110,12 @@ def test_nothing_directly_in_llm_shadows_a_package_or_a_standard_module():
 )
 def test_importing_the_package_loads_no_heavy_dependency(module, unwanted):
     code = f"import sys, {module}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert module in loaded
     assert unwanted & set(loaded) == set()
 
 
 def test_importing_the_shared_core_loads_no_trainer():
     code = "import sys, aepo.zoo, aepo.tracking, aepo.passk; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"transformers", "deepspeed", "vllm", "triton", "matplotlib"} & set(loaded) == set()

@@ -82,11 +82,7 @@ def shared(rows: Rollouts, seed: int) -> Rollouts:
 
 
 def row_share(rows: Rollouts, run: int, row: int) -> float:
-    return (
-        1 / rows.group_size
-        if rows.share is None
-        else float(rows.share.reshape(-1, rows.share.shape[-1])[run, row])
-    )
+    return 1 / rows.group_size if rows.share is None else float(rows.share.reshape(-1, rows.share.shape[-1])[run, row])
 
 
 @given(rollouts(), seeds, st.booleans())
@@ -197,10 +193,7 @@ def test_live_rows_are_those_with_a_token_that_counts(batch):
         for name in ("weight", "advantage", "entropy_weight")
     ]
     want = [
-        [
-            any(w * a != 0 or e != 0 for w, a, e in zip(*tokens, strict=True))
-            for tokens in zip(*run, strict=True)
-        ]
+        [any(w * a != 0 or e != 0 for w, a, e in zip(*tokens, strict=True)) for tokens in zip(*run, strict=True)]
         for run in zip(*flat, strict=True)
     ]
     assert batch.live.reshape(-1, batch.prompt.shape[-1]).tolist() == want

@@ -46,9 +46,7 @@ def test_entropy_is_minus_the_mean_log_probability(z, temperature):
 def test_a_constant_added_to_all_logits_changes_nothing(z, temperature, shift):
     tolerance = rounding(z.abs() + abs(shift), temperature)
     assert_close(log_softmax(z + shift, temperature), log_softmax(z, temperature), atol=2 * tolerance)
-    assert_close(
-        entropy(z + shift, temperature), entropy(z, temperature), atol=2 * tolerance * (2 + math.log(len(z)))
-    )
+    assert_close(entropy(z + shift, temperature), entropy(z, temperature), atol=2 * tolerance * (2 + math.log(len(z))))
 
 
 @given(logits(), seeds)
@@ -117,9 +115,7 @@ def test_an_impossible_action_has_no_probability_and_sends_no_gradient(z, temper
     want = entropy(bare, temperature) + log_prob(bare, torch.tensor(0), temperature)
     assert_close(value.detach(), want.detach(), atol=4 * rounding(z, temperature))
     assert gradient[position] == 0
-    assert_close(
-        gradient[allowed], torch.autograd.grad(want, bare)[0], atol=8 * rounding(z, temperature) / temperature
-    )
+    assert_close(gradient[allowed], torch.autograd.grad(want, bare)[0], atol=8 * rounding(z, temperature) / temperature)
 
 
 @pytest.mark.parametrize("far", [-2000.0, -float("inf")])

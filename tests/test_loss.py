@@ -197,9 +197,7 @@ def test_at_ratio_one_the_gradient_is_the_policy_gradient_of_the_score_function(
 
 
 @given(batches(), seeds, surrogates)
-def test_the_loss_is_minus_the_sum_of_weight_times_objective_and_of_weight_times_entropy(
-    batch, seed, surrogate
-):
+def test_the_loss_is_minus_the_sum_of_weight_times_objective_and_of_weight_times_entropy(batch, seed, surrogate):
     logp, entropy = policy_of(batch, seed)
     loss, _, by_entropy = gradients(batch, logp, entropy, surrogate)
     flat = [
@@ -225,9 +223,7 @@ def objective(surrogate, a: float, logp: float, old: float) -> float:
 
 
 @given(batches(), seeds, seeds, st.integers(1, 4), surrogates)
-def test_no_split_into_micro_batches_changes_the_loss_the_gradient_or_the_metrics(
-    batch, seed, split, parts, surrogate
-):
+def test_no_split_into_micro_batches_changes_the_loss_the_gradient_or_the_metrics(batch, seed, split, parts, surrogate):
     logp, entropy = policy_of(batch, seed)
     whole, by_logp, by_entropy = gradients(batch, logp, entropy, surrogate)
     sums = policy_loss(logp, entropy, batch, surrogate)[1]
@@ -253,9 +249,7 @@ def test_no_split_into_micro_batches_changes_the_loss_the_gradient_or_the_metric
 
 @given(batches(), seeds, st.integers(1, 4), surrogates)
 def test_the_minibatches_gradients_add_up_to_count_times_the_whole(batch, seed, count, surrogate):
-    z = (
-        policy_logits(batch, seed)[..., 0, 0, :].clone().requires_grad_()
-    )  # one distribution for all tokens of a run
+    z = policy_logits(batch, seed)[..., 0, 0, :].clone().requires_grad_()  # one distribution for all tokens of a run
 
     def gradient(part: Batch) -> Tensor:
         logits = z[..., None, None, :].expand(*part.token.shape, ACTIONS)

@@ -161,9 +161,7 @@ def test_float32_rollouts_make_a_float32_batch_and_float64_ones_a_float64_batch(
 
 
 def without_positives(scene: Scene) -> Scene:
-    return dataclasses.replace(
-        scene, second=scene.second.replace(reward=torch.zeros_like(scene.second.reward))
-    )
+    return dataclasses.replace(scene, second=scene.second.replace(reward=torch.zeros_like(scene.second.reward)))
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -192,9 +190,7 @@ def test_replace_swaps_the_first_rows_for_the_kept_ones_one_for_one(scene):
     weight = batch.weight.sum(-1)
     assert_close(weight.sum(), 1.0, atol=ROUNDING)
     assert (weight[:swapped] == 0).all()
-    assert_close(
-        weight[swapped:rows], torch.full((rows - swapped,), 1 / rows, dtype=torch.float64), atol=ROUNDING
-    )
+    assert_close(weight[swapped:rows], torch.full((rows - swapped,), 1 / rows, dtype=torch.float64), atol=ROUNDING)
     assert int((weight[rows:] > 0).sum()) == swapped
     assert_close(weight[rows:][weight[rows:] > 0], [1 / rows] * swapped, atol=ROUNDING)
 
@@ -275,9 +271,7 @@ def test_equation_3_keeps_its_negative_samples():
 
 def test_the_tempered_rows_carry_a_temperature_1_log_prob_and_the_engines_is_never_used():
     second = graded([1, 0], 2)
-    batch = assemble(
-        zoo.build("aepo"), control(), graded([1, 0], 2), second.replace(engine_logp=second.old_logp - 5.0)
-    )
+    batch = assemble(zoo.build("aepo"), control(), graded([1, 0], 2), second.replace(engine_logp=second.old_logp - 5.0))
     assert torch.equal(batch.old_logp[2:], second.old_logp)
 
 

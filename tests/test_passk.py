@@ -46,9 +46,7 @@ def test_a_small_pass_rate_keeps_its_relative_precision():
 
 
 @given(
-    st.integers(1, 8).flatmap(
-        lambda n: st.tuples(st.lists(st.booleans(), min_size=n, max_size=n), st.integers(1, n))
-    )
+    st.integers(1, 8).flatmap(lambda n: st.tuples(st.lists(st.booleans(), min_size=n, max_size=n), st.integers(1, n)))
 )
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(case):
     verdicts, k = case

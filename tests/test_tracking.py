@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from aepo.tracking import duty_cycle, initial_slope, last_half, tracking_error
 
-entropies = hnp.arrays(
-    np.float64, hnp.array_shapes(min_dims=1, max_dims=3, max_side=9), elements=st.floats(0, 3)
-)
+entropies = hnp.arrays(np.float64, hnp.array_shapes(min_dims=1, max_dims=3, max_side=9), elements=st.floats(0, 3))
 # Means of at most 9 values up to 6.
 ROUNDING = 1e-13
 
@@ -32,9 +30,7 @@ def test_tracking_error_is_the_mean_distance_over_the_last_half(entropy, target)
 
 @given(entropies, st.floats(0.0, 1.0))
 def test_a_constant_offset_from_a_moving_target_is_the_error(target, offset):
-    assert tracking_error(target + offset, target) == pytest.approx(
-        np.full(target.shape[:-1], offset), abs=ROUNDING
-    )
+    assert tracking_error(target + offset, target) == pytest.approx(np.full(target.shape[:-1], offset), abs=ROUNDING)
 
 
 @given(entropies, st.floats(0, 3))

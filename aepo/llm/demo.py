@@ -115,7 +115,15 @@ def write_table(runs: Sequence[Run], out: Path) -> pd.DataFrame:
     every = summaries(runs, out)
     every.to_csv(out / "table.csv", index=False)
     passes = [name for name in every if str(name).startswith("pass@")]
-    columns = ["entropy_first", "entropy_last", "entropy_last_half", "tracking_error", "duty_up", "reward_last_100", *passes]
+    columns = [
+        "entropy_first",
+        "entropy_last",
+        "entropy_last_half",
+        "tracking_error",
+        "duty_up",
+        "reward_last_100",
+        *passes,
+    ]
     table = every.groupby("curve", sort=False)[columns].mean().round(3).reset_index()
     table.insert(1, "normalizer", [every[every.curve == c].label.iloc[0] or "-" for c in table.curve])
     table.insert(1, "target", [every[every.curve == c].target.iloc[0] for c in table.curve])
@@ -128,9 +136,9 @@ def write_table(runs: Sequence[Run], out: Path) -> pd.DataFrame:
     lines = ["| " + " | ".join(map(str, header)) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |" for row in table.to_numpy()]
     notes = (
-        "\nMeans over seeds. Entropies in nats; entropy_last_half and tracking_error (mean |H - H*|) over the last half "
-        "of the run, reward over its last 100 steps, pass@k unbiased on held-out prompts at T = 1. duty_up: share of the "
-        "last half in which the controller raised entropy; near 0 or 1 means too little authority.\n"
+        "\nMeans over seeds. Entropies in nats; entropy_last_half and tracking_error (mean |H - H*|) over the last "
+        "half of the run, reward over its last 100 steps, pass@k unbiased on held-out prompts at T = 1. duty_up: "
+        "share of the last half in which the controller raised entropy; near 0 or 1 means too little authority.\n"
     )
     (out / "table.md").write_text("\n".join(lines) + "\n" + notes)
     return table
@@ -149,7 +157,9 @@ def plot(runs: Sequence[Run], out: Path) -> None:
         rows = [read(run.folder(out) / "metrics.jsonl") for run in mine]
         entropy = np.array([[row["entropy"] for row in one] for one in rows])
         (line,) = axes.plot(entropy.mean(0), label=curve)
-        axes.fill_between(range(entropy.shape[1]), entropy.min(0), entropy.max(0), alpha=0.25, lw=0, color=line.get_color())
+        axes.fill_between(
+            range(entropy.shape[1]), entropy.min(0), entropy.max(0), alpha=0.25, lw=0, color=line.get_color()
+        )
         if curve != "grpo":
             axes.axhline(mine[0].target, ls="--", lw=1, color=line.get_color())
     label = next((r["label"] for r in summaries(runs, out).to_dict("records") if r["label"]), "")

@@ -26,9 +26,7 @@ class Sampled:
 class Engine(Protocol):
     """Tokens in, tokens out."""
 
-    def sample(
-        self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64
-    ) -> Sampled:
+    def sample(self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64) -> Sampled:
         """n responses per prompt at `temperature`, from the weights that the trainer has now.
 
         Args:
@@ -56,9 +54,7 @@ class EmbeddedEngine:
     rows_at_once: int = 1024
 
     @torch.inference_mode()
-    def sample(
-        self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64
-    ) -> Sampled:
+    def sample(self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64) -> Sampled:
         training = self.model.training
         self.model.eval()
         at_once = max(1, self.rows_at_once // n)
@@ -73,15 +69,11 @@ class EmbeddedEngine:
             values = [getattr(part, name) for part in parts]
             if not values:
                 return torch.zeros(0, 0, dtype=torch.int64 if name == "token" else torch.float32)
-            return torch.cat(
-                [torch.nn.functional.pad(v, (0, length - v.shape[1]), value=fill) for v in values]
-            )
+            return torch.cat([torch.nn.functional.pad(v, (0, length - v.shape[1]), value=fill) for v in values])
 
         return Sampled(token=joined("token", self.pad_id), mask=joined("mask", 0.0), logp=joined("logp", 0.0))
 
-    def _sample(
-        self, prompts: Sequence[Sequence[int]], n: int, temperature: float, row_seeds: UInt64
-    ) -> Sampled:
+    def _sample(self, prompts: Sequence[Sequence[int]], n: int, temperature: float, row_seeds: UInt64) -> Sampled:
         from transformers import DynamicCache
 
         device = next(self.model.parameters()).device

@@ -74,9 +74,7 @@ def load_problems(
     rows = _rows(source, split)
     if not rows:
         raise DataError(f"{source}: no rows; expected at least one problem")
-    question_column = _column(
-        rows, source, wanted=question_column, known=QUESTION_COLUMNS, option="question_column"
-    )
+    question_column = _column(rows, source, wanted=question_column, known=QUESTION_COLUMNS, option="question_column")
     known = ANSWER_COLUMNS if any(name in rows[0][1] for name in ANSWER_COLUMNS) else (SOLUTION_COLUMN,)
     answer_column = _column(rows, source, wanted=answer_column, known=known, option="answer_column")
     problems = []
@@ -84,13 +82,10 @@ def load_problems(
         for column in (question_column, answer_column):
             if column not in values:
                 raise DataError(
-                    f"{source}, row {row}: no column {column!r}, found {_listed(values)}; "
-                    f"add it, or remove the row"
+                    f"{source}, row {row}: no column {column!r}, found {_listed(values)}; add it, or remove the row"
                 )
         question = _question(values[question_column], f"{source}, row {row}, column {question_column!r}")
-        answer = _answer(
-            values[answer_column], answer_column, f"{source}, row {row}, column {answer_column!r}"
-        )
+        answer = _answer(values[answer_column], answer_column, f"{source}, row {row}, column {answer_column!r}")
         problems.append(Problem(question=question, answer=answer, row=row))
     return tuple(problems)
 
@@ -178,9 +173,7 @@ def _json(text: str, where: str, cure: str) -> Any:
         return json.loads(text)
     # ValueError: malformed, or an integer of more than 4,300 digits.
     except (ValueError, RecursionError) as problem:
-        raise DataError(
-            f"{where}: not valid JSON ({problem}), in {_shown(text.strip())}; {cure}"
-        ) from problem
+        raise DataError(f"{where}: not valid JSON ({problem}), in {_shown(text.strip())}; {cure}") from problem
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -196,9 +189,7 @@ def _parquet_rows(path: Path, source: str) -> Rows:
     try:
         values = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
-        raise DataError(
-            f"{source}: not a readable parquet file ({_shown(str(problem))}); fetch it again"
-        ) from problem
+        raise DataError(f"{source}: not a readable parquet file ({_shown(str(problem))}); fetch it again") from problem
     return list(enumerate(values, 1))
 
 
@@ -235,8 +226,7 @@ def _column(rows: Rows, source: str, *, wanted: str | None, known: Sequence[str]
     if not present:
         near = next((s for s in (_suggestion(name, columns) for name in known) if s), "")
         raise DataError(
-            f"{source}: none of the columns {_listed(known)}, found {_listed(columns)}; "
-            f"name it with {option}{near}"
+            f"{source}: none of the columns {_listed(known)}, found {_listed(columns)}; name it with {option}{near}"
         )
     first, *others = present
     for row, values in rows:
@@ -288,9 +278,7 @@ def _final_answer(text: str, column: str, where: str) -> str:
     else:
         answer = text.rsplit("####", 1)[-1]
     if not answer.strip():
-        raise DataError(
-            f"{where}: empty answer at the end of {_shown(text[-60:])}; fill it in, or remove the row"
-        )
+        raise DataError(f"{where}: empty answer at the end of {_shown(text[-60:])}; fill it in, or remove the row")
     return answer.strip()
 
 
@@ -322,8 +310,4 @@ def _files_nearby(folder: Path, name: str) -> str:
         return f"; its folder does not exist, the nearest that does is {folder}"
     files = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     near = difflib.get_close_matches(name, files, n=3, cutoff=0.4) or files[:3]
-    return (
-        f"; nearest files there: {', '.join(near)}"
-        if near
-        else f"; no {', '.join(SUFFIXES)} file in {folder}"
-    )
+    return f"; nearest files there: {', '.join(near)}" if near else f"; no {', '.join(SUFFIXES)} file in {folder}"

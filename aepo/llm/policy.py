@@ -212,7 +212,10 @@ class Policy:
                     index = torch.tensor(rows)
                     cut = max(1, int(rollouts.mask[index].sum(-1).max()))
                     stats = self._forward(
-                        self.stepper.module, rollouts.prompt[index], rollouts.token[index, :cut], rollouts.mask[index, :cut]
+                        self.stepper.module,
+                        rollouts.prompt[index],
+                        rollouts.token[index, :cut],
+                        rollouts.mask[index, :cut],
                     )
                     old_logp, entropy = (
                         kept.to(new.dtype).index_put((index.unsqueeze(-1), torch.arange(cut)), new.cpu())

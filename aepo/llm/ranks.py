@@ -45,9 +45,7 @@ def gather(rollouts: Rollouts) -> Rollouts:
     if world_size() == 1:
         return rollouts
     fields = {
-        f.name: value
-        for f in dataclasses.fields(rollouts)
-        if isinstance(value := getattr(rollouts, f.name), Tensor)
+        f.name: value for f in dataclasses.fields(rollouts) if isinstance(value := getattr(rollouts, f.name), Tensor)
     }
     return rollouts.replace(**{name: _gather_rows(value) for name, value in fields.items()})
 

@@ -1,4 +1,4 @@
-"""What a run leaves and shows: metrics as JSONL and TensorBoard, one console row a step, the entropy plot, a summary."""
+"""What a run leaves: metrics as JSONL and TensorBoard, one console row a step, the entropy plot, a summary."""
 
 import json
 import time
@@ -64,7 +64,10 @@ class Recorder:
         shown = {**row, "eta": f"{int(left) // 60}:{int(left) % 60:02d}"}
         if (done - 1) % 50 == 0:
             print(self.header, flush=True)
-        print(" ".join(format(shown[key], spec if spec[-1] != "s" else f">{spec}") for _, key, spec in COLUMNS), flush=True)
+        print(
+            " ".join(format(shown[key], spec if spec[-1] != "s" else f">{spec}") for _, key, spec in COLUMNS),
+            flush=True,
+        )
 
     def close(self) -> None:
         """Flush and close."""
@@ -133,9 +136,7 @@ def plot_entropy(settings: Settings, method: Method) -> None:
 
     rows = read(metrics_path(settings))
     step = [row["step"] for row in rows]
-    figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(7, 5), height_ratios=[3, 1], layout="constrained"
-    )
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7, 5), height_ratios=[3, 1], layout="constrained")
     top.plot(step, [row["entropy"] for row in rows], label="measured H")
     if method.controlled:
         top.plot(step, [row["target"] for row in rows], "k--", lw=1, label="target H*")

@@ -1,7 +1,7 @@
 """Counted randomness: every draw is a hash of (run seed, step, branch, slot, sample, position), never a stream.
 
-A response's noise therefore depends neither on the rows beside it, nor on the rank that samples it, nor on what was drawn
-before: resuming at step k, or splitting over ranks, gives what one uninterrupted process gives.
+A response's noise therefore depends neither on the rows beside it, nor on the rank that samples it, nor on what was
+drawn before: resuming at step k, or splitting over ranks, gives what one uninterrupted process gives.
 """
 
 import hashlib

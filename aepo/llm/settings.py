@@ -19,7 +19,6 @@ from aepo import zoo
 from aepo.method import Method
 from aepo.schedule import SCHEDULES, Schedule
 
-
 log = logging.getLogger("aepo")
 
 
@@ -59,7 +58,7 @@ class DataSettings(Section):
     """What is asked."""
 
     train: str = "walk"
-    """`walk`, the built-in arithmetic task; or a .jsonl or .parquet file, or a hub dataset id, of questions and answers."""
+    """`walk`, the built-in arithmetic task; or a .jsonl or .parquet file, or a hub dataset id."""
     question_column: str | None = None
     """None finds it among the usual names."""
     answer_column: str | None = None
@@ -257,7 +256,7 @@ def load(config: str | Path | None, overrides: Sequence[str] = ()) -> Settings:
 
 
 def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
-    """Another method (or schedule) on the command line keeps the preset's options that it knows; the rest go, with a log line."""
+    """Another method (or schedule) keeps those of the preset's options that it knows; a log line names the rest."""
     kinds = {
         "method": ("name", lambda name: zoo.options(name)),
         "target": ("schedule", lambda name: SCHEDULES[name].__dataclass_fields__),

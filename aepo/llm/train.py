@@ -1,6 +1,6 @@
 """Train a language model with verifiable rewards at a chosen entropy: main, and the step.
 
-    deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --target.value=0.5
+deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --target.value=0.5
 """
 
 import logging
@@ -219,9 +219,7 @@ def evaluate(trainer: Trainer) -> dict[str, float]:
         right[slot] += int(trainer.task.grade(int(held_out[slot]), tokens[: int(length)]) > 0)
     counts = ranks.total({str(slot): count for slot, count in enumerate(right)})
     right = torch.tensor([int(counts[str(slot)]) for slot in range(len(held_out))])
-    return {
-        f"pass@{k}": float(pass_at_k(right, samples=chosen.samples, k=k).mean()) for k in chosen.ks
-    }
+    return {f"pass@{k}": float(pass_at_k(right, samples=chosen.samples, k=k).mean()) for k in chosen.ks}
 
 
 def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
@@ -249,9 +247,7 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
         max_tokens=settings.rollout.max_response_tokens,
         rows_at_once=settings.rollout.rows_at_once,
     )
-    trainer = Trainer(
-        settings=settings, task=task, engine=engine, policy=policy, method=settings.method.build()
-    )
+    trainer = Trainer(settings=settings, task=task, engine=engine, policy=policy, method=settings.method.build())
     return trainer, stepper
 
 
@@ -298,7 +294,9 @@ def run(
         trainer.task.tokenizer.save_pretrained(final)
         plot_entropy(settings, trainer.method)
         summary = summarize(settings, trainer.method, evaluation)
-        log.info("done: %s", ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in summary.items()))
+        log.info(
+            "done: %s", ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in summary.items())
+        )
     ranks.barrier()
     return summary
 

@@ -71,9 +71,7 @@ def encode_words(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     words = text.split()
     unknown = [word for word in words if word not in known]
     if unknown:
-        raise ValueError(
-            f"text must consist of the vocabulary's {len(known)} words, got {unknown[0]!r} in {text!r}"
-        )
+        raise ValueError(f"text must consist of the vocabulary's {len(known)} words, got {unknown[0]!r} in {text!r}")
     return [known[word] for word in words]
 
 

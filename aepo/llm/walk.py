@@ -1,7 +1,7 @@
 """The walk task: from s to n in four signed moves. Hundreds of right answers per prompt, so entropy can be held.
 
-The prompt is two tokens, `s n`, the response four moves in +-1 .. +-9 and the end token; right if s plus the moves is n.
-One token per number.
+The prompt is two tokens, `s n`, the response four moves in +-1 .. +-9 and the end token;
+right if s plus the moves is n. One token per number.
 """
 
 import itertools

@@ -105,7 +105,7 @@ def from_scratch(settings: Settings, task: Task) -> nn.Module:
 def warm_start(settings: Settings, task: Task) -> Path:
     """Folder of the taught model in HF format; trains it if this combination has not been trained yet.
 
-    Everything that shapes the result is in the folder's name: these settings, and the source of the modules that make it.
+    Everything that shapes the result is in the folder's name: these settings and the source of the modules used.
     """
     made_by = {
         "model": settings.model.model_dump(),
@@ -150,9 +150,7 @@ def _teach(model: Any, settings: Settings, task: Task) -> float:
         if (attention == 0).any():
             raise ValueError("warm_start needs prompts of one length, as the walk task has")
         response = torch.tensor([response for _, response in rows])
-        logits = model(
-            input_ids=torch.cat([prompt, response], 1), logits_to_keep=response.shape[1] + 1
-        ).logits[:, :-1]
+        logits = model(input_ids=torch.cat([prompt, response], 1), logits_to_keep=response.shape[1] + 1).logits[:, :-1]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), response.flatten())
         optimizer.zero_grad()
         loss.backward()

@@ -34,9 +34,7 @@ class Bandit:
                 f"and {tuple(self.correct.shape)}"
             )
         if not self.correct.any(-1).all():
-            raise ValueError(
-                "every state needs at least one correct action, got a row of `correct` without any"
-            )
+            raise ValueError("every state needs at least one correct action, got a row of `correct` without any")
 
     @property
     def prompts(self) -> Tensor:
@@ -47,9 +45,7 @@ class Bandit:
         """The same runs `times` over, one copy per configuration: (times x N, S, K)."""
         return Bandit(logits=self.logits.repeat(times, 1, 1), correct=self.correct.repeat(times, 1, 1))
 
-    def sample(
-        self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor
-    ) -> Rollouts:
+    def sample(self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor) -> Rollouts:
         """n graded actions per prompt from pi^T, by inverse transform: equal noise is a paired comparison.
 
         Args:
@@ -75,9 +71,7 @@ class Bandit:
         actions = table.shape[-1]
         share = log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)).exp().flatten(1)
         action = torch.arange(actions).repeat(len(table), len(prompts)).unsqueeze(-1)
-        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(
-            share=share
-        )
+        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
 
     def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
         runs, _, actions = self.correct.shape
@@ -100,9 +94,7 @@ class Bandit:
         )
 
 
-def bandit(
-    seeds: Sequence[int], *, actions: int = ACTIONS, correct: int = CORRECT, head_start: float = 0.0
-) -> Bandit:
+def bandit(seeds: Sequence[int], *, actions: int = ACTIONS, correct: int = CORRECT, head_start: float = 0.0) -> Bandit:
     """One state per run, logits ~ N(0, 1) and A* drawn uniformly, both from the run's seed alone.
 
     Args:

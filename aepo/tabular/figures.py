@@ -87,9 +87,7 @@ def _draw_panel(
             ax.axhline(curve.target, color="0.1", ls=(0, (5, 4)), lw=0.8, zorder=3)
     title = "\n".join(textwrap.fill(line, TITLE_WIDTH) for line in panel.title.split("\n"))
     if panel.slopes:
-        title += "\n" + textwrap.fill(
-            slopes_sentence([summaries[curve] for curve in panel.curves]), TITLE_WIDTH
-        )
+        title += "\n" + textwrap.fill(slopes_sentence([summaries[curve] for curve in panel.curves]), TITLE_WIDTH)
     ax.set_title(title, fontsize=9.5)
     ax.set_xlabel("training step")
     ax.set_ylabel("entropy H (nats)" if panel.shows == "entropy" else "mean reward of the T = 1 samples")

@@ -67,9 +67,7 @@ def write(outcome: Outcome, elapsed: Callable[[], float]) -> list[Finding]:
             lambda path, canvas=canvas, about=about: canvas.savefig(path, format="png", metadata=about),
         )
     seconds = round(elapsed(), 1)
-    settings = {
-        name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
-    }
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     content = {
         "command": options.command,
         "elapsed_s": seconds,
@@ -105,9 +103,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
 def versions() -> dict[str, str]:
     """What the numbers were computed with."""
     packages = ("torch", "numpy", "scipy", "pandas", "matplotlib")
-    return {"aepo": __version__, "python": platform.python_version()} | {
-        name: version(name) for name in packages
-    }
+    return {"aepo": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def _about(figure: Figure) -> dict[str, object]:

@@ -155,9 +155,7 @@ def configuration(options: Options, method: str, **changes) -> Configuration:
 
 def curves(*configurations: Configuration) -> tuple[Curve, ...]:
     """Every target of every configuration."""
-    return tuple(
-        Curve(configuration=one, target=target) for one in configurations for target in one.targets or (None,)
-    )
+    return tuple(Curve(configuration=one, target=target) for one in configurations for target in one.targets or (None,))
 
 
 def chosen_methods(options: Options) -> tuple[Figure, ...]:
@@ -278,8 +276,7 @@ def _failures(options: Options) -> tuple[Panel, ...]:
         "Large alpha": configuration(dataclasses.replace(options, normalizer=None), "aepo", alpha=16.0),
     }
     return tuple(
-        Panel(title=f"{why}: {one.setting}{_not_the_papers(one)}", curves=curves(one))
-        for why, one in shown.items()
+        Panel(title=f"{why}: {one.setting}{_not_the_papers(one)}", curves=curves(one)) for why, one in shown.items()
     )
 
 

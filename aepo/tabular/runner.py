@@ -136,9 +136,7 @@ def _pooled(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(reports,))
     try:
         # The longest first, so that no core waits for one long job at the end.
-        jobs = [
-            pool.submit(_work, batch, seeds) for batch in sorted(todo, key=lambda b: -cost(b, len(seeds)))
-        ]
+        jobs = [pool.submit(_work, batch, seeds) for batch in sorted(todo, key=lambda b: -cost(b, len(seeds)))]
         pending = set(jobs)
         while pending:
             done, pending = wait(pending, timeout=0.2)
@@ -152,9 +150,7 @@ def _pooled(
         pool.shutdown(cancel_futures=True)
 
 
-def _moving(
-    batch: Sequence[Configuration], seeds: int, advance: Callable[[float], None]
-) -> Callable[[int], None]:
+def _moving(batch: Sequence[Configuration], seeds: int, advance: Callable[[float], None]) -> Callable[[int], None]:
     """What to call after each step so that `advance` hears of the batch's whole cost by its end."""
     steps, units = batch[0].settings.steps, cost(batch, seeds)
 

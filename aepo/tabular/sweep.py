@@ -18,9 +18,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(",") if word.strip())
     except ValueError:
-        raise typer.BadParameter(
-            f"must be numbers with commas between, like 0.25,0.5; got {text!r}"
-        ) from None
+        raise typer.BadParameter(f"must be numbers with commas between, like 0.25,0.5; got {text!r}") from None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -46,15 +44,9 @@ def main(
     actions: Annotated[int, typer.Option(help="K, the number of actions.")] = Options.actions,
     correct: Annotated[int, typer.Option(help="|A*|, the number of correct actions.")] = Options.correct,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = Options.lr,
-    alpha: Annotated[
-        float | None, typer.Option(help=f"Weight of AEPO's second term. {METHOD_DEFAULT}")
-    ] = None,
-    t_low: Annotated[
-        float | None, typer.Option(help=f"Temperature that lowers the entropy. {METHOD_DEFAULT}")
-    ] = None,
-    t_high: Annotated[
-        float | None, typer.Option(help=f"Temperature that raises the entropy. {METHOD_DEFAULT}")
-    ] = None,
+    alpha: Annotated[float | None, typer.Option(help=f"Weight of AEPO's second term. {METHOD_DEFAULT}")] = None,
+    t_low: Annotated[float | None, typer.Option(help=f"Temperature that lowers the entropy. {METHOD_DEFAULT}")] = None,
+    t_high: Annotated[float | None, typer.Option(help=f"Temperature that raises the entropy. {METHOD_DEFAULT}")] = None,
     normalizer: Annotated[
         str | None, typer.Option(help=f"Mean of the second term: all, positives or replace. {METHOD_DEFAULT}")
     ] = None,
@@ -67,9 +59,7 @@ def main(
     group_size: Annotated[
         int, typer.Option(help="G, samples per step and branch; unused with --exact.")
     ] = Options.group_size,
-    workers: Annotated[
-        int, typer.Option(help="Processes; the numbers do not depend on it.")
-    ] = Options.workers,
+    workers: Annotated[int, typer.Option(help="Processes; the numbers do not depend on it.")] = Options.workers,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Options.out,
 ) -> None:
     options = Options(
@@ -122,9 +112,7 @@ def sweep(options: Options) -> None:
     figures = chosen_methods(options) if options.methods else paper_figures(options)
     experiments = configurations(figures)
     todo = batches(list(experiments))
-    console.print(
-        f"{len(experiments)} configurations x {options.seeds} seeds: {options.command}", highlight=False
-    )
+    console.print(f"{len(experiments)} configurations x {options.seeds} seeds: {options.command}", highlight=False)
     with terminal.progress(console, total=sum(cost(batch, options.seeds) for batch in todo)) as advance:
         found = run_all(todo, range(options.seeds), workers=options.workers, advance=advance)
     results = [found[one] for one in experiments]

@@ -46,9 +46,7 @@ def show(console: Console, summaries: Sequence[Summary], found: Sequence[Finding
     for index, name in enumerate(COLUMNS):
         if index not in hidden:
             number = index > COLUMNS.index("method")
-            table.add_column(
-                name, justify="right" if number else "left", no_wrap=number and name != "mean |H - H*|"
-            )
+            table.add_column(name, justify="right" if number else "left", no_wrap=number and name != "mean |H - H*|")
     before = None
     for summary in summaries:
         cells = list(row(summary, spread=False))

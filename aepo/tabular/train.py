@@ -190,18 +190,14 @@ def train(
     targets: list[Tensor] = []
     for step in range(settings.steps):
         target = torch.as_tensor(schedule(step), dtype=table.dtype).expand(len(table))
-        table, loop, record = train_step(
-            table, world, method, loop, noise, step=step, target=target, settings=settings
-        )
+        table, loop, record = train_step(table, world, method, loop, noise, step=step, target=target, settings=settings)
         records.append(record)
         targets.append(target)
         on_step(step)
     broken = (~table.isfinite()).flatten(1).any(-1)
     if broken.any():
         run = int(broken.nonzero()[0])
-        raise ValueError(
-            f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr"
-        )
+        raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
     return History(
         entropy=torch.stack([r.entropy for r in records], -1),
         target=torch.stack(targets, -1),

@@ -36,9 +36,7 @@ def reinforce_step(
     return z + _column(lr) * (pushed - pushed.sum(-1, keepdims=True) * tempered(z))
 
 
-def delta_entropy(
-    logits: ArrayLike, correct: ArrayLike, *, temperature: ArrayLike = 1.0, lr: ArrayLike = 1.0
-) -> Array:
+def delta_entropy(logits: ArrayLike, correct: ArrayLike, *, temperature: ArrayLike = 1.0, lr: ArrayLike = 1.0) -> Array:
     """First-order change of H, -lr sum_{a in A*} pi^T_a (d_a - C): Delta H(T) in closed form (Theorem 4.3).
 
     It differs from the change after `reinforce_step` by at most lr^2 S^2 (1 + ln K) / 2 with S = pi^T(A*).

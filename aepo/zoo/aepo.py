@@ -79,7 +79,7 @@ def aepo_eq3(
     prompt_fraction: float = 0.25,
     **grpo_options,
 ) -> Method:
-    """Eq. 3, the ablation without REINFORCE: every tempered sample takes part, with its group advantage, negative ones too.
+    """Eq. 3, the ablation without REINFORCE: every tempered sample takes part with its group advantage, wrong ones too.
 
     Args: as for `aepo`; without positives to choose, `normalizer` "positives" equals "all" unless a cap binds.
     """
@@ -138,8 +138,10 @@ def _tempered(
 
 
 def _with_second_term(name: str, base: Method, controller: Controller, tempered: Tempered) -> Method:
-    strength = f"alpha={tempered.alpha:g}" if tempered.normalizer != "replace" else (
-        f"{tempered.cap_up} up/{tempered.cap_down} down"
+    strength = (
+        f"alpha={tempered.alpha:g}"
+        if tempered.normalizer != "replace"
+        else (f"{tempered.cap_up} up/{tempered.cap_down} down")
     )
     return dataclasses.replace(
         base,

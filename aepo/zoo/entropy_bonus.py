@@ -13,12 +13,10 @@ def entropy_reg(*, coef: float = 0.015, **grpo_options) -> Method:
     policy changes which prefixes are visited is left out.
 
     Args:
-        coef: lambda, 0.015 (Table 4). A coefficient, not a set-point: the entropy it leads to depends on everything else.
+        coef: lambda, 0.015 (Table 4). A coefficient, not a set-point: the entropy it leads to depends on all else.
         grpo_options: as for `grpo`.
     """
-    return dataclasses.replace(
-        grpo(**grpo_options), name="entropy_reg", entropy_coef=coef, label=f"coef={coef:g}"
-    )
+    return dataclasses.replace(grpo(**grpo_options), name="entropy_reg", entropy_coef=coef, label=f"coef={coef:g}")
 
 
 def entropy_reg_nll(*, coef: float = 0.015, **grpo_options) -> Method:

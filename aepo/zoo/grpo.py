@@ -41,9 +41,7 @@ def grpo(
     """
 
     def advantage(rollouts: Rollouts):
-        return group_normalized(
-            rollouts.reward, group_size=rollouts.group_size, share=rollouts.share, std=std
-        )
+        return group_normalized(rollouts.reward, group_size=rollouts.group_size, share=rollouts.share, std=std)
 
     return Method(
         name="grpo",

@@ -258,9 +258,7 @@ def test_what_sympy_would_not_come_back_from_is_refused_at_once(box):
     assert time.perf_counter() - start < 0.1
 
 
-@pytest.mark.parametrize(
-    "box", ["2^{1009}", r"e^{-x^{2}}", "2^{2^{n}}", "(n-1)!", "100!", r"(-\sqrt{3}, \sqrt{3})"]
-)
+@pytest.mark.parametrize("box", ["2^{1009}", r"e^{-x^{2}}", "2^{2^{n}}", "(n-1)!", "100!", r"(-\sqrt{3}, \sqrt{3})"])
 def test_what_answers_really_look_like_is_not_refused(box):
     assert refusal(box) is None
 

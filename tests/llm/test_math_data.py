@@ -141,9 +141,7 @@ def test_a_parquet_row_without_an_answer_is_named(tmp_path):
         load_problems(str(path))
 
 
-@pytest.mark.parametrize(
-    "source", ["./missing", "/missing/set", "a/b/c", "missing.json", "missing.csv", "~/none"]
-)
+@pytest.mark.parametrize("source", ["./missing", "/missing/set", "a/b/c", "missing.json", "missing.csv", "~/none"])
 def test_what_looks_like_a_path_never_goes_to_the_hub(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # importing it would raise another error
     with pytest.raises(DataError, match="no such file"):
@@ -156,9 +154,7 @@ def test_an_empty_source_is_named():
 
 
 def test_a_hub_id_without_network_is_named_with_the_cure():
-    script = (
-        "from aepo.llm.math_data import load_problems; load_problems('nobody/nothing:main', split='test')"
-    )
+    script = "from aepo.llm.math_data import load_problems; load_problems('nobody/nothing:main', split='test')"
     result = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"HF_HUB_OFFLINE": "1"},

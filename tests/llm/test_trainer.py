@@ -11,9 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-FIXTURE = [
-    {"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)
-]
+FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)]
 # A short run of the real configuration; no warm start, so that a test takes seconds.
 SMALL = (
     "--warm_start.steps=0", "--train.prompts_per_step=8", "--train.minibatches=2", "--rollout.group_size=4",

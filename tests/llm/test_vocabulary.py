@@ -31,9 +31,7 @@ def test_any_sampled_tokens_decode_to_the_text_of_their_bytes(tokens):
     assert BYTES.decode(tokens, skip_special_tokens=True) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["<eos>", "a<pad>b", "<|im_start|>system\n", "  two  blanks , .", "\r\n\t\0"]
-)
+@pytest.mark.parametrize("text", ["<eos>", "a<pad>b", "<|im_start|>system\n", "  two  blanks , .", "\r\n\t\0"])
 def test_no_text_spells_a_special_token(text):
     tokens = BYTES.encode(text)
     assert min(tokens) > 1 and BYTES.decode(tokens) == text

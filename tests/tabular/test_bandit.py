@@ -22,9 +22,7 @@ def test_samples_follow_the_tempered_policy_and_no_other(temperature):
     world = bandit([5], actions=6, correct=2)
     n = 20_000
     uniforms = torch.rand(1, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    drawn = world.sample(
-        world.logits, world.prompts, uniforms, n=n, temperature=torch.tensor([temperature]).double()
-    )
+    drawn = world.sample(world.logits, world.prompts, uniforms, n=n, temperature=torch.tensor([temperature]).double())
     counts = np.bincount(drawn.token.flatten().numpy(), minlength=6)
     logits = world.logits[0, 0].numpy()
     assert chisquare(counts, n * tempered(logits, temperature)).pvalue > 1e-3
@@ -53,9 +51,7 @@ def test_each_state_answers_its_own_prompt():
 
 def test_enumeration_is_the_expectation():
     world = bandit([3], actions=5, correct=2)
-    rows = score(
-        world.logits, world.enumerate(world.logits, world.prompts, temperature=torch.ones(1).double())
-    )
+    rows = score(world.logits, world.enumerate(world.logits, world.prompts, temperature=torch.ones(1).double()))
     probability = tempered(world.logits[0, 0].numpy(), 1.0)
     right = world.correct[0, 0].numpy()
     assert rows.mean_reward().item() == pytest.approx(probability[right].sum(), abs=1e-15)

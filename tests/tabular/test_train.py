@@ -110,9 +110,7 @@ def test_sampled_updates_converge_to_the_exact_one(name):
 def runs(name: str, seeds: list[int], targets: list[float], **changes):
     settings = Settings(**({"steps": 40} | changes))
     goal = torch.tensor(targets, dtype=torch.float64).repeat_interleave(len(seeds))
-    return train(
-        bandit(seeds).repeated(len(targets)), build(name), Constant(goal), seeds * len(targets), settings
-    )
+    return train(bandit(seeds).repeated(len(targets)), build(name), Constant(goal), seeds * len(targets), settings)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -148,9 +146,7 @@ def test_previous_control_is_one_step_late_and_starts_by_raising():
 
 
 def test_a_moving_target_is_recorded_and_followed():
-    history = train(
-        bandit([1]), build("aepo"), lambda step: 0.9 if step < 20 else 0.1, [1], Settings(steps=40)
-    )
+    history = train(bandit([1]), build("aepo"), lambda step: 0.9 if step < 20 else 0.1, [1], Settings(steps=40))
     assert history.target[0].tolist() == [0.9] * 20 + [0.1] * 20
     assert torch.equal(history.raise_entropy, history.entropy < history.target)
 

@@ -81,9 +81,7 @@ def test_a_real_steps_change_of_entropy_is_delta_h_up_to_the_second_order_bound(
     change = float(exact_entropy(after) - exact_entropy(z))
     s = float((tempered(z, temperature) * correct).sum())
     bound = lr**2 * s**2 * (1 + math.log(len(z))) / 2
-    assert (
-        abs(change - delta_entropy(z, correct, temperature=temperature, lr=lr)) <= bound + (1 + lr) * ROUNDING
-    )
+    assert abs(change - delta_entropy(z, correct, temperature=temperature, lr=lr)) <= bound + (1 + lr) * ROUNDING
 
 
 @given(instances(largest=5.0))
@@ -130,9 +128,7 @@ def test_theorem_4_3_where_entropy_falls_a_higher_temperature_raises_its_change(
     if temperature > 1:
         # Where the slope itself is below the rounding of |Delta H| <= 5 over 0.01, only the order is left.
         resolved = delta_entropy_slope(z, correct) > 100 * 64 * EPS
-        assert (
-            change > delta_entropy(z, correct) if resolved else change >= delta_entropy(z, correct) - 64 * EPS
-        )
+        assert change > delta_entropy(z, correct) if resolved else change >= delta_entropy(z, correct) - 64 * EPS
 
 
 def test_theorem_4_3_holds_on_thousands_of_random_instances_with_several_correct_actions():

@@ -54,9 +54,7 @@ def test_the_oracle_and_the_shared_core_agree(z, temperature):
     tolerance = rounding(z, temperature)
     probs = categorical.log_softmax(z, temperature).exp()
     np.testing.assert_allclose(tempered(z, temperature), probs, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(
-        entropy(z, temperature), categorical.entropy(z, temperature), rtol=0, atol=tolerance
-    )
+    np.testing.assert_allclose(entropy(z, temperature), categorical.entropy(z, temperature), rtol=0, atol=tolerance)
 
 
 def test_leading_axes_are_instances_with_their_own_temperatures():
