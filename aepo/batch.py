@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def _check_token(owner: str, token: Tensor) -> None:
+    if token.dim() < 2:
+        raise ValueError(f"{owner}.token must have shape (..., R, T), got {tuple(token.shape)}")
+
+
 def _check(owner: str, name: str, value: Tensor | None, shape: tuple[int, ...], what: str) -> None:
     if value is not None and tuple(value.shape) != shape:
         raise ValueError(f"{owner}.{name} must have shape {what} = {shape}, got {tuple(value.shape)}")
@@ -46,6 +51,7 @@ class Rollouts:
     """(..., R, T): the rollout engine's log-prob at the *sampling* temperature; never used in a policy ratio."""
 
     def __post_init__(self) -> None:
+        _check_token("Rollouts", self.token)
         rows, tokens = tuple(self.token.shape[:-1]), tuple(self.token.shape)
         _check("Rollouts", "prompt", self.prompt, rows, "(..., R)")
         _check("Rollouts", "mask", self.mask, tokens, "(..., R, T)")
@@ -113,6 +119,7 @@ class Batch:
     """G."""
 
     def __post_init__(self) -> None:
+        _check_token("Batch", self.token)
         tokens = tuple(self.token.shape)
         _check("Batch", "prompt", self.prompt, tokens[:-1], "(..., R)")
         for name in ("mask", "old_logp", "advantage", "weight", "entropy_weight"):
@@ -170,6 +177,9 @@ def minibatches(batch: Batch, count: int) -> Iterator[Batch]:
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
+    if count == 1:
+        yield batch
+        return
     total = batch.prompt.shape[-1]
     unit = batch.group_size if total >= count * batch.group_size else 1
     part = torch.arange(total, device=batch.prompt.device) // unit % count

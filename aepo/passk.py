@@ -19,13 +19,16 @@ def pass_at_k(correct: Tensor, *, samples: int, k: int) -> Tensor:
         (...) float64 in [0, 1].
 
     Raises:
-        ValueError: k outside [1, n].
+        ValueError: k outside [1, n], or a count outside [0, n].
 
     >>> pass_at_k(torch.tensor([0, 1, 4]), samples=4, k=2).tolist()
     [0.0, 0.5, 1.0]
     """
     if not 1 <= k <= samples:
         raise ValueError(f"k must be in [1, samples={samples}], got {k}")
+    outside = (correct < 0) | (correct > samples)
+    if outside.any():
+        raise ValueError(f"correct must be in [0, samples={samples}], got {correct[outside][0].item()}")
     i = torch.arange(samples, 0, -1, dtype=torch.float64, device=correct.device)
     log_all_wrong = torch.log1p(-(k / i).clamp(max=1.0)).cumsum(0)
     log_all_wrong = torch.cat([log_all_wrong.new_zeros(1), log_all_wrong])

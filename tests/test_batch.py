@@ -204,3 +204,12 @@ def test_one_of_two_minibatches_weighs_twice_by_hand():
     for part, prompt in zip(minibatches(batch, 2), ([0, 0], [1, 1]), strict=True):
         assert part.prompt.tolist() == prompt
         assert part.weight.unique().tolist() == [2.0] and part.entropy_weight.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_tokens_without_rows_are_refused(shape):
+    token = torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"Batch.token must have shape \(..., R, T\)"):
+        dataclasses.replace(a_batch(), token=token)
+    with pytest.raises(ValueError, match=r"Rollouts.token must have shape \(..., R, T\)"):
+        Rollouts(prompt=token, token=token, mask=token, reward=token, group_size=1)

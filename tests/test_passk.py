@@ -78,3 +78,9 @@ def test_more_right_samples_or_a_larger_k_never_lower_pass_at_k(case):
 def test_a_k_that_cannot_be_drawn_is_refused(k):
     with pytest.raises(ValueError, match=rf"k must be in \[1, samples=4\], got {k}"):
         pass_at_k(torch.tensor([1]), samples=4, k=k)
+
+
+@pytest.mark.parametrize("count", [-1, 5])
+def test_a_count_that_no_n_samples_can_give_is_refused(count):
+    with pytest.raises(ValueError, match=rf"correct must be in \[0, samples=4\], got {count}"):
+        pass_at_k(torch.tensor([2, count]), samples=4, k=1)

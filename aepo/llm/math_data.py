@@ -61,15 +61,13 @@ def load_problems(
     are skipped.
 
     Args:
-        source: a path (.jsonl, .json, .parquet), or a hub dataset "owner/name", with ":config" where it has
-        several. question_column: None takes the one of QUESTION_COLUMNS that exists; several must agree in
-        every row. answer_column: None takes the one of ANSWER_COLUMNS that exists, or else `solution`. split:
-        of a hub dataset; files have none.
+        source: a path (.jsonl, .json, .parquet), or a hub dataset "owner/name", ":config" added where it has several.
+        question_column: None takes the one of QUESTION_COLUMNS that exists; several must agree in every row.
+        answer_column: None takes the one of ANSWER_COLUMNS that exists, or else `solution`.
+        split: of a hub dataset; files have none.
 
     Raises:
-        DataError: no such source, a file that cannot be read, a column that is not there, a row without a
-        usable
-            question or answer.
+        DataError: no such source, a file that cannot be read, a missing column, a row without question or answer.
     """
     rows = _rows(source, split)
     if not rows:

@@ -59,6 +59,8 @@ class DataSettings(Section):
 
     train: str = "walk"
     """`walk`, the built-in arithmetic task; or a .jsonl or .parquet file, or a hub dataset id."""
+    split: str = "train"
+    """Split of a hub dataset; files have none."""
     question_column: str | None = None
     """None finds it among the usual names."""
     answer_column: str | None = None

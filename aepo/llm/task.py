@@ -67,7 +67,9 @@ def math_task(data: DataSettings, tokenizer: PreTrainedTokenizerFast, *, seed: i
     Raises:
         DataError: a file or row that cannot be used, or no problem is left to train on.
     """
-    problems = load_problems(data.train, question_column=data.question_column, answer_column=data.answer_column)
+    problems = load_problems(
+        data.train, question_column=data.question_column, answer_column=data.answer_column, split=data.split
+    )
     encoded = [
         tuple(tokenizer.encode(prompt_text(p.question, data.template), add_special_tokens=False)) for p in problems
     ]

@@ -54,8 +54,7 @@ def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, p
         parts: number of mini-batches.
     """
     lr = torch.as_tensor(lr, dtype=table.dtype).view(-1, 1, 1)
-    # One part is the batch itself; cutting it would only copy it, on every step.
-    for part in minibatches(batch, parts) if parts > 1 else (batch,):
+    for part in minibatches(batch, parts):
         leaf = table.detach().requires_grad_()
         logp, entropy = stats(leaf, part)
         loss, _ = policy_loss(logp, method.bonus(logp, entropy), part, method.surrogate)
