@@ -79,7 +79,8 @@ def main(
 def _warm_start() -> None:
     """Make the common start once, before the runs that would each make it."""
     code = (
-        "import logging, torch; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
+        "import logging, torch, transformers; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
+        "transformers.utils.logging.disable_progress_bar();"
         "logging.getLogger('aepo').setLevel(logging.INFO);"
         "from aepo.llm.settings import load; from aepo.llm.warm_start import load_model, load_task;"
         f"s = load({str(CONFIG)!r}); load_model(s, load_task(s))"
@@ -167,7 +168,7 @@ def plot(runs: Sequence[Run], out: Path) -> None:
     # The temperatures are the preset's, so that a changed preset never leaves a wrong title.
     controller = load(CONFIG).method.build().controller
     axes.set(xlabel="step", ylabel="entropy (nats)", ylim=(0, None))
-    axes.set_title(f"Walk task, tiny Qwen3, {count} seed(s), mean and range; AEPO: {controller}, {label}", fontsize=9)
+    axes.set_title(f"Walk task, tiny Qwen3, {count} seed(s), mean and range\nAEPO: {controller}, {label}", fontsize=9)
     axes.legend()
     figure.savefig(out / "entropy.png", dpi=130)
     plt.close(figure)
