@@ -8,7 +8,7 @@ non-negative reward may stand in place of the indicator of A*.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aepo.theory.softmax import Array, tempered
+from aepo.theory.softmax import Array, pull, tempered
 
 
 def reinforce_step(
@@ -55,8 +55,28 @@ def delta_entropy(logits: ArrayLike, correct: ArrayLike, *, temperature: ArrayLi
     >>> bool(delta_entropy([0.0, 0.0], [True, False]) == 0.0)  # H has slope 0 at the uniform policy
     True
     """
-    pushed = tempered(logits, temperature) * np.asarray(correct)
-    return -np.asarray(lr, dtype=np.float64) * (pushed * _pull(logits)).sum(-1)
+    return delta_entropy_of_sampler(logits, correct, tempered(logits, temperature), lr=lr)
+
+
+def delta_entropy_of_sampler(
+    logits: ArrayLike, correct: ArrayLike, sampler: ArrayLike, *, lr: ArrayLike = 1.0
+) -> Array:
+    """-lr sum_{a in A*} mu_a (d_a - C): the first-order change of H when the samples come from any mu (Theorem 4.3).
+
+    Args:
+        logits: (..., K), finite.
+        correct: (..., K) bool, A*; or a reward (a signed one is outside the theorem).
+        sampler: (..., K), mu: probabilities, or any weights of the actions; `tempered` gives the paper's.
+        lr: (...) or a number, the paper's eta.
+
+    Returns:
+        (...), in nats.
+
+    >>> float(delta_entropy_of_sampler([2.0, 0.0], [True, True], [0.0, 1.0]).round(6))  # only the unlikely is drawn
+    0.369925
+    """
+    pushed = np.asarray(sampler, dtype=np.float64) * np.asarray(correct)
+    return -np.asarray(lr, dtype=np.float64) * (pushed * pull(logits)).sum(-1)
 
 
 def delta_entropy_as_printed(
@@ -100,15 +120,8 @@ def delta_entropy_slope(
     """
     z, pi_t = np.asarray(logits, dtype=np.float64), tempered(logits, temperature)
     centred = z - (pi_t * z).sum(-1, keepdims=True)
-    total = (pi_t * np.asarray(correct) * centred * _pull(z)).sum(-1)
+    total = (pi_t * np.asarray(correct) * centred * pull(z)).sum(-1)
     return np.asarray(lr, dtype=np.float64) * total / np.asarray(temperature, dtype=np.float64) ** 2
-
-
-def _pull(logits: ArrayLike) -> Array:
-    """(..., K): d_a - C, minus the first-order change of H per unit of mass pushed onto action a."""
-    z, pi = np.asarray(logits, dtype=np.float64), tempered(logits)
-    d = pi * (z - (pi * z).sum(-1, keepdims=True))
-    return d - (pi * d).sum(-1, keepdims=True)
 
 
 def _column(value: ArrayLike) -> Array:
