@@ -71,7 +71,7 @@ def entropy_temperature_slope(logits: ArrayLike, temperature: ArrayLike = 1.0) -
 
 
 def tempered_slope(logits: ArrayLike, temperature: ArrayLike = 1.0) -> Array:
-    """d pi^T_a / dT = -pi^T_a (z_a - E_{pi^T} z) / T^2: actions above the mean logit lose, those below gain (Lemma 4.1).
+    """d pi^T_a / dT = -pi^T_a (z_a - E_{pi^T} z) / T^2: actions above the mean logit lose, others gain (Lemma 4.1).
 
     Args:
         logits: (..., K), finite.
