@@ -83,6 +83,6 @@ def min_p(logits: ArrayLike, ratio: float) -> Array:
     return _restricted(z, np.exp(z - z.max(-1, keepdims=True)) >= ratio)
 
 
-def _restricted(logits: ArrayLike, kept: Array) -> Array:
-    pi = tempered(logits) * kept
+def _restricted(logits: ArrayLike, kept: ArrayLike) -> Array:
+    pi = tempered(logits) * np.asarray(kept)
     return pi / pi.sum(-1, keepdims=True)

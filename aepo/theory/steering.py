@@ -40,6 +40,41 @@ def steering(logits: ArrayLike, correct: ArrayLike, *, temperature: ArrayLike = 
     return inside, mass * (wrong * q - pi * ~right)
 
 
+def delta_reward(
+    logits: ArrayLike,
+    correct: ArrayLike,
+    *,
+    temperature: ArrayLike = 1.0,
+    lr: ArrayLike = 1.0,
+    normalised: bool = False,
+) -> Array:
+    """lr sum_{a in A*} pi_a (v_a - E_pi v): the first-order change of J = pi(A*) at T = 1 under Eq. 4's direction v.
+
+    It is >= 0 at T = 1, where v is the gradient of J. At other temperatures it can be negative, although every sample
+    that takes part is correct.
+
+    Args:
+        logits: (..., K), finite.
+        correct: (..., K) bool, A*, not empty.
+        temperature: (...) or a number, > 0.
+        lr: (...) or a number.
+        normalised: average over the correct samples only.
+
+    Returns:
+        (...).
+
+    >>> float(delta_reward([0.0, 0.0], [True, False]))
+    0.125
+    """
+    right, pi = np.asarray(correct, dtype=bool), tempered(logits)
+    pushed = (
+        correct_given(logits, right, temperature=temperature) if normalised else tempered(logits, temperature) * right
+    )
+    v = pushed - pushed.sum(-1, keepdims=True) * pi
+    centred = v - (pi * v).sum(-1, keepdims=True)
+    return np.asarray(lr, dtype=np.float64) * (pi * right * centred).sum(-1)
+
+
 def steering_coefficient(
     logits: ArrayLike, correct: ArrayLike, *, temperature: ArrayLike, alpha: ArrayLike = 1.0
 ) -> Array:
