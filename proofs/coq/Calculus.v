@@ -64,3 +64,14 @@ Proof.
   assert (P := One_side 1 (or_introl eq_refl)). assert (N := One_side (-1) (or_intror eq_refl)).
   apply Rabs_le. lra.
 Qed.
+
+Lemma below_on_the_left (f : R -> R) x l : is_derive f x l -> 0 < l ->
+  exists eps, 0 < eps /\ forall y, x - eps < y < x -> f y < f x.
+Proof.
+  intros D L. apply is_derive_Reals in D. destruct (D l L) as [del Hd].
+  exists del. split; [apply cond_pos|]. intros y Hy.
+  assert (Q := Hd (y - x) ltac:(lra) ltac:(rewrite Rabs_left; lra)).
+  replace (x + (y - x)) with y in Q by ring. apply Rabs_lt_between in Q.
+  assert (P : 0 < (f y - f x) / (y - x)) by lra.
+  replace (f y) with (f x + (f y - f x) / (y - x) * (y - x)) by (field; lra). nra.
+Qed.
