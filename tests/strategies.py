@@ -6,6 +6,7 @@ numbers come from a generator seeded by it.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
@@ -13,6 +14,7 @@ from decimal import Decimal, localcontext
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -94,6 +96,159 @@ def correct_sets(draw, actions: int) -> Tensor:
     """(V,) bool, never empty: one, several or all actions."""
     chosen = draw(st.sets(st.integers(0, actions - 1), min_size=1, max_size=actions))
     return torch.tensor([a in chosen for a in range(actions)])
+
+
+# -- theory: many one-state instances at a time --
+
+CORNERS = ("normal", "grid", "ties", "near ties", "dominating", "far apart")
+"""What the logits of a `States` are like."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class States:
+    """n independent instances of one K, n first, as every function of `aepo.theory` takes them."""
+
+    corner: str
+    """One of CORNERS, for the count of what was met."""
+    logits: np.ndarray
+    """(n, K)."""
+    correct: np.ndarray
+    """(n, K) bool, A*."""
+    temperature: np.ndarray
+    """(n,)."""
+    lr: np.ndarray
+    """(n,)."""
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        # What hypothesis prints of a failing example; `assert_every` shows the numbers of the instance.
+        printer.text(f"<{len(self)} instances, K = {self.logits.shape[-1]}, {self.corner}>")
+
+    def where(self, rows: np.ndarray) -> "States":
+        """The chosen instances, by a mask or by indices."""
+        numbers = ("logits", "correct", "temperature", "lr")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in numbers})
+
+
+def bulk_logits(generator: np.random.Generator, corner: str, rows: int, actions: int) -> np.ndarray:
+    """(rows, actions) logits of one of the CORNERS."""
+    shape, column = (rows, actions), (rows, 1)
+    normal = generator.normal(size=shape)
+    if corner == "grid":
+        return generator.integers(-20, 21, shape) * generator.choice([0.005, 0.05, 0.1, 0.2], column)
+    if corner == "ties":
+        return generator.integers(-1, 2, shape) * generator.choice([0.5, 2.0], column)
+    if corner == "near ties":  # of all actions, or of every other action with the one before it
+        near = normal * generator.choice([1e-5, 1e-3, 1e-2], column)
+        pairs = np.repeat(normal[:, : (actions + 1) // 2], 2, axis=1)[:, :actions]
+        return near + pairs * generator.integers(0, 2, column)
+    if corner == "dominating":
+        leader = generator.integers(0, actions, column) == np.arange(actions)
+        return 0.5 * normal + leader * generator.uniform(4.0, 14.0, column)
+    if corner == "far apart":  # the likeliest action stays; each other one may fall by more than 50
+        fallen = (generator.random(shape) < 0.5) & (normal < normal.max(-1, keepdims=True))
+        return normal - fallen * generator.uniform(53.0, 60.0, column)
+    return normal * generator.choice([0.3, 1.0, 3.0], column)
+
+
+@st.composite
+def states(
+    draw,
+    *,
+    corners: tuple[str, ...] = CORNERS,
+    min_actions: int = 2,
+    max_actions: int = 8,
+    temperature: tuple[float, float] = (0.25, 4.0),
+    lr: tuple[float, float] = (1e-3, 10.0),
+) -> States:
+    """Hundreds of instances that share K and a corner; A* is one action, several or all of them.
+
+    Temperatures and step sizes are spread evenly over the logarithms of their ranges.
+    """
+    corner, actions = draw(st.sampled_from(corners)), draw(st.integers(min_actions, max_actions))
+    size = draw(st.sampled_from(["some", "one", "all"]))
+    rows = draw(st.sampled_from([256, 512, 1024]))
+    generator = np.random.default_rng(draw(seeds))
+    z = bulk_logits(generator, corner, rows, actions)
+    one = generator.integers(0, actions, (rows, 1)) == np.arange(actions)
+    correct = {"one": one, "some": one | (generator.random(z.shape) < 0.5), "all": np.ones_like(one)}[size]
+    t, step = (np.exp(generator.uniform(*np.log(bounds), rows)) for bounds in (temperature, lr))
+    return States(corner=corner, logits=z, correct=correct, temperature=t, lr=step)
+
+
+# An example is hundreds of instances, so that 60 of them are some 30,000 instances, in either profile.
+BULK = settings(max_examples=60)
+# The two headline claims: at least 20,000 instances that meet the premise, whatever is drawn.
+HEADLINE = 120
+
+PREMISE = -1e-8
+"""Delta H(1) of a collapsing state is below this: far enough from 0 for float64 to know its sign."""
+
+
+def collapsing(batch: States) -> States:
+    """The same states with Delta H(1) < PREMISE: correct actions that raise entropy are dropped, the worst first.
+
+    The action that lowers entropy most is made correct where the premise needs it. States whose Delta H(1) is tiny for
+    every A*, all but constant logits, are left out.
+    """
+    z = batch.logits
+    p = np.exp(z - z.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    d = p * (z - (p * z).sum(-1, keepdims=True))
+    lowers = p * (d - (p * d).sum(-1, keepdims=True))  # what each action subtracts from the entropy
+    best = lowers == lowers.max(-1, keepdims=True)
+    alone = (lowers * batch.correct).max(-1, keepdims=True) < -2 * PREMISE
+    correct = batch.correct | (best & alone)
+    order = np.argsort(np.where(correct, -lowers, np.inf), axis=-1, kind="stable")
+    total = np.take_along_axis(lowers * correct, order, -1).cumsum(-1)
+    # The longest run of the order that keeps the premise; what is not correct adds 0 at its end.
+    length = np.where(total > -PREMISE, np.arange(1, z.shape[-1] + 1), 0).max(-1, keepdims=True)
+    keep = np.empty_like(correct)
+    np.put_along_axis(keep, order, np.arange(z.shape[-1]) < length, -1)
+    chosen = dataclasses.replace(batch, correct=correct & keep)
+    return chosen.where(length[:, 0] > 0)
+
+
+def assert_every(holds: np.ndarray, batch: States, **numbers: np.ndarray) -> None:
+    """The claim holds in every instance; else the first one where it fails is shown, with the numbers given."""
+    holds = np.asarray(holds)
+    assert holds.shape == (len(batch),), holds.shape
+    if not holds.all():
+        i = int(np.argmin(holds))
+        z, right = batch.logits[i].tolist(), batch.correct[i].tolist()
+        shown = "".join(f", {name}={np.asarray(value)[i].tolist()}" for name, value in numbers.items())
+        raise AssertionError(
+            f"{(~holds).sum()} of {len(batch)} instances ({batch.corner}), the first: logits={z}, correct={right}, "
+            f"temperature={batch.temperature[i]}, lr={batch.lr[i]}{shown}"
+        )
+
+
+def count(batch, met: Counter) -> None:
+    """One example of a law with a premise: what it was made of."""
+    met["examples"] += 1
+    met["instances"] += len(batch)
+    met["several correct"] += int((batch.correct.sum(-1) > 1).sum())
+    met[batch.corner] += len(batch)
+    met["two actions"] += len(batch) * (batch.logits.shape[-1] == 2)
+    met["all but one correct"] += int((batch.correct.sum(-1) == batch.logits.shape[-1] - 1).sum())
+    met["logits over 50 apart"] += int((np.ptp(batch.logits, axis=-1) > 50).sum())
+
+
+def assert_not_vacuous(met: Counter) -> None:
+    """The issue's number of instances that meet the premise, and every corner among them."""
+    assert met["instances"] >= 20_000
+    assert met["examples"] >= 20
+    assert met["several correct"] > 0.25 * met["instances"]
+    for corner in (*CORNERS, "two actions", "all but one correct", "logits over 50 apart"):
+        assert met[corner] > 500, corner
+
+
+def nonnegative_rewards(batch: States, seed: int) -> np.ndarray:
+    """(n, K) rewards: 0 outside A*, any of a wide range of positive numbers on it."""
+    generator = np.random.default_rng(seed)
+    return batch.correct * np.exp(generator.uniform(-3.0, 3.0, batch.correct.shape))
 
 
 # -- rollouts --
@@ -275,6 +430,8 @@ def batches(draw, *, runs: tuple[int, ...] | None = None, min_rows: int = 1) -> 
         weight=weight,
         entropy_weight=bonus * weight,
         group_size=group_size,
+        mark=draw(st.sampled_from([None, normal() > 0])),
+        old_entropy=draw(st.sampled_from([None, normal().abs()])),
     )
 
 
