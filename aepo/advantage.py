@@ -52,6 +52,28 @@ def group_normalized(reward: Tensor, *, group_size: int, share: Tensor | None = 
     return centred.masked_fill(equal, 0.0).flatten(-2)
 
 
+def quantile_centred(reward: Tensor, *, group_size: int, k: float) -> Tensor:
+    """(r - Q_k) / std within each group, Q_k the lower k-quantile of its rewards (Wu et al., arXiv 2509.22611).
+
+    Args:
+        reward: (..., R).
+        group_size: G, divides R.
+        k: in [0, 1].
+
+    Returns:
+        (..., R); 0 in a group of equal rewards.
+
+    >>> quantile_centred(torch.tensor([1.0, 0.0, 0.0, 0.0]), group_size=4, k=0.4).round(decimals=3)
+    tensor([2., 0., 0., 0.])
+    """
+    grouped = reward.unflatten(-1, (-1, group_size))
+    baseline = torch.quantile(grouped, k, dim=-1, keepdim=True, interpolation="lower")
+    square = (grouped - grouped.mean(-1, keepdim=True)).square().sum(-1, keepdim=True)
+    spread = (square / max(group_size - 1, 1)).sqrt()
+    equal = grouped.amax(-1, keepdim=True) == grouped.amin(-1, keepdim=True)
+    return ((grouped - baseline) / (spread + STD_EPSILON)).masked_fill(equal, 0.0).flatten(-2)
+
+
 def entropy_shaped(advantage: Tensor, entropy: Tensor, *, beta: float = 0.4, kappa: float = 2.0) -> Tensor:
     """Entropy-Adv: A + min(beta H, |A| / kappa), the entropy taken as a constant (Section 3.2; Cheng et al. 2025).
 

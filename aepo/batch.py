@@ -5,7 +5,7 @@ T tokens of the longest response, G rows of a group (responses to one prompt, co
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,8 @@ class Rollouts:
     """(..., R, T): log-prob at T = 1 under the policy before the update, from the trainer's own scoring pass."""
     entropy: Tensor | None = None
     """(..., R, T): exact entropy, in nats, of the token's distribution at T = 1, from the same pass."""
+    logp_t: Tensor | None = None
+    """(..., R, T): log-prob at the control's temperature, under the same policy as old_logp, for methods that ask."""
     engine_logp: Tensor | None = None
     """(..., R, T): the rollout engine's log-prob at the *sampling* temperature; never used in a policy ratio."""
 
@@ -57,7 +59,7 @@ class Rollouts:
         _check("Rollouts", "mask", self.mask, tokens, "(..., R, T)")
         _check("Rollouts", "reward", self.reward, rows, "(..., R)")
         _check("Rollouts", "share", self.share, rows, "(..., R)")
-        for name in ("old_logp", "entropy", "engine_logp"):
+        for name in ("old_logp", "entropy", "logp_t", "engine_logp"):
             _check("Rollouts", name, getattr(self, name), tokens, "(..., R, T)")
         if self.group_size < 1 or rows[-1] % self.group_size:
             raise ValueError(
@@ -117,12 +119,16 @@ class Batch:
     """(..., R, T): the weight of the entropy bonus on this token; 0 for methods without one."""
     group_size: int
     """G."""
+    mark: Tensor | None = None
+    """(..., R, T) bool: tokens that the method's surrogate treats apart; None for a surrogate that marks none."""
+    old_entropy: Tensor | None = None
+    """(..., R, T): the exact entropy before the update, in nats; None for a surrogate that does not compare."""
 
     def __post_init__(self) -> None:
         _check_token("Batch", self.token)
         tokens = tuple(self.token.shape)
         _check("Batch", "prompt", self.prompt, tokens[:-1], "(..., R)")
-        for name in ("mask", "old_logp", "advantage", "weight", "entropy_weight"):
+        for name in ("mask", "old_logp", "advantage", "weight", "entropy_weight", "mark", "old_entropy"):
             _check("Batch", name, getattr(self, name), tokens, "(..., R, T)")
 
     @property
@@ -132,12 +138,8 @@ class Batch:
 
     def rows(self, index: Tensor) -> "Batch":
         """The given rows (1-D int64 indices), for every run alike."""
-        fields = {
-            f.name: getattr(self, f.name).index_select(self.prompt.dim() - 1, index)
-            for f in dataclasses.fields(self)
-            if f.name != "group_size"
-        }
-        return Batch(**fields, group_size=self.group_size)
+        dim = self.prompt.dim() - 1
+        return self._changed(lambda value: value.index_select(dim, index), "prompt")
 
     def scaled(self, factor: float) -> "Batch":
         """The same rows with both weights multiplied by `factor`."""
@@ -145,17 +147,21 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on another device."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "group_size"}
-        return dataclasses.replace(self, **{name: value.to(device) for name, value in fields.items()})
+        return self._changed(lambda value: value.to(device), "prompt")
 
     def truncated(self, length: int) -> "Batch":
         """The same rows cut to their first `length` tokens, for rows whose further tokens are padding."""
-        fields = {
-            f.name: getattr(self, f.name)[..., :length]
-            for f in dataclasses.fields(self)
-            if f.name not in ("group_size", "prompt")
+        return self._changed(lambda value: value[..., :length])
+
+    def _changed(self, change: Callable[[Tensor], Tensor], *also: str) -> "Batch":
+        """Every per-token tensor changed, and the fields named."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "group_size"}
+        changed = {
+            name: change(value)
+            for name, value in values.items()
+            if value is not None and (name != "prompt" or name in also)
         }
-        return dataclasses.replace(self, **fields)
+        return dataclasses.replace(self, **changed)
 
 
 def minibatches(batch: Batch, count: int) -> Iterator[Batch]:

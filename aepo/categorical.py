@@ -74,12 +74,13 @@ def entropy_of(log_probs: Tensor) -> Tensor:
     return (probs * -log_probs.masked_fill(probs == 0, 0.0)).sum(-1)
 
 
-def token_stats(logits: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of `token` and the entropy of its distribution, both at temperature 1, from one log-softmax.
+def token_stats(logits: Tensor, token: Tensor, temperature: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log-probability of `token` and the entropy of its distribution under pi^T, from one log-softmax.
 
     Args:
         logits: (..., V).
         token: (...) int64, in [0, V).
+        temperature: as in `log_softmax`.
 
     Returns:
         logp and entropy, each (...), in nats.
@@ -87,5 +88,5 @@ def token_stats(logits: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
     >>> token_stats(torch.zeros(1, 4), torch.tensor([2]))
     (tensor([-1.3863]), tensor([1.3863]))
     """
-    log_probs = log_softmax(logits)
+    log_probs = log_softmax(logits, temperature)
     return log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1), entropy_of(log_probs)

@@ -3,6 +3,8 @@
 Entropies and targets are in nats and may carry one value per run, shape (...).
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -26,13 +28,25 @@ class Control:
     """(...): temperature of the second branch's samples, > 0."""
     raise_entropy: Tensor
     """(...) bool: whether entropy is to go up, which picks between the two caps on positives."""
+    push: Tensor | None = None
+    """(...): the controller's signed output, > 0 to raise entropy: ln T, a bonus coefficient, a tilt of the weights,
+    whatever the method acts through. None for a controller that only knows temperatures."""
+    error: Tensor | None = None
+    """(...): H* - H as the controller saw it, in nats; nan where H was unknown."""
+    step: int = 0
+    """The training step, for methods that draw random numbers."""
+
+    @property
+    def strength(self) -> Tensor:
+        """(...): `push`, or ln T where there is none."""
+        return self.temperature.log() if self.push is None else self.push
 
 
 class Controller(Protocol):
     """A value with explicit state."""
 
-    def initial(self) -> State:
-        """State before the first step."""
+    def initial(self, like: Tensor) -> State:
+        """State before the first step, for runs shaped like (...)."""
         ...
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
@@ -66,7 +80,7 @@ class BangBang:
     def __post_init__(self) -> None:
         _positive_temperatures(self.t_low, self.t_high)
 
-    def initial(self) -> State:
+    def initial(self, like: Tensor) -> State:
         return {}
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
@@ -90,12 +104,224 @@ class FixedTemperature:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be > 0, got {self.temperature}")
 
-    def initial(self) -> State:
+    def initial(self, like: Tensor) -> State:
         return {}
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
         temperature = torch.full_like(entropy, self.temperature)
         return state, Control(temperature=temperature, raise_entropy=~(entropy >= target))
+
+
+def _limits(low: float, high: float) -> None:
+    if not low < high:
+        raise ValueError(f"low must be below high, got low={low}, high={high}")
+
+
+def _pushed(push: Tensor, entropy: Tensor, target: Tensor) -> Control:
+    return Control(temperature=push.exp(), raise_entropy=~(entropy >= target), push=push)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hysteresis:
+    """Bang-bang that changes its mind only once the error has left a band: fewer switches, a wider limit cycle.
+
+    Raises:
+        ValueError: low >= high, or a negative width.
+    """
+
+    low: float
+    """Output when entropy is to fall."""
+    high: float
+    """Output when entropy is to rise."""
+    width: float = 0.02
+    """Half-width of the band around H* inside which the last decision stands, in nats."""
+
+    def __post_init__(self) -> None:
+        _limits(self.low, self.high)
+        if self.width < 0:
+            raise ValueError(f"width must be >= 0, got {self.width}")
+
+    def initial(self, like: Tensor) -> State:
+        return {"up": torch.ones_like(like, dtype=torch.bool)}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        error = target - entropy
+        # An unknown entropy counts as below the target.
+        up = torch.where(error.isnan() | (error > self.width), True, (error >= -self.width) & state["up"])
+        push = torch.full_like(entropy, self.high).masked_fill(~up, self.low)
+        return {"up": up}, Control(temperature=push.exp(), raise_entropy=up, push=push)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportional:
+    """clip(bias + gain (H* - H), low, high): no state; leaves a constant error where a constant push is needed.
+
+    Raises:
+        ValueError: low >= high, or gain <= 0.
+
+    >>> _, control = Proportional(gain=2.0, low=-0.5, high=0.5).update({}, torch.tensor([0.4, 0.9]), torch.tensor(0.5))
+    >>> control.push
+    tensor([ 0.2000, -0.5000])
+    """
+
+    gain: float
+    low: float
+    high: float
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        _limits(self.low, self.high)
+        if not self.gain > 0:
+            raise ValueError(f"gain must be > 0, got {self.gain}")
+
+    def initial(self, like: Tensor) -> State:
+        return {}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        push = self.bias + self.gain * (target - entropy)
+        push = push.nan_to_num(nan=self.high).clamp(self.low, self.high)
+        return state, _pushed(push, entropy, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProportionalIntegral:
+    """clip(gain e + I, low, high), e = H* - H, I the sum of rate x e over steps where it may move.
+
+    Anti-windup two ways: I only moves while |e| < `within` (a conditional integral: a large error is the proportional
+    part's work), and never further into a limit that the output has reached. I itself stays inside the limits.
+
+    Raises:
+        ValueError: low >= high, a negative gain or rate, both 0, or within <= 0.
+    """
+
+    gain: float
+    rate: float
+    low: float
+    high: float
+    within: float = float("inf")
+    """The integral moves only while |e| is below this, in nats."""
+
+    def __post_init__(self) -> None:
+        _limits(self.low, self.high)
+        if self.gain < 0 or self.rate < 0 or self.gain + self.rate == 0:
+            raise ValueError(f"gain and rate must be >= 0 and not both 0, got gain={self.gain}, rate={self.rate}")
+        if not self.within > 0:
+            raise ValueError(f"within must be > 0, got {self.within}")
+
+    def initial(self, like: Tensor) -> State:
+        return {"integral": torch.zeros_like(like)}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        error = target - entropy
+        known = error.nan_to_num(nan=0.0)
+        integral = state["integral"]
+        raw = self.gain * known + integral
+        further = ((raw >= self.high) & (known > 0)) | ((raw <= self.low) & (known < 0))
+        moves = (known.abs() < self.within) & ~further
+        integral = (integral + self.rate * known * moves).clamp(self.low, self.high)
+        push = (self.gain * known + integral).clamp(self.low, self.high)
+        push = torch.where(error.isnan(), self.high, push)
+        return {"integral": integral}, _pushed(push, entropy, target)
+
+
+def temperature_law(
+    *, gain: float, rate: float, t_low: float, t_high: float, within: float = float("inf")
+) -> ProportionalIntegral:
+    """PI control of ln T: ln T = clip(gain e + I, ln t_low, ln t_high); rate 0 leaves the proportional part.
+
+    Raises:
+        ValueError: not 0 < t_low < t_high, or what `ProportionalIntegral` refuses.
+    """
+    if not 0 < t_low < t_high:
+        raise ValueError(f"t_low must be > 0 and below t_high, got t_low={t_low}, t_high={t_high}")
+    return ProportionalIntegral(gain=gain, rate=rate, low=math.log(t_low), high=math.log(t_high), within=within)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dual:
+    """A coefficient that grows while H < H* and shrinks while H > H*, as SAC's temperature does (Haarnoja et al. 2018).
+
+    ln c <- ln c + rate (H* - H), c in [low, high]. c > 0: it can weaken its push for entropy, never push against it.
+
+    Raises:
+        ValueError: not 0 < low < high, rate <= 0, or start outside the limits.
+    """
+
+    rate: float
+    low: float
+    high: float
+    start: float
+
+    def __post_init__(self) -> None:
+        _limits(self.low, self.high)
+        if not self.low > 0:
+            raise ValueError(f"low must be > 0, got {self.low}")
+        if not self.rate > 0:
+            raise ValueError(f"rate must be > 0, got {self.rate}")
+        if not self.low <= self.start <= self.high:
+            raise ValueError(f"start must be in [low={self.low}, high={self.high}], got {self.start}")
+
+    def initial(self, like: Tensor) -> State:
+        return {"log_coef": torch.full_like(like, self.start).log()}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        error = (target - entropy).nan_to_num(nan=0.0)
+        lowest, highest = (torch.full_like(error, x).log() for x in (self.low, self.high))
+        log_coef = (state["log_coef"] + self.rate * error).clamp(lowest, highest)
+        return {"log_coef": log_coef}, _pushed(log_coef.exp(), entropy, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staircase:
+    """A coefficient that moves by a fixed step up or down, and acts only while H < H* (Skywork-OR1's adaptive bonus).
+
+    A floor, not a set-point: above H* it does nothing, so it cannot lower entropy.
+
+    Raises:
+        ValueError: low >= high, or step <= 0.
+    """
+
+    step: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _limits(self.low, self.high)
+        if not self.step > 0:
+            raise ValueError(f"step must be > 0, got {self.step}")
+
+    def initial(self, like: Tensor) -> State:
+        return {"coef": torch.full_like(like, min(max(0.0, self.low), self.high))}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        below = ~(entropy >= target)
+        coef = (state["coef"] + torch.where(below, self.step, -self.step)).clamp(self.low, self.high)
+        return {"coef": coef}, _pushed(coef * below, entropy, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """1 below H* - width, -1 above H* + width, 0 between: three modes (Entrocraft).
+
+    Raises:
+        ValueError: a negative width.
+    """
+
+    width: float = 0.05
+    """In nats."""
+
+    def __post_init__(self) -> None:
+        if self.width < 0:
+            raise ValueError(f"width must be >= 0, got {self.width}")
+
+    def initial(self, like: Tensor) -> State:
+        return {}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        error = target - entropy
+        below = error.isnan() | (error > self.width)
+        push = below.to(entropy.dtype) - (error < -self.width).to(entropy.dtype)
+        return state, _pushed(push, entropy, target)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,10 +335,10 @@ class Loop:
     @classmethod
     def start(cls, controller: Controller, like: Tensor) -> "Loop":
         """The loop before step 0; `like` gives the runs' shape, dtype and device."""
-        return cls(state=controller.initial(), previous_entropy=torch.full_like(like, float("nan")))
+        return cls(state=controller.initial(like), previous_entropy=torch.full_like(like, float("nan")))
 
     def decide(
-        self, controller: Controller, *, entropy: Tensor, target: Tensor | float, sees: Sees
+        self, controller: Controller, *, entropy: Tensor, target: Tensor | float, sees: Sees, step: int = 0
     ) -> tuple["Loop", Control]:
         """One turn of the loop: this step's control, and the memory for the next step.
 
@@ -121,10 +347,12 @@ class Loop:
             entropy: (...), H measured on this step's T = 1 rollouts.
             target: H*, a number or (...).
             sees: which entropy the controller is shown.
+            step: the training step, which the control carries.
         """
         if sees not in ("current", "previous"):
             raise ValueError(f"sees must be 'current' or 'previous', got {sees!r}")
         seen = entropy if sees == "current" else self.previous_entropy
         target = torch.as_tensor(target, dtype=entropy.dtype, device=entropy.device)
         state, control = controller.update(self.state, seen, target)
+        control = dataclasses.replace(control, error=target - seen, step=step)
         return Loop(state=state, previous_entropy=entropy), control

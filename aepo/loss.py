@@ -11,8 +11,8 @@ from torch import Tensor
 
 from aepo.batch import Batch
 
-Surrogate = Callable[[Tensor, Batch], Tensor]
-"""(logp (..., R, T), batch) -> objective per token (..., R, T), to be maximised."""
+Surrogate = Callable[[Tensor, Batch, Tensor], Tensor]
+"""(logp (..., R, T), batch, exact token entropy now (..., R, T)) -> objective per token (..., R, T), maximised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,25 +38,29 @@ class ClippedSurrogate:
         if self.dual_clip is not None and self.dual_clip <= 1:
             raise ValueError(f"dual_clip must be > 1 or None, got {self.dual_clip}")
 
-    def __call__(self, logp: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         ratio = (logp - batch.old_logp).exp()
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
         objective = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)
-        if self.dual_clip is not None:
-            floored = torch.maximum(objective, self.dual_clip * batch.advantage)
-            objective = torch.where(batch.advantage < 0, floored, objective)
-        return objective
+        return objective if self.dual_clip is None else dual_clipped(objective, batch.advantage, self.dual_clip)
+
+
+def dual_clipped(objective: Tensor, advantage: Tensor, bound: float) -> Tensor:
+    """The objective, but at least `bound` x A where A < 0 (Ye et al. 2020); all (..., R, T)."""
+    return torch.where(advantage < 0, torch.maximum(objective, bound * advantage), objective)
 
 
 @dataclass(frozen=True)
 class ScoreFunction:
     """A logp: REINFORCE as Section 3.1 writes its gradient, without a ratio. On-policy it is GRPO's first step."""
 
-    def __call__(self, logp: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         return batch.advantage * logp
 
 
-def policy_loss(logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogate) -> tuple[Tensor, dict[str, Tensor]]:
+def policy_loss(
+    logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogate, *, token_entropy: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus the weighted sum of the surrogate, minus the weighted sum of the entropy bonus (Eq. 1, Eq. 2, Eq. 3).
 
     Every normaliser is in the batch's weights, so losses and gradients of the parts of a batch add up to the whole's.
@@ -66,6 +70,7 @@ def policy_loss(logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogat
         entropy: (..., R, T), what the entropy bonus rewards: the exact entropy, with gradient if a method asks.
         batch: rows, advantages and weights.
         surrogate: the objective per token.
+        token_entropy: (..., R, T), the exact entropy for a surrogate that looks at it, where the bonus is another.
 
     Returns:
         The loss (...), one per run, and sums that add over parts: `tokens` (the weight of rows that can move the
@@ -74,7 +79,8 @@ def policy_loss(logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogat
     """
     # Padding may hold anything, an infinity included; 0 x inf must not reach the sum.
     on = batch.mask != 0
-    objective = torch.where(on, surrogate(torch.where(on, logp, batch.old_logp), batch), 0.0)
+    seen = entropy if token_entropy is None else token_entropy
+    objective = torch.where(on, surrogate(torch.where(on, logp, batch.old_logp), batch, seen), 0.0)
     loss = -(batch.weight * objective).sum((-2, -1))
     loss = loss - (batch.entropy_weight * torch.where(on, entropy, 0.0)).sum((-2, -1))
     with torch.no_grad():

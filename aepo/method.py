@@ -4,6 +4,7 @@ Letters as in `aepo.batch`. A method decides what to sample besides the T = 1 gr
 and which objective applies per token. No code asks for a method's name.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +23,9 @@ Normalizer = Literal["all", "positives", "replace"]
 (Eq. 1). `positives`: alpha x the mean over the samples kept. `replace`: each kept sample takes one row's weight of the
 T = 1 batch, whose first rows give way (the authors' code; alpha is then implicit)."""
 NORMALIZERS: tuple[Normalizer, ...] = ("all", "positives", "replace")
+
+Shape = Callable[[Tensor, Rollouts, Control, Tensor], Tensor]
+"""(advantage (..., R, T), scored T = 1 rollouts, control, token weight (..., R, T)) -> a tensor (..., R, T)."""
 
 Reduction = Callable[[Tensor, Tensor], Tensor]
 """(mask (..., R, T), row weight (..., R)) -> token weights (..., R, T); see `aepo.weights`."""
@@ -122,8 +126,18 @@ class Method:
     surrogate: Surrogate = field(default_factory=ClippedSurrogate)
     reduction: Reduction = sequence_mean
     """Row weights to token weights."""
-    entropy_coef: float = 0.0
-    """lambda of the entropy bonus on the T = 1 rows; may be negative."""
+    shape: Shape | None = None
+    """What the control, the temperature or the entropy makes of the T = 1 rows' advantages."""
+    mark: Shape | None = None
+    """Which tokens of the T = 1 rows the surrogate treats apart, (..., R, T) bool."""
+    compares_entropy: bool = False
+    """Whether the surrogate compares a token's entropy with that before the update."""
+    needs_logp_t: bool = False
+    """Whether `shape` looks at the log-prob at the control's temperature."""
+    entropy_coef: float | Callable[[Control], Tensor] = 0.0
+    """lambda of the entropy bonus on the T = 1 rows, a number or one per run from the control; may be negative."""
+    entropy_tokens: Callable[[Rollouts], Tensor] | None = None
+    """Which tokens the bonus counts, (..., R, T) bool; None for all."""
     entropy_bonus: Literal["exact", "sampled_nll"] = "exact"
     """What the bonus rewards: the exact entropy, or minus the sampled token's log-prob (the authors' code)."""
     label: str = ""
@@ -137,8 +151,8 @@ class Method:
 
     @property
     def controlled(self) -> bool:
-        """Whether a tempered branch follows the entropy target."""
-        return self.tempered is not None and not isinstance(self.controller, FixedTemperature)
+        """Whether the method does something else under another entropy."""
+        return not isinstance(self.controller, FixedTemperature)
 
     def bonus(self, logp: Tensor, entropy: Tensor) -> Tensor:
         """What the loss's entropy weight multiplies, (..., R, T)."""
@@ -172,8 +186,9 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
     length = max(block.token.shape[-1] for block in blocks)
     masks = [_padded(block.mask, length) for block in blocks]
     row_weight = main.row_weight
+    whole = method.reduction(masks[0], row_weight)
     if second is None or method.tempered is None:
-        weight = method.reduction(masks[0], row_weight)
+        weight = whole
     else:
         tempered = method.tempered
         kept = tempered.kept(second, control)
@@ -193,12 +208,20 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
                 total = second_row_weight.sum(-1, keepdim=True)
                 second_row_weight = second_row_weight / total.masked_fill(total == 0, 1.0)
             extra = method.reduction(masks[1], second_row_weight) * kept.unsqueeze(-1) * tempered.alpha
-            weight = torch.cat([method.reduction(masks[0], row_weight), extra], -2)
-    advantages = [_per_token(method.advantage, main, masks[0])]
-    entropy_weights = [method.entropy_coef * method.reduction(masks[0], main.row_weight)]
+            weight = torch.cat([whole, extra], -2)
+    advantage = _per_token(method.advantage, main, masks[0])
+    main_weight = weight[..., : advantage.shape[-2], :]
+    padded = dataclasses.replace(main, **_padded_fields(main, length)) if length > main.token.shape[-1] else main
+    if method.shape is not None:
+        advantage = torch.where(masks[0] != 0, method.shape(advantage, padded, control, main_weight), 0.0)
+    advantages = [advantage]
+    entropy_weights = [_bonus_weight(method, padded, control, whole)]
+    marks = None if method.mark is None else [method.mark(advantage, padded, control, main_weight) & (masks[0] != 0)]
     if second is not None and method.tempered is not None:
         advantages.append(_per_token(method.tempered.credit, second, masks[1]))
         entropy_weights.append(torch.zeros_like(masks[1]))
+        if marks is not None:
+            marks.append(torch.zeros_like(masks[1], dtype=torch.bool))
     return Batch(
         prompt=torch.cat([block.prompt for block in blocks], -1),
         token=torch.cat([_padded(block.token, length) for block in blocks], -2),
@@ -208,13 +231,38 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
         weight=weight,
         entropy_weight=torch.cat(entropy_weights, -2),
         group_size=main.group_size,
+        mark=None if marks is None else torch.cat(marks, -2),
+        old_entropy=torch.cat([_padded(_entropy(block), length) for block in blocks], -2)
+        if method.compares_entropy
+        else None,
     )
+
+
+def _bonus_weight(method: Method, main: Rollouts, control: Control, whole: Tensor) -> Tensor:
+    """(..., R, T): lambda times each token's share of the mean."""
+    if isinstance(method.entropy_coef, float | int):
+        weight = method.entropy_coef * whole
+    else:
+        weight = method.entropy_coef(control)[..., None, None] * whole
+    return weight if method.entropy_tokens is None else weight * method.entropy_tokens(main)
+
+
+def _padded_fields(rollouts: Rollouts, length: int) -> dict[str, Tensor]:
+    names = ("token", "mask", "old_logp", "entropy", "logp_t", "engine_logp")
+    values = {name: getattr(rollouts, name) for name in names}
+    return {name: _padded(value, length) for name, value in values.items() if value is not None}
 
 
 def _scored(rollouts: Rollouts) -> Tensor:
     if rollouts.old_logp is None:
         raise ValueError("Rollouts.old_logp is missing: score the rollouts with the policy before assembling a batch")
     return rollouts.old_logp
+
+
+def _entropy(rollouts: Rollouts) -> Tensor:
+    if rollouts.entropy is None:
+        raise ValueError("Rollouts.entropy is missing: score the rollouts with the policy before assembling a batch")
+    return rollouts.entropy
 
 
 def _padded(value: Tensor, length: int) -> Tensor:

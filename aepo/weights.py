@@ -4,6 +4,8 @@ Letters as in `aepo.batch`. A reduction takes the mask (..., R, T) and a row wei
 (..., R, T); the loss sums weight x objective and divides by nothing.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 
@@ -45,3 +47,26 @@ def token_mean(mask: Tensor, row_weight: Tensor) -> Tensor:
     weighted = row_weight.unsqueeze(-1) * mask
     total = weighted.sum((-2, -1), keepdim=True)
     return weighted / total.masked_fill(total == 0, 1.0)
+
+
+def fixed_length(tokens: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sum over each response's tokens divided by a constant: no bias by length (Dr. GRPO, arXiv 2503.20783).
+
+    Args:
+        tokens: the constant, normally the largest response length; None takes that of the batch.
+
+    Returns:
+        A reduction like those above.
+
+    >>> import torch
+    >>> fixed_length(4)(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([0.5, 0.5]))
+    tensor([[0.1250, 0.1250],
+            [0.1250, 0.0000]])
+    """
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"tokens must be at least 1, got {tokens}")
+
+    def reduction(mask: Tensor, row_weight: Tensor) -> Tensor:
+        return row_weight.unsqueeze(-1) * mask / (mask.shape[-1] if tokens is None else tokens)
+
+    return reduction

@@ -30,7 +30,7 @@ def test_bang_bang_by_its_truth_table():
     state, control = BangBang().update({}, entropy, target)
     assert control.temperature.tolist() == [row[2] for row in table]
     assert control.raise_entropy.tolist() == [row[3] for row in table]
-    assert state == {} == BangBang().initial()
+    assert state == {} == BangBang().initial(torch.zeros(2))
 
 
 @given(st.data(), run_shapes, st.floats(0.1, 1.0), st.floats(1.0, 3.0))
@@ -101,7 +101,7 @@ def test_a_loop_that_was_saved_and_loaded_goes_on_as_if_nothing_happened(series,
 class Counting:
     """A controller with memory: its state counts the updates, its temperature is 1 + that."""
 
-    def initial(self):
+    def initial(self, like):
         return {"updates": torch.zeros(())}
 
     def update(self, state, entropy, target):

@@ -269,7 +269,7 @@ def test_a_run_does_not_depend_on_the_runs_beside_it(batch, seed, surrogate):
     for run in range(3):
         alone = Batch(
             **{
-                f.name: getattr(batch, f.name) if f.name == "group_size" else getattr(batch, f.name)[run]
+                f.name: value[run] if isinstance(value := getattr(batch, f.name), Tensor) else value
                 for f in dataclasses.fields(Batch)
             }
         )

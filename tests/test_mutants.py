@@ -66,9 +66,9 @@ MUTANTS = [
     ),
     Mutant(
         "the dual clip touches positive advantages",
-        loss.ClippedSurrogate.__call__,
-        "torch.where(batch.advantage < 0, floored, objective)",
-        "floored",
+        loss.dual_clipped,
+        "torch.where(advantage < 0, torch.maximum(objective, bound * advantage), objective)",
+        "torch.maximum(objective, bound * advantage)",
         test_loss.test_dual_clip_bounds_negative_advantages_only,
     ),
     Mutant(

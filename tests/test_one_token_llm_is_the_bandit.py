@@ -94,6 +94,8 @@ def test_trainer_step_equals_simulator_step(name, options, tokens, token_budget,
     loop, control = Loop.start(method.controller, torch.zeros((), dtype=torch.float64)).decide(
         method.controller, entropy=entropy, target=1.2, sees="current"
     )
+    if method.needs_logp_t:
+        scored = policy.tempered_score(scored, float(control.temperature))
     llm_update(policy, assemble(method, control, scored, scored_second), method, parts=parts)
 
     rows, rows_second = tabular.score(table[None], one_run(main)), None
@@ -103,6 +105,8 @@ def test_trainer_step_equals_simulator_step(name, options, tokens, token_budget,
     _, run_control = Loop.start(method.controller, torch.zeros(1, dtype=torch.float64)).decide(
         method.controller, entropy=run_entropy, target=1.2, sees="current"
     )
+    if method.needs_logp_t:
+        rows = tabular.tempered_score(table[None], rows, run_control.temperature)
     batch = assemble(method, run_control, rows, rows_second)
     expected = tabular.update(table[None], batch, method, lr=LR, parts=parts)[0]
 

@@ -29,15 +29,21 @@ class ResponseStats(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, response: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        response: Tensor,
+        temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """logp and entropy (R, T), float32 or wider, at temperature 1.
+        """logp and entropy (R, T), float32 or wider, of the policy at a temperature.
 
         Args:
             input_ids: (R, prompt + T), left-padded prompts and right-padded responses.
             attention_mask: (R, prompt + T), or None if no prompt is padded.
             position_ids: (R, prompt + T).
             response: (R, T), the last T columns of input_ids.
+            temperature: > 0.
         """
         length = response.shape[1]
         # The token at column j is predicted at column j - 1.
@@ -47,7 +53,7 @@ class ResponseStats(nn.Module):
             position_ids=position_ids,
             logits_to_keep=length + 1,
         )
-        return token_stats(out.logits[:, :-1], response)
+        return token_stats(out.logits[:, :-1], response, temperature)
 
 
 class Stepper(Protocol):
@@ -202,6 +208,14 @@ class Policy:
 
     def score(self, rollouts: Rollouts) -> Rollouts:
         """The rollouts with old_logp and entropy of the current weights, on the CPU."""
+        old_logp, entropy = self._stats(rollouts, 1.0)
+        return rollouts.replace(old_logp=old_logp, entropy=entropy)
+
+    def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
+        """The rollouts with logp_t, their log-probs at the temperature, on the CPU."""
+        return rollouts.replace(logp_t=self._stats(rollouts, temperature)[0])
+
+    def _stats(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         tokens = rollouts.token.shape
         old_logp, entropy = torch.zeros(tokens), torch.zeros(tokens)
         if rollouts.token.numel():
@@ -216,13 +230,14 @@ class Policy:
                         rollouts.prompt[index],
                         rollouts.token[index, :cut],
                         rollouts.mask[index, :cut],
+                        temperature,
                     )
                     old_logp, entropy = (
                         kept.to(new.dtype).index_put((index.unsqueeze(-1), torch.arange(cut)), new.cpu())
                         for kept, new in zip((old_logp, entropy), stats, strict=True)
                     )
         mask = rollouts.mask.to(old_logp.dtype)
-        return rollouts.replace(old_logp=old_logp * mask, entropy=entropy * mask)
+        return old_logp * mask, entropy * mask
 
     def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
         """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
@@ -243,7 +258,9 @@ class Policy:
         response = mask.sum(-1).long().tolist()
         return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
 
-    def _forward(self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         input_ids, attention, position = left_padded([self.prompts[p] for p in prompt.tolist()], self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
@@ -252,7 +269,7 @@ class Policy:
         input_ids = torch.cat([input_ids, token], 1).to(self.device)
         position = torch.cat([position, position[:, -1:] + steps], 1).to(self.device)
         attention = torch.cat([attention, torch.ones_like(token)], 1).to(self.device)
-        return module(input_ids, attention if ragged else None, position, token.to(self.device))
+        return module(input_ids, attention if ragged else None, position, token.to(self.device), temperature)
 
 
 def local_rank() -> int:

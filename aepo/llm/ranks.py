@@ -50,6 +50,18 @@ def gather(rollouts: Rollouts) -> Rollouts:
     return rollouts.replace(**{name: _gather_rows(value) for name, value in fields.items()})
 
 
+def own_rows(rollouts: Rollouts) -> Rollouts:
+    """This rank's contiguous part of global rollouts; `gather` puts the parts together again."""
+    index = torch.tensor(list(share(range(len(rollouts.prompt)), rank=rank(), world=world_size())), dtype=torch.int64)
+    fields = {
+        f.name: value[index]
+        for f in dataclasses.fields(rollouts)
+        if isinstance(value := getattr(rollouts, f.name), Tensor)
+    }
+    # A part need not hold whole groups, and nothing that is done with it asks for them.
+    return dataclasses.replace(rollouts, **fields, group_size=1)
+
+
 def _gather_rows(value: Tensor) -> Tensor:
     """Concatenate along rows tensors (R, ...) whose sizes differ from rank to rank."""
     # NCCL moves device memory only.

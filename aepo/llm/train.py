@@ -71,6 +71,11 @@ class Trainer:
         )
         return ranks.gather(self.policy.score(graded))
 
+    def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
+        """Global rollouts with logp_t, each rank scoring its part."""
+        part = self.policy.tempered_score(ranks.own_rows(rollouts), temperature)
+        return rollouts.replace(logp_t=ranks.gather(part).logp_t)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
@@ -106,11 +111,15 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     main = trainer.rollouts("main", step, prompts, 1.0)
     entropy = main.mean_entropy()
     target = settings.target.build()(step)
-    loop, control = loop.decide(method.controller, entropy=entropy, target=target, sees=settings.controller.sees)
+    loop, control = loop.decide(
+        method.controller, entropy=entropy, target=target, sees=settings.controller.sees, step=step
+    )
     second = None
     if method.tempered is not None:
         again = prompts[: method.tempered.prompt_count(count)]
         second = trainer.rollouts("tempered", step, again, float(control.temperature))
+    if method.needs_logp_t:
+        main = trainer.tempered_score(main, float(control.temperature))
     clock.lap("generate")
     batch = assemble(method, control, main, second)
     sums, norms = update(policy, batch, method, parts=settings.train.minibatches)
@@ -122,6 +131,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         "target": float(target),
         "error": abs(float(entropy) - float(target)),
         "temperature": float(control.temperature),
+        "push": float(control.strength),
         "raise_entropy": bool(control.raise_entropy),
         "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
         "normalizer": method.tempered.normalizer if method.tempered is not None else None,
@@ -168,7 +178,7 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int) -> tuple
             micro = trimmed(part, rows)
             logp, entropy = policy(micro)
             micro = micro.to(logp.device)
-            loss, added = policy_loss(logp, method.bonus(logp, entropy), micro, method.surrogate)
+            loss, added = policy_loss(logp, method.bonus(logp, entropy), micro, method.surrogate, token_entropy=entropy)
             policy.backward(loss, last=i + 1 == len(micros))
             for name, value in {"loss": loss.detach(), **added}.items():
                 sums[name] = sums.get(name, 0.0) + value / parts

@@ -12,6 +12,7 @@ from torch import Tensor
 from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
 from aepo.tabular.settings import ACTIONS, CORRECT
+from aepo.tabular.world import draw, pass_rates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +37,32 @@ class Bandit:
         if not self.correct.any(-1).all():
             raise ValueError("every state needs at least one correct action, got a row of `correct` without any")
 
+    length = 1
+
+    @property
+    def parameters(self) -> Tensor:
+        """(N, S, K): the logits themselves."""
+        return self.logits
+
+    @property
+    def training(self) -> int:
+        return self.logits.shape[1]
+
+    def table(self, parameters: Tensor) -> Tensor:
+        return parameters
+
+    def state(self, prompt: Tensor, token: Tensor) -> Tensor:
+        return prompt.unsqueeze(-1)
+
+    def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
+        """The reward, the mean over states of pi(A*), and its pass@k; there are no held-out states."""
+        success = (log_softmax(parameters).exp() * self.correct).sum(-1)
+        return {
+            "reward_train": success.mean(-1),
+            "reward_held_out": success.mean(-1),
+            **pass_rates("", success),
+        }
+
     @property
     def prompts(self) -> Tensor:
         """(S,) int64: every state, the batch of each step."""
@@ -55,12 +82,8 @@ class Bandit:
             n: group size G.
             temperature: (N,), > 0.
         """
-        logits = table.detach()[:, prompts]
-        cumulative = log_softmax(logits, temperature.unsqueeze(-1)).exp().cumsum(-1)
-        # Rounding may leave the last cumulative probability below 1; dividing keeps every draw inside [0, K).
-        cumulative = cumulative / cumulative[..., -1:]
         grouped = uniforms.view(len(table), len(prompts), n)
-        action = torch.searchsorted(cumulative, grouped, right=True).clamp(max=table.shape[-1] - 1)
+        action = draw(log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)), grouped)
         return self._graded(prompts.repeat_interleave(n), action.view(len(table), -1, 1), group_size=n)
 
     def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:

@@ -86,8 +86,14 @@ def _tracking(summaries: Sequence[Summary]) -> Iterator[Finding]:
         )
 
 
+def _coefficient(summary: Summary) -> float:
+    """The constant lambda of the entropy bonus; 0 where a controller sets it."""
+    value = summary.configuration.build().entropy_coef
+    return value if isinstance(value, float | int) else 0.0
+
+
 def _coefficients(summaries: Sequence[Summary]) -> Iterator[Finding]:
-    family = [s for s in summaries if s.configuration.build().entropy_coef > 0]
+    family = [s for s in summaries if _coefficient(s) > 0]
     if len(family) < 2:
         return
     low, high = (pick(family, key=lambda s: s.entropy_last_half.mean) for pick in (min, max))

@@ -29,11 +29,15 @@ class Settings:
     sees: Sees = "current"
     """Which entropy the controller is shown."""
     minibatches: int = 1
+    states_per_step: int | None = None
+    """B: prompts a step; None takes all of the world's."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "group_size", "minibatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.states_per_step is not None and self.states_per_step < 1:
+            raise ValueError(f"states_per_step must be at least 1 or None, got {self.states_per_step}")
         if not self.lr > 0:
             raise ValueError(f"lr must be > 0, got {self.lr}")
         if self.sees not in ("current", "previous"):

@@ -1,7 +1,7 @@
 """One training step of a tabular policy, and a run of them. The step reads like the LLM trainer's.
 
-Letters as in `aepo.tabular.bandit`. A policy is a table of logits by state; the state of a response's first
-token is its prompt, of every later token the token before it, so a bandit is the case of one token.
+Letters as in `aepo.tabular.world`. A chain is the policy of the tests that compare with the LLM trainer: the state of a
+response's first token is its prompt, of every later token the token before it, so a bandit is a chain of one token.
 """
 
 import hashlib
@@ -17,34 +17,70 @@ from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
-from aepo.tabular.bandit import Bandit
 from aepo.tabular.settings import Settings
+from aepo.tabular.world import World, prompts_of_step
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Policy:
+    """A policy's distributions, computed once for all the rows that look them up: there are fewer states than rows."""
+
+    parameters: Tensor
+    """(N, ...): what the gradient is taken by."""
+    table: Tensor
+    """(N, S, K): logits."""
+    log_probs: Tensor
+    """(N, S, K)."""
+    entropy: Tensor
+    """(N, S)."""
+
+    @classmethod
+    def of(cls, parameters: Tensor, table: Tensor) -> "Policy":
+        log_probs = log_softmax(table)
+        return cls(parameters=parameters, table=table, log_probs=log_probs, entropy=entropy_of(log_probs))
+
+    def stats(self, state: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-prob and exact entropy of each token, both (N, R, T), with gradient if the parameters have one."""
+        return looked_up(self.log_probs, state, token), _by_state(self.entropy, state)
+
+
+def looked_up(log_probs: Tensor, state: Tensor, token: Tensor) -> Tensor:
+    """The log-probs (N, R, T) of tokens (N, R, T) drawn in states (N, R, T), from (N, S, K)."""
+    runs, _, actions = log_probs.shape
+    flat = (state * actions + token).view(runs, -1)
+    return log_probs.view(runs, -1).gather(1, flat).view(state.shape)
+
+
+def _by_state(values: Tensor, state: Tensor) -> Tensor:
+    return values.gather(1, state.view(len(values), -1)).view(state.shape)
+
+
+def chain(rows: Rollouts | Batch) -> Tensor:
+    """(N, R, T) int64: the states of a Markov chain: the prompt, then every time the token before."""
+    return torch.cat([rows.prompt.unsqueeze(-1), rows.token[..., :-1]], -1)
 
 
 def stats(table: Tensor, rows: Rollouts | Batch) -> tuple[Tensor, Tensor]:
-    """Log-prob and exact entropy of each row's tokens under the table, both (N, R, T), with gradient.
-
-    There are fewer states than rows, so both are computed once per state and then looked up: nothing of shape
-    (N, R, T, K) is formed.
-    """
-    state = torch.cat([rows.prompt.unsqueeze(-1), rows.token[..., :-1]], -1)
-    log_probs = log_softmax(table)
-    runs, _, actions = table.shape
-    flat = (state * actions + rows.token).view(runs, -1)
-    logp = log_probs.view(runs, -1).gather(1, flat).view(state.shape)
-    entropy = entropy_of(log_probs).gather(1, state.view(runs, -1)).view(state.shape)
-    return logp, entropy
+    """Log-prob and exact entropy of each row's tokens under a chain's table, both (N, R, T), with gradient."""
+    return Policy.of(table, table).stats(chain(rows), rows.token)
 
 
 def score(table: Tensor, rollouts: Rollouts) -> Rollouts:
-    """The rollouts with old_logp and entropy from this table."""
+    """The rollouts with old_logp and entropy from this chain."""
     with torch.no_grad():
         old_logp, entropy = stats(table, rollouts)
     return rollouts.replace(old_logp=old_logp, entropy=entropy)
 
 
+def tempered_score(table: Tensor, rollouts: Rollouts, temperature: Tensor) -> Rollouts:
+    """The rollouts with logp_t from this chain at a temperature per run, (N,)."""
+    with torch.no_grad():
+        log_probs = log_softmax(table, temperature.unsqueeze(-1))
+        return rollouts.replace(logp_t=looked_up(log_probs, chain(rollouts), rollouts.token))
+
+
 def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, parts: int = 1) -> Tensor:
-    """The table after one SGD step per mini-batch (Eq. 4 generalised).
+    """A chain's table after one SGD step per mini-batch (Eq. 4 generalised).
 
     Args:
         table: (N, S, K).
@@ -53,14 +89,21 @@ def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, p
         lr: learning rate, a number or (N,).
         parts: number of mini-batches.
     """
-    lr = torch.as_tensor(lr, dtype=table.dtype).view(-1, 1, 1)
     for part in minibatches(batch, parts):
         leaf = table.detach().requires_grad_()
-        logp, entropy = stats(leaf, part)
-        loss, _ = policy_loss(logp, method.bonus(logp, entropy), part, method.surrogate)
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        table = table - lr * gradient
+        table = table - _rate(lr, table) * gradient(Policy.of(leaf, leaf), chain(part), part, method)
     return table
+
+
+def gradient(policy: Policy, state: Tensor, batch: Batch, method: Method) -> Tensor:
+    """The loss's gradient by the parameters, (N, ...), of a batch whose tokens were drawn in the given states."""
+    logp, entropy = policy.stats(state, batch.token)
+    loss, _ = policy_loss(logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy)
+    return torch.autograd.grad(loss.sum(), policy.parameters)[0]
+
+
+def _rate(lr: Tensor | float, parameters: Tensor) -> Tensor:
+    return torch.as_tensor(lr, dtype=parameters.dtype).view(-1, *[1] * (parameters.dim() - 1))
 
 
 class Noise:
@@ -99,8 +142,8 @@ class Step:
 
 
 def train_step(
-    table: Tensor,
-    world: Bandit,
+    parameters: Tensor,
+    world: World,
     method: Method,
     loop: Loop,
     noise: Noise,
@@ -112,8 +155,8 @@ def train_step(
     """Sample, grade, score, control, sample again, assemble, update.
 
     Args:
-        table: (N, S, K) logits.
-        world: states and their correct actions.
+        parameters: (N, ...), the policy.
+        world: states, sampling and verdicts.
         method: what to sample and how to weight it.
         loop: the controller's memory.
         noise: the runs' random numbers.
@@ -122,27 +165,42 @@ def train_step(
         settings: sizes and learning rate.
 
     Returns:
-        The next table, the next loop, and what was measured on the way.
+        The next parameters, the next loop, and what was measured on the way.
     """
+    leaf = parameters.detach().requires_grad_()
+    policy = Policy.of(leaf, world.table(leaf))
+    table, known = policy.table.detach(), (policy.log_probs.detach(), policy.entropy.detach())
 
     def rollouts(branch: str, prompts: Tensor, temperature: Tensor) -> Rollouts:
-        if settings.exact:
-            return score(table, world.enumerate(table, prompts, temperature=temperature))
         n = settings.group_size
-        uniforms = noise(branch, step, len(prompts) * n)
-        return score(table, world.sample(table, prompts, uniforms, n=n, temperature=temperature))
+        if settings.exact:
+            rows = world.enumerate(table, prompts, temperature=temperature)
+        else:
+            uniforms = noise(branch, step, len(prompts) * n * world.length)
+            rows = world.sample(table, prompts, uniforms, n=n, temperature=temperature)
+        state = world.state(rows.prompt, rows.token)
+        return rows.replace(old_logp=looked_up(known[0], state, rows.token), entropy=_by_state(known[1], state))
 
-    prompts = world.prompts
-    main = rollouts("main", prompts, table.new_ones(len(table)))
+    count = settings.states_per_step or world.training
+    prompts = prompts_of_step(step, training=world.training, count=count)
+    main = rollouts("main", prompts, parameters.new_ones(len(parameters)))
     entropy = main.mean_entropy()
-    loop, control = loop.decide(method.controller, entropy=entropy, target=target, sees=settings.sees)
+    loop, control = loop.decide(method.controller, entropy=entropy, target=target, sees=settings.sees, step=step)
     second = None
     if method.tempered is not None:
         again = prompts[: method.tempered.prompt_count(len(prompts))]
         second = rollouts("tempered", again, control.temperature)
+    if method.needs_logp_t:
+        tempered = log_softmax(table, control.temperature.unsqueeze(-1))
+        main = main.replace(logp_t=looked_up(tempered, world.state(main.prompt, main.token), main.token))
     batch = assemble(method, control, main, second)
-    table = update(table, batch, method, lr=settings.lr, parts=settings.minibatches)
-    return table, loop, Step(entropy=entropy, reward=main.mean_reward(), control=control)
+    for i, part in enumerate(minibatches(batch, settings.minibatches)):
+        if i:
+            leaf = parameters.detach().requires_grad_()
+            policy = Policy.of(leaf, world.table(leaf))
+        state = world.state(part.prompt, part.token)
+        parameters = parameters - _rate(settings.lr, parameters) * gradient(policy, state, part, method)
+    return parameters, loop, Step(entropy=entropy, reward=main.mean_reward(), control=control)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,12 +212,16 @@ class History:
     reward: Tensor
     temperature: Tensor
     raise_entropy: Tensor
-    table: Tensor
-    """(N, S, K): the logits after the last step."""
+    push: Tensor
+    """The controller's signed output, see `Control.strength`."""
+    parameters: Tensor
+    """(N, ...): the policy after the last step."""
+    evaluation: dict[str, Tensor]
+    """Name -> (N,): the world's exact evaluation of that policy."""
 
 
 def train(
-    world: Bandit,
+    world: World,
     method: Method,
     schedule: Schedule,
     seeds: Sequence[int],
@@ -178,22 +240,27 @@ def train(
         on_step: called after each step, for progress.
 
     Raises:
-        ValueError: as many seeds as runs are needed; a non-finite logit (the step and the run are named).
+        ValueError: as many seeds as runs are needed; more states a step than there are; a non-finite parameter (the run
+            is named).
     """
-    if len(seeds) != len(world.logits):
-        raise ValueError(f"seeds must have one entry per run = {len(world.logits)}, got {len(seeds)}")
-    table = world.logits
+    parameters = world.parameters
+    if len(seeds) != len(parameters):
+        raise ValueError(f"seeds must have one entry per run = {len(parameters)}, got {len(seeds)}")
+    if settings.states_per_step is not None and settings.states_per_step > world.training:
+        raise ValueError(f"states_per_step must be at most {world.training}, got {settings.states_per_step}")
     noise = Noise(seeds)
-    loop = Loop.start(method.controller, table.new_zeros(len(table)))
+    loop = Loop.start(method.controller, parameters.new_zeros(len(parameters)))
     records: list[Step] = []
     targets: list[Tensor] = []
     for step in range(settings.steps):
-        target = torch.as_tensor(schedule(step), dtype=table.dtype).expand(len(table))
-        table, loop, record = train_step(table, world, method, loop, noise, step=step, target=target, settings=settings)
+        target = torch.as_tensor(schedule(step), dtype=parameters.dtype).expand(len(parameters))
+        parameters, loop, record = train_step(
+            parameters, world, method, loop, noise, step=step, target=target, settings=settings
+        )
         records.append(record)
         targets.append(target)
         on_step(step)
-    broken = (~table.isfinite()).flatten(1).any(-1)
+    broken = (~parameters.isfinite()).flatten(1).any(-1)
     if broken.any():
         run = int(broken.nonzero()[0])
         raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
@@ -203,5 +270,7 @@ def train(
         reward=torch.stack([r.reward for r in records], -1),
         temperature=torch.stack([r.control.temperature for r in records], -1),
         raise_entropy=torch.stack([r.control.raise_entropy for r in records], -1),
-        table=table,
+        push=torch.stack([r.control.strength for r in records], -1),
+        parameters=parameters,
+        evaluation=world.evaluate(parameters),
     )

@@ -15,9 +15,10 @@ from aepo.theory.variants import correct_given
 def steering(logits: ArrayLike, correct: ArrayLike, *, temperature: ArrayLike = 1.0) -> tuple[Array, Array]:
     """Split Eq. 4's direction into a move inside A* and a move of mass onto A*.
 
-    E_{pi^T}[R grad ln pi] = S_T (q_T - q) + S_T (1 - J)(q - q_wrong), q_wrong = pi(. | not A*). The first part, the
-    steering, leaves the reward alone to first order; the second is ordinary learning and does not depend on T but for
-    its length.
+    E_{pi^T}[R grad ln pi] = S_T (q_T - q) + S_T (1 - J)(q - q_wrong), q_wrong = pi(. | not A*). The first part is the
+    steering; the second is ordinary learning and does not depend on T but for its length. Under the natural gradient,
+    which moves pi itself this way, the steering leaves J alone. Eq. 4 moves the logits this way, and then the steering
+    changes J by S_T (1 - J) J sum_a q_a (q_T - q)_a, which is <= 0 for T > 1 (see `delta_reward`).
 
     Args:
         logits: (..., K), finite.
@@ -121,5 +122,6 @@ def entropy_ceiling(reward: ArrayLike, *, correct: int, actions: int) -> Array:
     """
     if not 1 <= correct < actions:
         raise ValueError(f"correct must be in [1, actions - 1 = {actions - 1}], got {correct}")
-    j = np.asarray(reward, dtype=np.float64)
+    # A sum of probabilities may round to just above 1, where entr(1 - j) is -inf.
+    j = np.clip(np.asarray(reward, dtype=np.float64), 0.0, 1.0)
     return entr(j) + entr(1 - j) + j * np.log(correct) + (1 - j) * np.log(actions - correct)

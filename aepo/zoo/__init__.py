@@ -3,10 +3,9 @@
 >>> from aepo.zoo import build
 >>> build("aepo", alpha=4.0).tempered.alpha
 4.0
->>> build("aepoo")
+>>> build("aepoo")  # doctest: +ELLIPSIS
 Traceback (most recent call last):
-ValueError: unknown method 'aepoo', did you mean 'aepo'? Known: aepo, aepo_eq2, aepo_eq3, entropy_adv, entropy_reg, \
-entropy_reg_nll, grpo, reinforce, reinforce_tempered
+ValueError: unknown method 'aepoo', did you mean 'aepo'? Known: adaptive_bonus, aepo, aepo_eq2, ...
 """
 
 import difflib
@@ -14,23 +13,44 @@ import inspect
 from collections.abc import Callable, Iterable
 
 from aepo.method import Method
-from aepo.zoo.aepo import aepo, aepo_eq2, aepo_eq3, reinforce_tempered
+from aepo.zoo.aepo import aepo, aepo_eq2, aepo_eq3, aepo_pi, reinforce_tempered
+from aepo.zoo.bonuses import adaptive_bonus, dual_bonus, pi_bonus, siren
+from aepo.zoo.clipping import ce_gppo, clip_cov, clip_higher, entropy_ratio_clip, kl_cov, steer, top_entropy
 from aepo.zoo.entropy_advantage import entropy_adv
 from aepo.zoo.entropy_bonus import entropy_reg, entropy_reg_nll
-from aepo.zoo.grpo import grpo, reinforce
+from aepo.zoo.grpo import dr_grpo, grpo, reinforce
+from aepo.zoo.reweighting import dcpo, entrocraft, entropic, quantile, reweighting
 
 METHODS: dict[str, Callable[..., Method]] = {
     builder.__name__: builder
     for builder in (
+        adaptive_bonus,
         aepo,
         aepo_eq2,
         aepo_eq3,
+        aepo_pi,
+        ce_gppo,
+        clip_cov,
+        clip_higher,
+        dcpo,
+        dr_grpo,
+        dual_bonus,
+        entrocraft,
+        entropic,
         entropy_adv,
+        entropy_ratio_clip,
         entropy_reg,
         entropy_reg_nll,
         grpo,
+        kl_cov,
+        pi_bonus,
+        quantile,
         reinforce,
         reinforce_tempered,
+        reweighting,
+        siren,
+        steer,
+        top_entropy,
     )
 }
 """Name -> builder."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from aepo.controller import BangBang, Controller, FixedTemperature
+from aepo.controller import BangBang, Controller, FixedTemperature, temperature_law
 from aepo.loss import ScoreFunction
 from aepo.method import Method, Normalizer, Tempered, by_advantage, by_reward, every_row
 from aepo.zoo.grpo import Average, grpo, reduction_named
@@ -43,6 +43,35 @@ def aepo(
         grpo(**grpo_options),
         BangBang(t_low=t_low, t_high=t_high),
         _tempered(alpha, normalizer, select, cap_up, cap_down, prompt_fraction),
+    )
+
+
+def aepo_pi(
+    *,
+    alpha: float = 4.0,
+    gain: float = 8.0,
+    rate: float = 0.2,
+    within: float = 0.1,
+    t_low: float = 0.5,
+    t_high: float = 2.0,
+    normalizer: Normalizer = "all",
+    cap_up: int | None = None,
+    cap_down: int | None = None,
+    prompt_fraction: float = 0.25,
+    **grpo_options,
+) -> Method:
+    """AEPO whose temperature is proportional to the error, with a conditional integral, instead of one of two values.
+
+    Args:
+        gain, rate, within: ln T = gain e + I, I += rate e while |e| < within, e = H* - H; rate 0 is a proportional law.
+        t_low, t_high: limits of T.
+        others: as for `aepo`.
+    """
+    return _with_second_term(
+        "aepo_pi",
+        grpo(**grpo_options),
+        temperature_law(gain=gain, rate=rate, within=within, t_low=t_low, t_high=t_high),
+        _tempered(alpha, normalizer, "reward", cap_up, cap_down, prompt_fraction),
     )
 
 

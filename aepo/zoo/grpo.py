@@ -1,12 +1,13 @@
 """GRPO and REINFORCE: the two that control nothing."""
 
+import dataclasses
 from typing import Literal
 
 from aepo.advantage import Std, group_normalized
 from aepo.batch import Rollouts
 from aepo.loss import ClippedSurrogate, ScoreFunction
 from aepo.method import Method, Reduction, reward_credit
-from aepo.weights import sequence_mean, token_mean
+from aepo.weights import fixed_length, sequence_mean, token_mean
 
 Average = Literal["sequence", "token"]
 REDUCTIONS: dict[str, Reduction] = {"sequence": sequence_mean, "token": token_mean}
@@ -49,6 +50,17 @@ def grpo(
         surrogate=ClippedSurrogate(clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip),
         reduction=reduction_named(average),
     )
+
+
+def dr_grpo(*, max_tokens: int | None = None, clip_low: float = 0.2, clip_high: float = 0.2) -> Method:
+    """Dr. GRPO: no division by the deviation, none by the response's length (arXiv 2503.20783).
+
+    Args:
+        max_tokens: the constant that token sums are divided by; None takes the longest response of the batch.
+        clip_low, clip_high: the clip range.
+    """
+    base = grpo(clip_low=clip_low, clip_high=clip_high, std="none")
+    return dataclasses.replace(base, name="dr_grpo", reduction=fixed_length(max_tokens))
 
 
 def reinforce(*, average: Average = "sequence") -> Method:

@@ -46,7 +46,7 @@ def worlds(seed: int, actions: int, correct: int, scale: float) -> Bandit:
 )
 def test_exact_reinforce_is_equation_4(seed, actions, correct, scale, temperature):
     world = worlds(seed, actions, correct, scale)
-    after = one_step(world, build("reinforce_tempered", temperature=temperature), lr=0.7).table
+    after = one_step(world, build("reinforce_tempered", temperature=temperature), lr=0.7).parameters
     z, right = world.logits.numpy(), world.correct.numpy()
     # dz = lr sum_{a in A*} pi^T(a) (e_a - pi), Assumption B.4.
     kept = softmax(z / temperature) * right
@@ -57,7 +57,7 @@ def test_exact_reinforce_is_equation_4(seed, actions, correct, scale, temperatur
 @given(seed=seeds, actions=st.integers(2, 9), correct=st.integers(1, 9))
 def test_exact_reinforce_at_temperature_1_is_the_policy_gradient(seed, actions, correct):
     world = worlds(seed, actions, correct, 1.0)
-    after = one_step(world, build("reinforce"), lr=0.7).table
+    after = one_step(world, build("reinforce"), lr=0.7).parameters
     z, right = world.logits.numpy(), world.correct.numpy()
     p = softmax(z)
     expected = z + 0.7 * p * (right - (p * right).sum(-1, keepdims=True))
@@ -71,7 +71,7 @@ def test_first_order_entropy_change_is_minus_the_covariance(seed, actions, corre
     z = world.logits.numpy()
     p = softmax(z)
     for lr in (1e-2, 1e-3, 1e-4):
-        moved = one_step(world, method, lr=lr).table.numpy()
+        moved = one_step(world, method, lr=lr).parameters.numpy()
         dz = moved - z
         covariance = (p * dz * z).sum(-1) - (p * dz).sum(-1) * (p * z).sum(-1)
         # Along d = dz, H'' = -Var(d) - Cov(d^2, ln p); Var(d) <= lr^2 and |ln p| < 12 give |H''| < 60 lr^2.
@@ -100,9 +100,9 @@ def test_statistics_are_those_of_each_rows_own_state():
 @pytest.mark.parametrize("name", ["reinforce", "reinforce_tempered", "entropy_reg", "aepo", "grpo"])
 def test_sampled_updates_converge_to_the_exact_one(name):
     world, method = bandit([11], actions=6, correct=3), build(name)
-    exact = one_step(world, method).table - world.logits
+    exact = one_step(world, method).parameters - world.logits
     for count in (1_000, 100_000):
-        sampled = one_step(world, method, exact=False, group_size=count).table - world.logits
+        sampled = one_step(world, method, exact=False, group_size=count).parameters - world.logits
         # A coordinate's deviation is at most (1 + alpha) |A| / sqrt(count) with |A| < 3; 4 deviations.
         assert (sampled - exact).abs().max().item() < 4 * 3 * 2 / count**0.5
 
@@ -119,9 +119,9 @@ def test_same_seed_same_bits_whatever_runs_beside(name, exact):
     beside = runs(name, [4, 9, 2], [0.3, 0.6], exact=exact)
     again = runs(name, [4, 9, 2], [0.3, 0.6], exact=exact)
     alone = runs(name, [9], [0.6], exact=exact)
-    assert torch.equal(beside.table, again.table) and torch.equal(beside.entropy, again.entropy)
+    assert torch.equal(beside.parameters, again.parameters) and torch.equal(beside.entropy, again.entropy)
     # Run 4 of the batch is seed 9 at the second target.
-    assert torch.equal(beside.table[4], alone.table[0])
+    assert torch.equal(beside.parameters[4], alone.parameters[0])
     assert torch.equal(beside.entropy[4], alone.entropy[0])
     assert torch.equal(beside.reward[4], alone.reward[0])
 
@@ -155,8 +155,8 @@ def test_minibatches_of_an_on_policy_score_function_differ_by_second_order_only(
     # Four quarter steps from moving policies against one whole step: equal to first order in lr.
     gaps = []
     for lr in (1e-2, 1e-3):
-        whole = runs("reinforce", [4], [0.5], steps=1, lr=lr / 4).table
-        parts = runs("reinforce", [4], [0.5], steps=1, lr=lr / 4, minibatches=4).table
+        whole = runs("reinforce", [4], [0.5], steps=1, lr=lr / 4).parameters
+        parts = runs("reinforce", [4], [0.5], steps=1, lr=lr / 4, minibatches=4).parameters
         start = bandit([4]).logits
         gaps.append(((parts - start) - 4 * (whole - start)).abs().max().item())
     assert 0 < gaps[1] < gaps[0] / 50

@@ -1,0 +1,111 @@
+"""What every environment of the simulator shares: states with logits, sampling from them, and the grade of a response.
+
+Letters: N runs, S states of the policy's table, K actions (tokens), P prompts of a step; R rows and T tokens as in
+`aepo.batch`. Everything is float64. A policy is a tensor of parameters (N, ...); a world makes a table of logits of it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from aepo.batch import Rollouts
+from aepo.categorical import log_softmax
+
+# 64 samples are what the paper's pass@k would need here; exact probabilities give every k.
+PASS_KS = (1, 4, 16, 64)
+
+
+class World(Protocol):
+    """N runs of one kind of environment, side by side."""
+
+    @property
+    def parameters(self) -> Tensor:
+        """(N, ...) float64: the policy before the first step."""
+        ...
+
+    @property
+    def training(self) -> int:
+        """Number of training prompts."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """T: tokens of the longest response."""
+        ...
+
+    def table(self, parameters: Tensor) -> Tensor:
+        """(N, S, K): the logits of every state a training response can be in, differentiable."""
+        ...
+
+    def state(self, prompt: Tensor, token: Tensor) -> Tensor:
+        """(N, R, T) int64: the row of the table that each token was drawn from."""
+        ...
+
+    def sample(self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor) -> Rollouts:
+        """n graded responses per prompt, every token from pi^T.
+
+        Args:
+            table: (N, S, K) logits.
+            prompts: (P,) int64.
+            uniforms: (N, P x n x T) in [0, 1).
+            n: group size G.
+            temperature: (N,), > 0.
+        """
+        ...
+
+    def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
+        """Every response to every prompt with its probability under pi^T: an exact expectation, no samples."""
+        ...
+
+    def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
+        """Name -> (N,): exact expectations under the policy at T = 1, by the true verdict."""
+        ...
+
+    def repeated(self, times: int) -> "World":
+        """The same runs `times` over, one copy per configuration: (times x N, ...)."""
+        ...
+
+
+def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
+    """Actions by inverse transform, so that equal noise is a paired comparison: (..., K), (..., n) -> (..., n)."""
+    cumulative = log_probs.exp().cumsum(-1)
+    # Rounding may leave the last cumulative probability below 1; dividing keeps every draw inside [0, K).
+    cumulative = cumulative / cumulative[..., -1:]
+    return torch.searchsorted(cumulative, uniforms, right=True).clamp(max=log_probs.shape[-1] - 1)
+
+
+def prompts_of_step(step: int, *, training: int, count: int, seed: int = 0) -> Tensor:
+    """(count,) int64: this step's prompts, the same in every run: whole epochs, each in its own shuffled order.
+
+    Args:
+        step: counted from 0.
+        training: prompts there are.
+        count: prompts a step, in [1, training].
+        seed: of the order.
+    """
+    if training == 1:
+        return torch.zeros(1, dtype=torch.int64)
+    found = []
+    position, needed = step * count, count
+    while needed:
+        epoch, start = divmod(position, training)
+        digest = hashlib.sha256(f"prompts/{seed}/{epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        part = torch.randperm(training, generator=generator)[start : start + needed]
+        found.append(part)
+        position, needed = position + len(part), needed - len(part)
+    return torch.cat(found)
+
+
+def pass_rates(prefix: str, success: Tensor, ks: Sequence[int] = PASS_KS) -> dict[str, Tensor]:
+    """Exact pass@k = mean over prompts of 1 - (1 - p)^k from success probabilities (N, prompts): name -> (N,)."""
+    wrong = (1 - success).clamp(min=0.0)
+    return {f"{prefix}pass@{k}": 1 - (wrong**k).mean(-1) for k in ks}
+
+
+def tempered(table: Tensor, temperature: Tensor) -> Tensor:
+    """log pi^T of every state: (N, S, K), (N,) -> (N, S, K)."""
+    return log_softmax(table, temperature.unsqueeze(-1))
