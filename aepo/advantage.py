@@ -39,17 +39,20 @@ def group_normalized(reward: Tensor, *, group_size: int, share: Tensor | None = 
         raise ValueError(f"std must be 'sample', 'population' or 'none', got {std!r}")
     grouped = reward.unflatten(-1, (-1, group_size))
     equal = grouped.amax(-1, keepdim=True) == grouped.amin(-1, keepdim=True)
-    if share is None:
-        probability = torch.full_like(grouped, 1.0 / group_size)
-    else:
-        probability = share.unflatten(-1, (-1, group_size))
-    centred = grouped - (probability * grouped).sum(-1, keepdim=True)
+    probability = 1.0 / group_size if share is None else share.unflatten(-1, (-1, group_size))
+    centred = grouped - _mean(grouped, probability)
     if std != "none":
-        variance = (probability * centred.square()).sum(-1, keepdim=True)
+        variance = _mean(centred.square(), probability)
         if std == "sample" and share is None and group_size > 1:
             variance = variance * (group_size / (group_size - 1))
         centred = centred / (variance.sqrt() + STD_EPSILON)
     return centred.masked_fill(equal, 0.0).flatten(-2)
+
+
+def _mean(grouped: Tensor, probability: Tensor | float) -> Tensor:
+    if isinstance(probability, float):
+        return grouped.sum(-1, keepdim=True) * probability
+    return (probability * grouped).sum(-1, keepdim=True)
 
 
 def quantile_centred(reward: Tensor, *, group_size: int, k: float) -> Tensor:

@@ -40,6 +40,8 @@ class Rollouts:
     """(..., R) float: the verifier's verdict, 0 or 1 (any non-negative number works)."""
     group_size: int
     """G: rows per prompt."""
+    full: bool = False
+    """Whether `mask` is all ones by construction, which spares every sum the look at the padding."""
     share: Tensor | None = None
     """(..., R) float: the row's probability within its group, for an exact expectation over all responses. None for
     ordinary samples, which count 1/G each."""
@@ -70,8 +72,10 @@ class Rollouts:
     @property
     def row_weight(self) -> Tensor:
         """(..., R): what each row counts in the mean over prompts of the group expectation; sums to 1 (Eq. 1)."""
-        share = torch.full_like(self.reward, 1.0 / self.group_size) if self.share is None else self.share
-        return share * (self.group_size / max(self.reward.shape[-1], 1))
+        rows = max(self.reward.shape[-1], 1)
+        if self.share is None:
+            return torch.full_like(self.reward, 1.0 / rows)
+        return self.share * (self.group_size / rows)
 
     def mean_entropy(self) -> Tensor:
         """(...): H, the length-normalised token entropy of Def. B.1, in nats.
@@ -81,6 +85,8 @@ class Rollouts:
         """
         if self.entropy is None:
             raise ValueError("Rollouts.entropy is missing: score the rollouts with the policy before asking for H")
+        if self.full:
+            return (self.row_weight * self.entropy.mean(-1)).sum(-1)
         length = self.mask.sum(-1).clamp(min=1)
         # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
         on = torch.where(self.mask != 0, self.entropy, 0.0)
@@ -123,6 +129,8 @@ class Batch:
     """(..., R, T) bool: tokens that the method's surrogate treats apart; None for a surrogate that marks none."""
     old_entropy: Tensor | None = None
     """(..., R, T): the exact entropy before the update, in nats; None for a surrogate that does not compare."""
+    full: bool = False
+    """Whether `mask` is all ones, as in Rollouts."""
 
     def __post_init__(self) -> None:
         _check_token("Batch", self.token)
@@ -130,6 +138,10 @@ class Batch:
         _check("Batch", "prompt", self.prompt, tokens[:-1], "(..., R)")
         for name in ("mask", "old_logp", "advantage", "weight", "entropy_weight", "mark", "old_entropy"):
             _check("Batch", name, getattr(self, name), tokens, "(..., R, T)")
+
+    def on(self, value: Tensor, otherwise: Tensor | float) -> Tensor:
+        """`value` on tokens, `otherwise` on padding, which may hold anything: 0 x inf must not reach a sum."""
+        return value if self.full else torch.where(self.mask != 0, value, otherwise)
 
     @property
     def live(self) -> Tensor:
@@ -155,11 +167,11 @@ class Batch:
 
     def _changed(self, change: Callable[[Tensor], Tensor], *also: str) -> "Batch":
         """Every per-token tensor changed, and the fields named."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "group_size"}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         changed = {
             name: change(value)
             for name, value in values.items()
-            if value is not None and (name != "prompt" or name in also)
+            if isinstance(value, Tensor) and (name != "prompt" or name in also)
         }
         return dataclasses.replace(self, **changed)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aepo.batch import Batch
 
-Surrogate = Callable[[Tensor, Batch, Tensor], Tensor]
+Surrogate = Callable[[Tensor, Batch, Tensor | None], Tensor]
 """(logp (..., R, T), batch, exact token entropy now (..., R, T)) -> objective per token (..., R, T), maximised."""
 
 
@@ -59,7 +59,13 @@ class ScoreFunction:
 
 
 def policy_loss(
-    logp: Tensor, entropy: Tensor, batch: Batch, surrogate: Surrogate, *, token_entropy: Tensor | None = None
+    logp: Tensor,
+    entropy: Tensor | None,
+    batch: Batch,
+    surrogate: Surrogate,
+    *,
+    token_entropy: Tensor | None = None,
+    report: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus the weighted sum of the surrogate, minus the weighted sum of the entropy bonus (Eq. 1, Eq. 2, Eq. 3).
 
@@ -67,25 +73,27 @@ def policy_loss(
 
     Args:
         logp: (..., R, T), log-prob of the batch's tokens at T = 1 under the current policy; carries the gradient.
-        entropy: (..., R, T), what the entropy bonus rewards: the exact entropy, with gradient if a method asks.
+        entropy: (..., R, T), what the entropy bonus rewards, with gradient; None where there is no bonus.
         batch: rows, advantages and weights.
         surrogate: the objective per token.
         token_entropy: (..., R, T), the exact entropy for a surrogate that looks at it, where the bonus is another.
+        report: whether the sums are wanted; without them the dict is empty.
 
     Returns:
         The loss (...), one per run, and sums that add over parts: `tokens` (the weight of rows that can move the
         policy), `clipped` (of these, the share whose ratio left [0.8, 1.2]) and `kl` (E[r - 1 - ln r], Schulman's k3),
         both to be divided by `tokens`.
     """
-    # Padding may hold anything, an infinity included; 0 x inf must not reach the sum.
-    on = batch.mask != 0
     seen = entropy if token_entropy is None else token_entropy
-    objective = torch.where(on, surrogate(torch.where(on, logp, batch.old_logp), batch, seen), 0.0)
+    objective = batch.on(surrogate(batch.on(logp, batch.old_logp), batch, seen), 0.0)
     loss = -(batch.weight * objective).sum((-2, -1))
-    loss = loss - (batch.entropy_weight * torch.where(on, entropy, 0.0)).sum((-2, -1))
+    if entropy is not None:
+        loss = loss - (batch.entropy_weight * batch.on(entropy, 0.0)).sum((-2, -1))
+    if not report:
+        return loss, {}
     with torch.no_grad():
         counted = batch.weight.abs() * (batch.advantage != 0)
-        log_ratio = torch.where(on, logp - batch.old_logp, 0.0)
+        log_ratio = batch.on(logp - batch.old_logp, 0.0)
         sums = {
             "tokens": counted.sum((-2, -1)),
             "clipped": (counted * (log_ratio.expm1().abs() > RATIO_REPORT_RANGE)).sum((-2, -1)),

@@ -154,8 +154,15 @@ class Method:
         """Whether the method does something else under another entropy."""
         return not isinstance(self.controller, FixedTemperature)
 
-    def bonus(self, logp: Tensor, entropy: Tensor) -> Tensor:
-        """What the loss's entropy weight multiplies, (..., R, T)."""
+    @property
+    def has_bonus(self) -> bool:
+        """Whether the loss has an entropy term at all."""
+        return not isinstance(self.entropy_coef, float | int) or self.entropy_coef != 0
+
+    def bonus(self, logp: Tensor, entropy: Tensor) -> Tensor | None:
+        """What the loss's entropy weight multiplies, (..., R, T); None without an entropy term."""
+        if not self.has_bonus:
+            return None
         return entropy if self.entropy_bonus == "exact" else -logp
 
 
@@ -215,7 +222,7 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
     if method.shape is not None:
         advantage = torch.where(masks[0] != 0, method.shape(advantage, padded, control, main_weight), 0.0)
     advantages = [advantage]
-    entropy_weights = [_bonus_weight(method, padded, control, whole)]
+    entropy_weights = [_bonus_weight(method, padded, control, whole) if method.has_bonus else torch.zeros_like(whole)]
     marks = None if method.mark is None else [method.mark(advantage, padded, control, main_weight) & (masks[0] != 0)]
     if second is not None and method.tempered is not None:
         advantages.append(_per_token(method.tempered.credit, second, masks[1]))
@@ -231,6 +238,7 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
         weight=weight,
         entropy_weight=torch.cat(entropy_weights, -2),
         group_size=main.group_size,
+        full=all(block.full and block.token.shape[-1] == length for block in blocks),
         mark=None if marks is None else torch.cat(marks, -2),
         old_entropy=torch.cat([_padded(_entropy(block), length) for block in blocks], -2)
         if method.compares_entropy
@@ -274,5 +282,7 @@ def _per_token(credit: Callable[[Rollouts], Tensor] | None, rollouts: Rollouts, 
         return torch.zeros_like(mask)
     value = credit(rollouts)
     value = value.unsqueeze(-1) if value.dim() < mask.dim() else _padded(value, mask.shape[-1])
+    if rollouts.full and rollouts.token.shape[-1] == mask.shape[-1]:
+        return value.expand_as(mask)
     # A per-token credit may hold anything in the padding; 0 x nan must not make a dead row look live.
     return torch.where(mask != 0, value, 0.0)

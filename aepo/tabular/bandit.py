@@ -72,24 +72,26 @@ class Bandit:
         """The same runs `times` over, one copy per configuration: (times x N, S, K)."""
         return Bandit(logits=self.logits.repeat(times, 1, 1), correct=self.correct.repeat(times, 1, 1))
 
-    def sample(self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor) -> Rollouts:
-        """n graded actions per prompt from pi^T, by inverse transform: equal noise is a paired comparison.
+    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
+        """n graded actions per prompt, by inverse transform: equal noise is a paired comparison.
 
         Args:
-            table: (N, S, K) logits that sample.
+            log_probs: (N, S, K) of the sampling policy.
             prompts: (P,) int64 states.
             uniforms: (N, P x n) in [0, 1).
             n: group size G.
-            temperature: (N,), > 0.
         """
-        grouped = uniforms.view(len(table), len(prompts), n)
-        action = draw(log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)), grouped)
-        return self._graded(prompts.repeat_interleave(n), action.view(len(table), -1, 1), group_size=n)
+        runs = len(log_probs)
+        action = draw(log_probs[:, prompts], uniforms.view(runs, len(prompts), n))
+        return self._graded(prompts.repeat_interleave(n), action.view(runs, -1, 1), group_size=n)
 
     def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
         """Every action of every prompt with its probability pi^T(a): an exact expectation, no samples.
 
-        Args: as for `sample`.
+        Args:
+            table: (N, S, K) logits that sample.
+            prompts: (P,) int64 states.
+            temperature: (N,), > 0.
         """
         actions = table.shape[-1]
         share = log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)).exp().flatten(1)
@@ -106,6 +108,7 @@ class Bandit:
             mask=torch.ones_like(action, dtype=self.logits.dtype),
             reward=right.to(self.logits.dtype),
             group_size=group_size,
+            full=True,
         )
 
     @staticmethod

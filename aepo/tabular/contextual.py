@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
-from aepo.tabular.world import draw, pass_rates, tempered
+from aepo.tabular.world import draw, pass_rates, tempered_log_probs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,14 +58,14 @@ class Contextual:
     def state(self, prompt: Tensor, token: Tensor) -> Tensor:
         return prompt.unsqueeze(-1)
 
-    def sample(self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor) -> Rollouts:
-        runs = len(table)
-        action = draw(tempered(table[:, prompts], temperature), uniforms.view(runs, len(prompts), n))
+    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
+        runs = len(log_probs)
+        action = draw(log_probs[:, prompts], uniforms.view(runs, len(prompts), n))
         return self._graded(prompts.repeat_interleave(n), action.view(runs, -1, 1), group_size=n)
 
     def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
         runs, _, actions = table.shape
-        share = tempered(table[:, prompts], temperature).exp().flatten(1)
+        share = tempered_log_probs(table[:, prompts], temperature).exp().flatten(1)
         action = torch.arange(actions).repeat(runs, len(prompts)).unsqueeze(-1)
         return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
 
@@ -79,6 +79,7 @@ class Contextual:
             mask=torch.ones_like(action, dtype=self.parameters.dtype),
             reward=right.to(self.parameters.dtype),
             group_size=group_size,
+            full=True,
         )
 
     def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:

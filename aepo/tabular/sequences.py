@@ -60,9 +60,8 @@ class Sequences:
             state = vocabulary * state + 1 + token[..., t]
         return torch.stack(states, -1)
 
-    def sample(self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor) -> Rollouts:
-        runs, _, vocabulary = table.shape
-        log_probs = log_softmax(table, temperature.unsqueeze(-1))
+    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
+        runs, _, vocabulary = log_probs.shape
         noise = uniforms.view(runs, n, self.length)
         state, tokens = torch.zeros(runs, n, dtype=torch.int64), []
         for t in range(self.length):
@@ -131,6 +130,7 @@ class Sequences:
             mask=mask,
             reward=self.correct.gather(1, code).to(dtype),
             group_size=group_size,
+            full=not self.ends,
         )
 
 

@@ -18,7 +18,7 @@ from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
 from aepo.tabular.settings import Settings
-from aepo.tabular.world import World, prompts_of_step
+from aepo.tabular.world import World, prompts_of_step, tempered_log_probs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,9 +35,11 @@ class Policy:
     """(N, S)."""
 
     @classmethod
-    def of(cls, parameters: Tensor, table: Tensor) -> "Policy":
+    def of(cls, parameters: Tensor, table: Tensor, *, entropy_gradient: bool = True) -> "Policy":
+        """From the parameters and the table that they make; an entropy without gradient is cheaper."""
         log_probs = log_softmax(table)
-        return cls(parameters=parameters, table=table, log_probs=log_probs, entropy=entropy_of(log_probs))
+        entropy = entropy_of(log_probs if entropy_gradient else log_probs.detach())
+        return cls(parameters=parameters, table=table, log_probs=log_probs, entropy=entropy)
 
     def stats(self, state: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Log-prob and exact entropy of each token, both (N, R, T), with gradient if the parameters have one."""
@@ -98,7 +100,9 @@ def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, p
 def gradient(policy: Policy, state: Tensor, batch: Batch, method: Method) -> Tensor:
     """The loss's gradient by the parameters, (N, ...), of a batch whose tokens were drawn in the given states."""
     logp, entropy = policy.stats(state, batch.token)
-    loss, _ = policy_loss(logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy)
+    loss, _ = policy_loss(
+        logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy, report=False
+    )
     return torch.autograd.grad(loss.sum(), policy.parameters)[0]
 
 
@@ -168,7 +172,7 @@ def train_step(
         The next parameters, the next loop, and what was measured on the way.
     """
     leaf = parameters.detach().requires_grad_()
-    policy = Policy.of(leaf, world.table(leaf))
+    policy = Policy.of(leaf, world.table(leaf), entropy_gradient=method.has_bonus)
     table, known = policy.table.detach(), (policy.log_probs.detach(), policy.entropy.detach())
 
     def rollouts(branch: str, prompts: Tensor, temperature: Tensor) -> Rollouts:
@@ -177,7 +181,9 @@ def train_step(
             rows = world.enumerate(table, prompts, temperature=temperature)
         else:
             uniforms = noise(branch, step, len(prompts) * n * world.length)
-            rows = world.sample(table, prompts, uniforms, n=n, temperature=temperature)
+            # At T = 1 the distributions are known already.
+            source = known[0] if branch == "main" else tempered_log_probs(table, temperature)
+            rows = world.sample(source, prompts, uniforms, n=n)
         state = world.state(rows.prompt, rows.token)
         return rows.replace(old_logp=looked_up(known[0], state, rows.token), entropy=_by_state(known[1], state))
 
@@ -191,13 +197,13 @@ def train_step(
         again = prompts[: method.tempered.prompt_count(len(prompts))]
         second = rollouts("tempered", again, control.temperature)
     if method.needs_logp_t:
-        tempered = log_softmax(table, control.temperature.unsqueeze(-1))
+        tempered = tempered_log_probs(table, control.temperature)
         main = main.replace(logp_t=looked_up(tempered, world.state(main.prompt, main.token), main.token))
     batch = assemble(method, control, main, second)
     for i, part in enumerate(minibatches(batch, settings.minibatches)):
         if i:
             leaf = parameters.detach().requires_grad_()
-            policy = Policy.of(leaf, world.table(leaf))
+            policy = Policy.of(leaf, world.table(leaf), entropy_gradient=method.has_bonus)
         state = world.state(part.prompt, part.token)
         parameters = parameters - _rate(settings.lr, parameters) * gradient(policy, state, part, method)
     return parameters, loop, Step(entropy=entropy, reward=main.mean_reward(), control=control)

@@ -44,15 +44,14 @@ class World(Protocol):
         """(N, R, T) int64: the row of the table that each token was drawn from."""
         ...
 
-    def sample(self, table: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int, temperature: Tensor) -> Rollouts:
-        """n graded responses per prompt, every token from pi^T.
+    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
+        """n graded responses per prompt.
 
         Args:
-            table: (N, S, K) logits.
+            log_probs: (N, S, K), what every token is drawn from; see `tempered_log_probs`.
             prompts: (P,) int64.
             uniforms: (N, P x n x T) in [0, 1).
             n: group size G.
-            temperature: (N,), > 0.
         """
         ...
 
@@ -71,10 +70,9 @@ class World(Protocol):
 
 def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
     """Actions by inverse transform, so that equal noise is a paired comparison: (..., K), (..., n) -> (..., n)."""
+    # Rounding may leave the last cumulative probability below 1; the clamp keeps every draw inside [0, K).
     cumulative = log_probs.exp().cumsum(-1)
-    # Rounding may leave the last cumulative probability below 1; dividing keeps every draw inside [0, K).
-    cumulative = cumulative / cumulative[..., -1:]
-    return torch.searchsorted(cumulative, uniforms, right=True).clamp(max=log_probs.shape[-1] - 1)
+    return torch.searchsorted(cumulative, uniforms, right=True).clamp_(max=log_probs.shape[-1] - 1)
 
 
 def prompts_of_step(step: int, *, training: int, count: int, seed: int = 0) -> Tensor:
@@ -106,6 +104,6 @@ def pass_rates(prefix: str, success: Tensor, ks: Sequence[int] = PASS_KS) -> dic
     return {f"{prefix}pass@{k}": 1 - (wrong**k).mean(-1) for k in ks}
 
 
-def tempered(table: Tensor, temperature: Tensor) -> Tensor:
+def tempered_log_probs(table: Tensor, temperature: Tensor) -> Tensor:
     """log pi^T of every state: (N, S, K), (N,) -> (N, S, K)."""
     return log_softmax(table, temperature.unsqueeze(-1))
