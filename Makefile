@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-all lint proofs clean
 
 setup: $(VENV)/.ready
 
@@ -29,6 +29,17 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Check every proof from scratch, then say what the theorems rest on. _CoqProject lists the files in dependency order.
+COQ_NEEDED := proofs need Coq 8.16 and Coquelicot 3; install them: apt-get install coq libcoq-coquelicot
+proofs:
+	@command -v coqc >/dev/null || { echo "coqc not found: $(COQ_NEEDED)"; exit 1; }
+	@test -d "$$(coqc -where)/user-contrib/Coquelicot" || { echo "Coquelicot not found: $(COQ_NEEDED)"; exit 1; }
+	@rm -rf build/proofs && mkdir -p build/proofs && cp proofs/coq/*.v build/proofs/
+	@set -e; cd build/proofs; for file in $$(grep '\.v$$' ../../proofs/coq/_CoqProject); do \
+		echo "coqc $$file"; coqc -Q . AEPO -w -ambiguous-paths $$file > $$file.out || { cat $$file.out; exit 1; }; done
+	@cd build/proofs; echo "$$(grep -c '^Axioms:\|^Closed' Assumptions.v.out) theorems rest on these axioms only:"; \
+		grep -oE '^[A-Za-z_]+\.[A-Za-z_.]+' Assumptions.v.out | sort | uniq -c
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

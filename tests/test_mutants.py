@@ -1,14 +1,8 @@
 """The tests can fail: each named mistake in the shared core is planted, and the named check must notice it.
 
-A mutant is one line of a function replaced in its compiled code, so that every module that holds the function
-runs the mistake. The checks are hand-worked tests of the files beside this one; they pass on the core as it
-is.
+The checks are hand-worked tests of the files beside this one; they pass on the core as it is. The mistakes in the
+theory are in tests/theory.
 """
-
-import inspect
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import test_advantage
@@ -19,21 +13,11 @@ import test_loss
 import test_method
 import test_passk
 import test_weights
+from mutation import Mutant, assert_harmless, assert_noticed
 
 from aepo import advantage, categorical, controller, loss, method, passk, weights
 from aepo.batch import Batch, Rollouts
 from aepo.zoo.aepo import _tempered
-
-
-@dataclass(frozen=True)
-class Mutant:
-    name: str
-    function: Callable
-    line: str
-    """A piece of the function's source that occurs once."""
-    mistake: str
-    check: Callable[[], None]
-
 
 MUTANTS = [
     Mutant(
@@ -249,28 +233,11 @@ MUTANTS = [
 ]
 
 
-def mutated(mutant: Mutant):
-    """The function's code with the line replaced."""
-    source = textwrap.dedent(inspect.getsource(mutant.function))
-    assert source.count(mutant.line) == 1, f"{mutant.name}: the line to replace is not in the source once"
-    namespace: dict = {}
-    # Names resolve in the function's own module when it runs; only the code object is taken from here.
-    mistaken = compile(source.replace(mutant.line, mutant.mistake), mutant.name, "exec")
-    exec(mistaken, dict(mutant.function.__globals__), namespace)
-    return namespace[mutant.function.__name__].__code__
-
-
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_planted_mistake_is_noticed(mutant, monkeypatch):
-    mutant.check()
-    monkeypatch.setattr(mutant.function, "__code__", mutated(mutant))
-    with pytest.raises(AssertionError):
-        mutant.check()
+    assert_noticed(mutant, monkeypatch)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_an_unchanged_line_changes_nothing(mutant, monkeypatch):
-    # The planting itself must not be what the checks notice.
-    same = Mutant(mutant.name, mutant.function, mutant.line, mutant.line, mutant.check)
-    monkeypatch.setattr(mutant.function, "__code__", mutated(same))
-    mutant.check()
+    assert_harmless(mutant, monkeypatch)

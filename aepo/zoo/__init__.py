@@ -67,7 +67,8 @@ def options(name: str) -> dict[str, object]:
     own: dict[str, object] = {}
     for parameter in inspect.signature(METHODS[name]).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            own |= options("grpo")
+            # A method's own default wins over GRPO's of the same name.
+            own = options("grpo") | own
         else:
             own[parameter.name] = parameter.default
     return own

@@ -1,5 +1,5 @@
-(* When every action is correct, Theorem 4.3's premise is never met: Delta H(1) = 0, and away from T = 1 the sign is that
-   of T - 1. With a constant reward REINFORCE at T = 1 has no drift, so all of Delta H comes from the temperature. *)
+(* When every action is correct, Theorem 4.3's premise is never met: Delta H(1) = 0, and away from T = 1 the sign is
+   that of T - 1. A constant reward has no drift at T = 1, so all of Delta H comes from the temperature. *)
 From Coq Require Import Reals List Lra Psatz.
 From Coquelicot Require Import Coquelicot.
 From AEPO Require Import Sums Calculus Expectation Softmax Covariance Threshold DeltaH OneThreshold.

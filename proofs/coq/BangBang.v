@@ -1,5 +1,5 @@
 (* The two-temperature controller of Section 4.2: if every update moves the entropy by at most B, and by at least delta
-   towards the target, then it enters the band |H - target| <= B after (|H_0 - target|) / delta steps and stays there. *)
+   towards the target, then it is in the band |H - target| <= B after |H_0 - target| / delta steps and stays there. *)
 From Coq Require Import Reals List Lra Lia.
 From Coquelicot Require Import Coquelicot.
 From AEPO Require Import Sums Expectation Softmax DeltaH FirstOrder Remainder Lipschitz.
@@ -22,7 +22,8 @@ Proof.
 Qed.
 
 Lemma reaches_band k :
-  (exists j, (j <= k)%nat /\ Rabs (H j - target) <= B) \/ Rabs (H k - target) <= Rabs (H 0%nat - target) - INR k * delta.
+  (exists j, (j <= k)%nat /\ Rabs (H j - target) <= B) \/
+  Rabs (H k - target) <= Rabs (H 0%nat - target) - INR k * delta.
 Proof.
   induction k as [|k [[j [Hj IH]]|IH]]; [right; simpl; lra|left; exists j; split; [lia|exact IH]|].
   destruct (Rle_dec (Rabs (H k - target)) B) as [L|L]; [left; exists k; split; [lia|exact L]|right].

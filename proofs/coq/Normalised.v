@@ -56,7 +56,8 @@ Proof.
       assert (exp ((z a - u) * / T2) <= exp ((z a - u) * / T1)) by (apply exp_le; nra). nra. }
   rewrite Z, F1 in Le.
   assert (0 < partition acts (fun a => z a / T1) * exp (- (u / T1)) * expect acts (policy acts z T1) r).
-  { apply Rmult_lt_0_compat; [apply Rmult_lt_0_compat; [apply partition_pos, nonempty|apply exp_pos]|apply success_pos]. }
+  { apply Rmult_lt_0_compat; [|apply success_pos].
+    apply Rmult_lt_0_compat; [apply partition_pos, nonempty|apply exp_pos]. }
   nra.
 Qed.
 End Tilt.

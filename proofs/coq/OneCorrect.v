@@ -1,5 +1,5 @@
-(* When one action is correct, temperature cannot turn the update: its direction is e_a - pi whatever T is, only its length
-   pi^T_a changes, so Delta H keeps the sign that it has at T = 1. Control needs several correct actions. *)
+(* When one action is correct, temperature cannot turn the update: its direction is e_a - pi whatever T is, only its
+   length pi^T_a changes, so Delta H keeps the sign that it has at T = 1. Control needs several correct actions. *)
 From Coq Require Import Reals List Lra Psatz.
 From AEPO Require Import Sums Calculus Expectation Softmax Covariance DeltaH FirstOrder.
 Import ListNotations.

@@ -103,7 +103,8 @@ Proof.
   2:{ left. intros T HT. apply (DeltaH_sign eta T He HT). apply Sum_zero. intros a Ia.
       destruct (Req_dec (r a) 0) as [E|E]; [rewrite E; ring|].
       assert (Z : z a = tau0).
-      { apply NNPP. intros H. apply N. exists a. assert (Q := reward_nonneg a Ia). repeat split; [exact Ia|lra|exact H]. }
+      { apply NNPP. intros H. apply N. exists a. assert (Q := reward_nonneg a Ia).
+        repeat split; [exact Ia|lra|exact H]. }
       apply (at_threshold acts z nonempty) in Z. unfold gap. rewrite Z. ring. }
   right.
   assert (Up : forall T1 T2, 0 < T1 -> T1 < T2 -> 0 <= DH eta T1 -> 0 < DH eta T2)
@@ -125,5 +126,36 @@ Proof.
     exists T0. split; [lra|exact Z].
   - right; left. intros T HT. destruct (Rtotal_order (DH eta T) 0) as [L|[L|L]]; [|apply Off in L; tauto|exact L].
     exfalso. apply NN. exists T. auto.
+Qed.
+
+(* some temperature raises the entropy exactly when the untilted sum over A* does, which is the limit T -> oo *)
+Theorem some_temperature_raises eta : 0 < eta ->
+  ((exists T, 0 < T /\ 0 < DH eta T) <-> Sum acts (fun a => r a * gap acts z a) < 0).
+Proof.
+  intros He. set (cooled := fun b => Sum acts (fun a => exp ((z a - tau0) * b) * (r a * gap acts z a))).
+  assert (Limit : cooled 0 = Sum acts (fun a => r a * gap acts z a)).
+  { apply Sum_ext. intros. rewrite Rmult_0_r, exp_0. ring. }
+  split.
+  - intros [T [HT P]]. apply (DeltaH_sign eta T He HT) in P. apply Rle_lt_trans with (2 := P).
+    rewrite <- Limit. apply Sum_le. intros a Ia. rewrite Rmult_0_r, exp_0, Rmult_1_l.
+    assert (S := gap_sign acts z nonempty a). fold (gap acts z a) in S. assert (Hr := reward_nonneg a Ia).
+    assert (HI : 0 < / T) by (apply Rinv_0_lt_compat, HT). assert (E1 := exp_ineq1_le ((z a - tau0) / T)).
+    unfold Rdiv in *. destruct (Rtotal_order (z a) tau0) as [L|[L|L]].
+    + assert (exp ((z a - tau0) * / T) <= exp 0) by (apply exp_le; nra). rewrite exp_0 in *.
+      assert (gap acts z a <= 0) by nra. assert (r a * gap acts z a <= 0) by nra. nra.
+    + rewrite L, Rminus_eq_0, Rmult_0_l, exp_0. lra.
+    + assert (1 <= exp ((z a - tau0) * / T)) by nra.
+      assert (0 <= gap acts z a) by nra. assert (0 <= r a * gap acts z a) by (apply Rmult_le_pos; lra). nra.
+  - intros N. rewrite <- Limit in N.
+    assert (D : is_derive cooled 0 (Sum acts (fun a => (z a - tau0) * (r a * gap acts z a)))).
+    { apply (is_derive_Sum acts (fun b a => exp ((z a - tau0) * b) * (r a * gap acts z a))). intros a _.
+      auto_derive; [trivial|]. rewrite Rmult_0_r, exp_0. ring. }
+    apply is_derive_continuity_pt in D. destruct (D (- cooled 0) ltac:(lra)) as [del [Hd Near]].
+    simpl in Near. unfold R_dist in Near. exists (2 / del). assert (P : 0 < 2 / del) by (apply Rdiv_lt_0_compat; lra).
+    split; [exact P|]. apply (DeltaH_sign eta (2 / del) He P).
+    assert (Q : Rabs (cooled (del / 2) - cooled 0) < - cooled 0).
+    { apply Near. split; [split; [exact I|lra]|]. rewrite Rminus_0_r, Rabs_pos_eq; lra. }
+    apply Rabs_lt_between in Q. replace (weighed (2 / del)) with (cooled (del / 2)); [lra|].
+    apply Sum_ext. intros a _. f_equal. f_equal. field. lra.
 Qed.
 End OneThreshold.

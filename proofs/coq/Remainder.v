@@ -1,5 +1,6 @@
-(* The size of the terms that Theorem 4.3's first half leaves out: |H(z + eta v) - H(z) - Delta H| <= eta^2 S^2 (1 + ln K)/2
-   for the update of Eq. 4, from a bound for any direction v of known range. *)
+(* The size of the terms that Theorem 4.3's first half leaves out:
+   |H(z + eta v) - H(z) - Delta H| <= eta^2 S^2 (1 + ln K) / 2 for the update of Eq. 4,
+   from a bound for any direction v of known range. *)
 From Coq Require Import Reals List Lra Psatz.
 From Coquelicot Require Import Coquelicot.
 From AEPO Require Import Sums Calculus Expectation Softmax Covariance DeltaH FirstOrder.
@@ -69,7 +70,7 @@ Proof.
     fold sigma in Q. rewrite ln_Rinv, ln_mult in Q by lra.
     assert (QS : / (4 * K) * Sum acts (fun a => dv a ^ 2) <= range ^ 2 / 4).
     { replace (range ^ 2 / 4) with (/ (4 * K) * (K * range ^ 2)) by (field; lra).
-      apply Rmult_le_compat_l; [lra|]. rewrite <- Sum_const. apply Sum_le. intros; apply deviation_of_range; assumption. }
+      apply Rmult_le_compat_l; [lra|]. rewrite <- Sum_const. apply Sum_le. apply deviation_of_range. }
     assert (EQ : - E (fun a => (1 + (w a - E w)) * dv a ^ 2)
       = E (fun a => dv a ^ 2 * - ln (p a)) + (- (1 + H)) * sigma).
     { unfold sigma. rewrite <- expect_scal, <- expect_plus.

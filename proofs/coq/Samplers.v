@@ -1,5 +1,5 @@
-(* Theorem 4.3's sign under other samplers: if the weight of a sample is non-decreasing in its logit (top-k, top-p, min-p,
-   any T <= 1), then an update that lowers the entropy under pi also lowers it under the reweighted sampler. *)
+(* Theorem 4.3's sign under other samplers: if the weight of a sample is non-decreasing in its logit (top-k, top-p,
+   min-p, any T <= 1), then an update that lowers the entropy under pi also lowers it under the reweighted sampler. *)
 From Coq Require Import Reals List Lra Psatz.
 From AEPO Require Import Sums Calculus Expectation Softmax Covariance Threshold DeltaH.
 Import ListNotations.

@@ -203,7 +203,8 @@ Lemma is_derive_policy_mean :
   is_derive (fun t => expect acts (policy acts z t) z) T (- (var acts p z / T ^ 2)).
 Proof.
   evar_last.
-  - apply (is_derive_Sum acts (fun t a => policy acts z t a * z a) (fun a => (- / T ^ 2) * (p a * ((z a - E z) * z a)))).
+  - apply (is_derive_Sum acts (fun t a => policy acts z t a * z a)
+      (fun a => (- / T ^ 2) * (p a * ((z a - E z) * z a)))).
     intros a _. apply (is_derive_ext (fun t => z a * policy acts z t a)); [intros; simpl; ring|]. evar_last.
     + apply is_derive_scal, is_derive_policy.
     + simpl. field. lra.
