@@ -256,11 +256,22 @@ def test_corollary_4_4_where_entropy_falls_it_falls_more_just_below_temperature_
         assert_every(lost >= cooler * slope / 2 - noise, batch, lost=lost, cooler=cooler)
         met["instances"] += len(batch)
         met["falls more, beyond rounding"] += int((lost > noise).sum())
+        learnt = drift_by_autograd(batch, temperature=one) - drift_by_autograd(batch, temperature=t)
+        assert_agree(batch, learnt, lost, relative=RELATIVE_TO_AUTOGRAD, floor=noise)
+        assert_every(learnt > -noise, batch, learnt=learnt)
+        met["by autograd, beyond rounding"] += int((learnt > noise).sum())
+        stepped = drift_by_steps(batch, temperature=one) - drift_by_steps(batch, temperature=t)
+        error = steps_error(batch, temperature=one) + steps_error(batch, temperature=t)
+        assert_agree(batch, stepped, lost, relative=RELATIVE_TO_STEPS, floor=noise + error)
+        assert_every(stepped > -error, batch, stepped=stepped)
+        met["by steps, beyond their error"] += int((stepped > error).sum())
 
     law()
     print(dict(met))
     assert met["instances"] >= 20_000
     assert met["falls more, beyond rounding"] > 0.7 * met["instances"]
+    assert met["by autograd, beyond rounding"] > 0.7 * met["instances"]
+    assert met["by steps, beyond their error"] > 0.5 * met["instances"]
 
 
 def test_far_below_temperature_1_the_low_half_of_corollary_4_4_is_false():
