@@ -38,8 +38,8 @@ proofs:
 	@rm -rf build/proofs && mkdir -p build/proofs && cp proofs/coq/*.v build/proofs/
 	@set -e; cd build/proofs; for file in $$(grep '\.v$$' ../../proofs/coq/_CoqProject); do \
 		echo "coqc $$file"; coqc -Q . AEPO -w -ambiguous-paths $$file > $$file.out || { cat $$file.out; exit 1; }; done
-	@cd build/proofs; echo "$$(grep -c '^Axioms:\|^Closed' Assumptions.v.out) theorems rest on these axioms only:"; \
-		grep -oE '^[A-Za-z_]+\.[A-Za-z_.]+' Assumptions.v.out | sort | uniq -c
+	@cd build/proofs; echo "$$(grep -c '^Axioms:\|^Closed' Assumptions.v.out) blocks of Print Assumptions (build/proofs/Assumptions.v.out), and these axioms only:"; \
+		grep -oE '^[A-Za-z_][A-Za-z0-9_.]*' Assumptions.v.out | grep -vx 'Axioms\|Closed' | sort | uniq -c
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
