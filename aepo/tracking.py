@@ -39,6 +39,55 @@ def duty_cycle(raise_entropy: Array) -> tuple[Array, Array]:
     return up, 1 - up
 
 
+def overshoot(entropy: Array, target: Array | float) -> Array:
+    """How far a run goes past its target after first reaching it, in nats; 0 if it never reaches it: (..., S) -> (...).
+
+    A run that starts above its target overshoots below it, and the other way round.
+
+    >>> float(overshoot(np.array([2.0, 1.0, 0.4, 0.5, 0.6]), 0.5).round(3))
+    0.1
+    """
+    error = np.asarray(entropy) - target
+    side = np.sign(error[..., :1])
+    past = -side * error
+    return np.maximum(past.max(-1), 0.0)
+
+
+def settling_step(entropy: Array, target: Array | float, *, band: float) -> Array:
+    """The first step from which |H - H*| <= band in nine of ten of the steps that follow; nan if there is none.
+
+    (..., S) -> (...). Nine of ten, because sampled runs leave any narrow band now and then.
+
+    >>> float(settling_step(np.array([2.0, 1.0, 0.5, 0.5]), 0.5, band=0.05))
+    2.0
+    """
+    inside = np.abs(np.asarray(entropy) - target) <= band
+    steps = inside.shape[-1]
+    following = np.cumsum(inside[..., ::-1], -1)[..., ::-1] / np.arange(steps, 0, -1)
+    settled = inside & (following >= 0.9)
+    # A stretch at the very end says nothing about settling.
+    settled[..., steps - max(1, steps // 20) + 1 :] = False
+    return np.where(settled.any(-1), settled.argmax(-1), np.nan)
+
+
+def time_in_band(entropy: Array, target: Array | float, *, band: float) -> Array:
+    """Share of the last half's steps with |H - H*| <= band: (..., S) -> (...).
+
+    >>> float(time_in_band(np.array([9.0, 9.0, 0.5, 0.7]), 0.5, band=0.05))
+    0.5
+    """
+    return (last_half(np.abs(np.asarray(entropy) - target)) <= band).mean(-1)
+
+
+def worst_error(entropy: Array, target: Array | float) -> Array:
+    """Largest |H - H*| over the last half of each run, in nats: (..., S) -> (...).
+
+    >>> float(worst_error(np.array([9.0, 9.0, 0.4, 0.7]), 0.5).round(3))
+    0.2
+    """
+    return last_half(np.abs(np.asarray(entropy) - target)).max(-1)
+
+
 def initial_slope(entropy: Array, *, steps: int) -> Array:
     """Least-squares slope of the entropy over the first `steps` steps, in nats per step: (..., S) -> (...).
 

@@ -18,6 +18,7 @@ from aepo.tabular.summary import Summary, band
 # Targets run from dark to light, coefficients from blue to yellow; others take the list; GRPO is black.
 TARGET_COLOURS = matplotlib.colormaps["viridis"]
 FAMILY_COLOURS = matplotlib.colormaps["plasma"]
+FRONTIER_COLOURS = matplotlib.colormaps["tab20"]
 OTHER_COLOURS = ("#d62728", "#1f77b4", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
 
 PANEL_WIDTH, PANEL_HEIGHT, DPI = 6.4, 4.3, 150
@@ -57,7 +58,10 @@ def _draw(
     same_scale = len({panel.shows for panel in figure.panels}) == 1
     axes = canvas.subplots(rows, columns, squeeze=False, sharey=same_scale)
     for panel, ax in zip(figure.panels, axes.flat, strict=False):
-        _draw_panel(panel, ax, results, summaries)
+        if panel.shows in ("reward_held_out", "pass@64"):
+            _draw_frontier(panel, ax, summaries)
+        else:
+            _draw_panel(panel, ax, results, summaries)
     for panel, ax in zip(figure.panels, axes.flat, strict=False):
         # After every panel is drawn, so that a shared scale covers them all.
         if panel.shows == "entropy":
@@ -95,6 +99,32 @@ def _draw_panel(
     ax.grid(alpha=0.25, lw=0.5)
     columns = 2 if max(map(len, labels.values())) <= SHORT_LABEL else 1
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, fontsize=8, frameon=False)
+
+
+def _draw_frontier(panel: Panel, ax: Axes, summaries: Mapping[Curve, Summary]) -> None:
+    """What the trained policy is worth against the entropy it was held at: one point per curve, a line per method."""
+    families: dict[Configuration, list[Summary]] = {}
+    for curve in panel.curves:
+        families.setdefault(curve.configuration, []).append(summaries[curve])
+    for i, (configuration, group) in enumerate(families.items()):
+        group = sorted(group, key=lambda s: s.entropy_last_half.mean)
+        value = [s.evaluation[panel.shows] for s in group]
+        ax.errorbar(
+            [s.entropy_last_half.mean for s in group],
+            [v.mean for v in value],
+            yerr=[v.half_width for v in value],
+            fmt=("o-" if len(group) > 1 else "D"),
+            ms=3.5,
+            lw=1,
+            elinewidth=0.6,
+            color=FRONTIER_COLOURS(i % 20),
+            label=configuration.name,
+        )
+    ax.set_title(panel.title, fontsize=9.5)
+    ax.set_xlabel("mean entropy over the last half (nats)")
+    ax.set_ylabel("held-out reward" if panel.shows == "reward_held_out" else "held-out pass@64")
+    ax.grid(alpha=0.25, lw=0.5)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=7, frameon=False)
 
 
 def _label(curve: Curve, summary: Summary, panel: Panel) -> str:
@@ -142,11 +172,14 @@ def _overridden(options: Options) -> str:
 
 
 def _footer(options: Options) -> str:
-    samples = f"G = {options.group_size} samples per step and branch"
-    several = f"mean and 95 % t interval over {options.seeds} seeds" if options.seeds > 1 else "one seed"
+    training, seeds = options.training, options.seed_count
+    samples = f"G = {training.group_size} samples per prompt and branch"
+    several = f"mean and 95 % t interval over {seeds} seeds" if seeds > 1 else "one seed"
+    where = f"{options.where.name}: {options.where.about}"
+    if options.where.name == "bandit":
+        where = f"softmax bandit, K = {options.actions}, |A*| = {options.correct} unless named otherwise"
     return (
-        f"softmax bandit, K = {options.actions}, |A*| = {options.correct} unless named otherwise, "
-        f"{'exact expectations' if options.exact else samples}, lr = {options.lr:g}, "
+        f"{where}, {'exact expectations' if options.exact else samples}, lr = {training.lr:g}, "
         f"controller sees {options.sees} H; "
         f"{several}; dashed: targets; |H - H*| and up (share of steps that push the entropy up): last half"
     )

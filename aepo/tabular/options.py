@@ -7,11 +7,19 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from aepo.tabular.environments import ENVIRONMENTS, Environment
 from aepo.tabular.settings import ACTIONS, CORRECT, Settings
+
+if TYPE_CHECKING:
+    from aepo.controller import Sees
 
 TARGETS = (0.25, 0.5, 0.75, 1.0)
 """The paper's four targets, in nats (Fig. 1)."""
+
+PRESETS = {"quick": ("bandit", 16), "paper": ("env_a", 16), "arena": ("env_a", 32)}
+"""Name -> environment and seeds."""
 
 OVERRIDES = ("alpha", "t_low", "t_high", "normalizer")
 """Options handed to each method that has them; unset, the method's own defaults hold."""
@@ -21,25 +29,50 @@ OVERRIDES = ("alpha", "t_low", "t_high", "normalizer")
 class Options:
     """The command line as a value; `None` means the default of whoever owns the number."""
 
+    preset: str = "quick"
+    """`quick`: the paper's figures on the bandit. `paper`: its figures and Tables 2 and 3 in miniature on Env A.
+    `arena`: every method of the zoo at every target."""
+    environment: str | None = None
+    """Where: a name of `ENVIRONMENTS`; None takes the preset's."""
     methods: tuple[str, ...] = ()
-    """Run exactly these, and draw one figure; empty for the paper's figures."""
+    """Run exactly these, and draw one figure; empty for the preset's."""
     targets: tuple[float, ...] = TARGETS
-    seeds: int = 16
-    """Number of runs of each configuration; the seeds are 0, 1, ..."""
-    steps: int = Settings.steps
+    seeds: int | None = None
+    """Number of runs of each configuration; the seeds are 0, 1, ...; None is 16, and 32 in the arena."""
+    steps: int | None = None
+    """None, here and below, takes the environment's."""
     actions: int = ACTIONS
     correct: int = CORRECT
-    lr: float = Settings.lr
+    lr: float | None = None
     alpha: float | None = None
     t_low: float | None = None
     t_high: float | None = None
     normalizer: str | None = None
     sees: str = Settings.sees
     exact: bool = Settings.exact
-    group_size: int = Settings.group_size
+    group_size: int | None = None
+    states_per_step: int | None = None
     workers: int = 2
     """Processes, one thread each; the numbers do not depend on it."""
     out: Path = Path("runs/sweep")
+
+    @property
+    def where(self) -> Environment:
+        """The environment."""
+        return ENVIRONMENTS[self.environment or PRESETS[self.preset][0]]
+
+    @property
+    def seed_count(self) -> int:
+        """Runs of each configuration."""
+        return PRESETS[self.preset][1] if self.seeds is None else self.seeds
+
+    @property
+    def training(self) -> Settings:
+        """How every run trains: the environment's settings with those of the command line."""
+        names = ("steps", "lr", "group_size", "states_per_step")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        sees: Sees = "previous" if self.sees == "previous" else "current"
+        return dataclasses.replace(self.where.settings, **given, exact=self.exact, sees=sees)
 
     @property
     def overrides(self) -> dict[str, object]:
@@ -72,15 +105,26 @@ def problems(options: Options) -> list[str]:
     def flag(name: str, message: str) -> None:
         found.append(f"--{name.replace('_', '-')} {message}")
 
+    if options.preset not in PRESETS:
+        flag("preset", f"must be one of {', '.join(PRESETS)}, got {options.preset!r}")
+    if options.environment is not None and options.environment not in ENVIRONMENTS:
+        flag("environment", f"must be one of {', '.join(ENVIRONMENTS)}, got {options.environment!r}")
+    if found:
+        return found
+    bandit = options.where.name == "bandit"
+    for name in ("actions", "correct"):
+        if not bandit and getattr(options, name) != getattr(Options, name):
+            flag(name, f"belongs to the bandit; {options.where.name} has its own")
     for name, least in (("seeds", 1), ("workers", 1), ("actions", 2)):
-        if getattr(options, name) < least:
+        value = getattr(options, name)
+        if value is not None and value < least:
             flag(name, f"must be at least {least}, got {getattr(options, name)}")
     if not 1 <= options.correct <= options.actions:
         flag("correct", f"must be in [1, K = {options.actions}], got {options.correct}")
     if not options.targets:
         flag("targets", "needs at least one entropy target in nats, got none")
     if options.actions >= 2:
-        most = math.log(options.actions)
+        most = math.log(options.actions) if bandit else options.where.entropy_limit
         for target in options.targets:
             if not 0 < target <= most:
                 flag("targets", f"must be in (0, ln K = {most:.4g}] nats, got {target:g}")
@@ -90,7 +134,9 @@ def problems(options: Options) -> list[str]:
         if twice:
             flag(name, f"must each be given once, got {', '.join(twice)} again")
     # Each value is checked on its own, so that one wrong number does not hide another.
-    for name in ("steps", "group_size", "lr", "sees"):
+    for name in ("steps", "group_size", "lr", "sees", "states_per_step"):
+        if getattr(options, name) is None:
+            continue
         try:
             Settings(**{name: getattr(options, name)})
         except ValueError as error:

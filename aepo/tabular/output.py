@@ -15,7 +15,7 @@ from aepo.tabular.options import Options
 from aepo.tabular.plan import Configuration, Figure
 from aepo.tabular.report import markdown
 from aepo.tabular.runner import Result
-from aepo.tabular.summary import SLOPE_STEPS, Summary, summaries, tidy_table
+from aepo.tabular.summary import BAND, SLOPE_STEPS, Summary, summaries, tidy_table
 
 DEFINITIONS = {
     "entropy": "exact entropy of the policy at T = 1, nats, measured before the step's update",
@@ -23,6 +23,11 @@ DEFINITIONS = {
     "tracking_error": "mean |H - H*| over the last half of the steps, then over seeds, nats",
     "half_width_95": "half of a 95 % Student t interval over seeds; null for one seed",
     "slope": f"least squares over the first {SLOPE_STEPS} steps, nats per step",
+    "time_in_band": f"share of the last half's steps with |H - H*| <= {BAND:g}",
+    "settling_step": f"first step from which nine of ten have |H - H*| <= {BAND:g}, over the seeds that settle",
+    "overshoot": "how far past the target after first reaching it, nats",
+    "evaluation": "exact expectations under the trained policy at T = 1, by the true verdict; pass@k = 1 - (1 - p)^k",
+    "control_samples": "responses per step sampled for control alone",
     "duty_up": "share of the last half's steps in which the controller pushed the entropy up",
     "normalizer": "how the second term is averaged, see aepo.method.Normalizer",
     "runs.parquet": "every step of every run, none left out",
@@ -68,12 +73,14 @@ def write(outcome: Outcome, elapsed: Callable[[], float]) -> list[Finding]:
         )
     seconds = round(elapsed(), 1)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    # What None stood for.
+    settings |= {"environment": options.where.name, "seeds": options.seed_count} | vars(options.training)
     content = {
         "command": options.command,
         "elapsed_s": seconds,
         "versions": versions(),
         "settings": settings,
-        "seeds": list(range(options.seeds)),
+        "seeds": list(range(options.seed_count)),
         "definitions": DEFINITIONS,
         "configurations": [one.as_json() for one in numbers],
         "findings": [vars(one) for one in found],
@@ -84,11 +91,12 @@ def write(outcome: Outcome, elapsed: Callable[[], float]) -> list[Finding]:
     facts = {
         "command": f"`{options.command}`",
         "time": f"{seconds} s, {options.workers} processes",
-        "seeds": f"0 to {options.seeds - 1}",
+        "environment": f"{options.where.name}: {options.where.about}",
+        "seeds": f"0 to {options.seed_count - 1}",
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
         "figures": ", ".join(f"[{figure.name}]({figure.name}.png)" for figure in outcome.figures),
     }
-    report = markdown(numbers, found, facts=facts)
+    report = markdown(numbers, found, facts=facts, where=options.where)
     replace(folder / "report.md", lambda path: path.write_text(report, encoding="utf-8"))
     return found
 

@@ -6,15 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aepo.controller import BangBang, FixedTemperature
+from aepo.controller import BangBang
 from aepo.method import NORMALIZERS, Method
 from aepo.tabular.options import Options
 from aepo.tabular.settings import ACTIONS, CORRECT, Settings
-from aepo.zoo import build
+from aepo.zoo import METHODS, build
 from aepo.zoo import options as zoo_options
 
 NAMES = {
+    "adaptive_bonus": "Skywork-OR1 bonus",
     "aepo": "AEPO",
+    "aepo_pi": "AEPO, PI temperature",
+    "ce_gppo": "CE-GPPO",
+    "clip_cov": "Clip-Cov",
+    "clip_higher": "Clip-higher",
+    "dcpo": "DCPO",
+    "dr_grpo": "Dr. GRPO",
+    "dual_bonus": "SAC-style dual",
+    "entrocraft": "Entrocraft",
+    "entropic": "EntroPIC",
+    "entropy_ratio_clip": "Entropy-ratio clipping",
+    "entropy_reg_nll": "Entropy-Reg (sampled NLL)",
+    "kl_cov": "KL-Cov",
+    "pi_bonus": "PI bonus",
+    "quantile": "Quantile advantage",
+    "reweighting": "Reweighting (ours)",
+    "siren": "SIREN",
+    "steer": "STEER",
+    "top_entropy": "80/20",
     "aepo_eq2": "Eq. 2",
     "aepo_eq3": "Eq. 3",
     "entropy_adv": "Entropy-Adv",
@@ -23,7 +42,7 @@ NAMES = {
     "reinforce": "REINFORCE",
     "reinforce_tempered": "REINFORCE",
 }
-"""The paper's names."""
+"""The names that the papers use."""
 
 COEFFICIENTS = (0.003, 0.015, 0.03, 0.1, 0.3)
 """lambda of Fig. 3: from collapse to explosion, the paper's 0.015 among them."""
@@ -51,6 +70,10 @@ class Configuration:
     actions: int = ACTIONS
     correct: int = CORRECT
     head_start: float = 0.0
+    environment: str = "bandit"
+    """Name in `ENVIRONMENTS`; `actions`, `correct` and `head_start` belong to the bandit alone."""
+    schedule: tuple[str, tuple[tuple[str, float], ...]] | None = None
+    """A moving target by name and arguments (see `aepo.schedule`), in place of constant `targets`."""
     settings: Settings
 
     def build(self) -> Method:
@@ -69,8 +92,11 @@ class Configuration:
         parts = [method.label] if method.label else []
         if isinstance(method.controller, BangBang):
             parts.append(f"T {method.controller.t_low:g}/{method.controller.t_high:g}")
-        if self.correct != CORRECT or self.actions != ACTIONS:
+        if self.environment == "bandit" and (self.correct != CORRECT or self.actions != ACTIONS):
             parts.append(f"|A*|={self.correct} of {self.actions}")
+        if self.schedule is not None:
+            arguments = " ".join(f"{name}={value:g}" for name, value in self.schedule[1])
+            parts.append(f"H* {self.schedule[0]} {arguments}")
         if self.head_start:
             parts.append(f"head start {self.head_start:g}")
         return ", ".join(parts)
@@ -79,6 +105,9 @@ class Configuration:
     def title(self) -> str:
         """Name and setting."""
         return f"{self.name} ({self.setting})" if self.setting else self.name
+
+
+Shows = Literal["entropy", "reward", "reward_held_out", "pass@64"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +124,8 @@ class Panel:
 
     title: str
     curves: tuple[Curve, ...]
-    shows: Literal["entropy", "reward"] = "entropy"
+    shows: Shows = "entropy"
+    """Curves over steps, or a number of the trained policy against its entropy."""
     slopes: bool = False
     """Whether the title ends with the measured initial slopes."""
 
@@ -123,32 +153,21 @@ def configurations(figures: Sequence[Figure]) -> dict[Configuration, str]:
 def follows_target(method: Method) -> bool:
     """Whether the method does anything else under another entropy target."""
     tempered = method.tempered
-    return tempered is not None and (
-        not isinstance(method.controller, FixedTemperature) or tempered.cap_up != tempered.cap_down
-    )
-
-
-def settings(options: Options) -> Settings:
-    """How every run trains."""
-    return Settings(
-        steps=options.steps,
-        group_size=options.group_size,
-        lr=options.lr,
-        exact=options.exact,
-        sees="previous" if options.sees == "previous" else "current",
-    )
+    return method.controlled or (tempered is not None and tempered.cap_up != tempered.cap_down)
 
 
 def configuration(options: Options, method: str, **changes) -> Configuration:
     """The method under the command line's options; `changes` to the method's own options come last."""
     known = zoo_options(method)
-    values = {name: value for name, value in (options.overrides | changes).items() if name in known}
+    strengths = options.where.strengths.get(method, {})
+    values = {name: value for name, value in (strengths | options.overrides | changes).items() if name in known}
     base = Configuration(
         method=method,
         overrides=tuple(sorted((name, value) for name, value in values.items() if value != known[name])),
         actions=options.actions,
         correct=options.correct,
-        settings=settings(options),
+        environment=options.where.name,
+        settings=options.training,
     )
     return dataclasses.replace(base, targets=options.targets) if follows_target(base.build()) else base
 
@@ -237,12 +256,105 @@ def paper_figures(options: Options) -> tuple[Figure, ...]:
     )
 
 
+UNCONTROLLED_ROW = 6
+"""Curves in one panel of methods without a target: more cannot be told apart."""
+
+
+def arena(options: Options) -> tuple[Figure, ...]:
+    """Every method at every target: a panel per method that follows one, the rest together, and what entropy buys."""
+    every = [configuration(options, name) for name in METHODS if name not in LEFT_OUT]
+    following = [one for one in every if one.targets]
+    rest = [one for one in every if not one.targets]
+    groups = [rest[i : i + UNCONTROLLED_ROW] for i in range(0, len(rest), UNCONTROLLED_ROW)]
+    frontier = curves(*following, *rest)
+    return (
+        Figure(
+            name="controlled",
+            title=f"Methods that follow a target, on {options.where.name}",
+            panels=tuple(Panel(title=f"{one.title}{_not_the_papers(one)}", curves=curves(one)) for one in following),
+        ),
+        Figure(
+            name="uncontrolled",
+            title=f"Methods without a target, on {options.where.name}",
+            panels=tuple(Panel(title="Entropy", curves=curves(*group)) for group in groups),
+        ),
+        _frontier(frontier),
+    )
+
+
+def _frontier(lines: tuple[Curve, ...]) -> Figure:
+    return Figure(
+        name="frontier",
+        title="What a level of entropy is worth",
+        panels=(
+            Panel(title="Reward on held-out prompts", curves=lines, shows="reward_held_out"),
+            Panel(title="pass@64 on held-out prompts", curves=lines, shows="pass@64"),
+        ),
+    )
+
+
+LEFT_OUT = ("reinforce_tempered", "entropy_reg_nll")
+"""Not in the arena: one is half of a method, the other a bonus whose gradient is noise."""
+
+
+def paper_tables(options: Options) -> tuple[Figure, ...]:
+    """Figs. 1, 3 and 4, the ablations, and Tables 2 and 3 as the frontier, on an environment with held-out prompts."""
+    aepo, grpo = configuration(options, "aepo"), configuration(options, "grpo")
+    middle = options.targets[len(options.targets) // 2]
+    aepo_middle = Curve(configuration=aepo, target=middle)
+    regularised = [configuration(options, "entropy_reg", coef=coefficient) for coefficient in COEFFICIENTS]
+    shaped, eq2, eq3 = (configuration(options, name) for name in ("entropy_adv", "aepo_eq2", "aepo_eq3"))
+    four = (
+        Curve(configuration=grpo),
+        Curve(configuration=configuration(options, "entropy_reg")),
+        Curve(configuration=shaped),
+        aepo_middle,
+    )
+    ablations = (aepo_middle, *curves(eq2), Curve(configuration=eq3, target=middle))
+    both: tuple[tuple[str, Shows], ...] = (("Entropy", "entropy"), ("Reward", "reward"))
+    return (
+        Figure(
+            name="fig1",
+            title="Fig. 1: AEPO at each entropy target, GRPO as the fifth run",
+            panels=(Panel(title=f"{aepo.title}{_not_the_papers(aepo)}", curves=curves(aepo, grpo)),),
+        ),
+        Figure(
+            name="fig3",
+            title="Fig. 3: Entropy-Reg over its coefficient, AEPO over its target",
+            panels=(
+                Panel(title="Entropy-Reg over its coefficient", curves=curves(*regularised)),
+                Panel(title=aepo.title, curves=curves(aepo)),
+            ),
+        ),
+        Figure(
+            name="fig4",
+            title="Fig. 4: the four methods together",
+            panels=tuple(Panel(title=title, curves=four, shows=shows) for title, shows in both),
+        ),
+        Figure(
+            name="ablations",
+            title="Ablations: without temperature (Eq. 2), without REINFORCE (Eq. 3)",
+            panels=tuple(Panel(title=title, curves=ablations, shows=shows) for title, shows in both),
+        ),
+        _frontier(curves(aepo, grpo, shaped, *regularised, eq2, eq3)),
+    )
+
+
+def figures(options: Options) -> tuple[Figure, ...]:
+    """What the options ask for."""
+    if options.methods:
+        return chosen_methods(options)
+    if options.preset == "arena":
+        return arena(options)
+    return paper_figures(options) if options.where.name == "bandit" else paper_tables(options)
+
+
 def _fixed_temperatures(options: Options, head_start: float) -> list[Configuration]:
     low, high = (
         value if value is not None else zoo_options("aepo")[name]
         for name, value in (("t_low", options.t_low), ("t_high", options.t_high))
     )
-    shorter = dataclasses.replace(options, steps=min(options.steps, SLOPE_RUN_STEPS))
+    shorter = dataclasses.replace(options, steps=min(options.training.steps, SLOPE_RUN_STEPS))
     # A dict drops the repetition when a temperature is 1 itself.
     return [
         dataclasses.replace(

@@ -2,11 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 
+from aepo.tabular.environments import Environment
 from aepo.tabular.findings import Finding
 from aepo.tabular.summary import Estimate, Summary
 
 COLUMNS = ("experiment", "method", "H*", "H start", "H end", "mean H", "mean |H - H*|", "reward", "up")
 """The scoreboard's head; means and reward are over the last half."""
+
+TRACKING = (
+    "method",
+    "H*",
+    "max |H - H*|",
+    "overshoot",
+    "settles at",
+    "seeds settled",
+    "in band",
+    "extra samples a step",
+)
+"""The head of the second table: how a target is followed."""
 
 LEGEND = """\
 ± is half of a 95 % t interval over seeds. H is the exact entropy in nats before each step's update, H* its
@@ -39,17 +52,43 @@ def row(summary: Summary, *, spread: bool) -> tuple[str, ...]:
     )
 
 
-def markdown(summaries: Sequence[Summary], found: Sequence[Finding], *, facts: Mapping[str, str]) -> str:
+def tracking_row(summary: Summary) -> tuple[str, ...]:
+    """One line of the second table, for a run with a target."""
+    return (
+        summary.configuration.title,
+        "" if summary.target is None else f"{summary.target:g}",
+        *("" if value is None else format(value, ".3f") for value in (summary.worst_error, summary.overshoot)),
+        "never" if summary.settling_step is None else f"{summary.settling_step.mean:.0f}",
+        f"{summary.settled} of {summary.seeds}",
+        "" if summary.time_in_band is None else f"{summary.time_in_band.mean:.0%}",
+        str(summary.control_samples),
+    )
+
+
+def evaluation_table(summaries: Sequence[Summary]) -> list[str]:
+    """The trained policies' exact evaluations, a column per number."""
+    names = list(dict.fromkeys(name for s in summaries for name in s.evaluation))
+    lines = [_line(("method", "H*", *names)), "|---|---|" + "---:|" * len(names)]
+    for s in summaries:
+        cells = (format(s.evaluation[name], ".4f") if name in s.evaluation else "" for name in names)
+        lines.append(_line((s.configuration.title, "" if s.target is None else f"{s.target:g}", *cells)))
+    return lines
+
+
+def markdown(
+    summaries: Sequence[Summary], found: Sequence[Finding], *, facts: Mapping[str, str], where: Environment
+) -> str:
     """The whole report.
 
     Args:
         summaries: the scoreboard's rows.
         found: what to say about them.
         facts: what traces the numbers, such as the command, the seeds and the versions.
+        where: the environment.
     """
     count = {verdict: sum(one.verdict == verdict for one in found) for verdict in SECTIONS}
     lines = [
-        "# Entropy control on the softmax bandit",
+        f"# Entropy control on {'the softmax bandit' if where.name == 'bandit' else where.name}",
         "",
         f"{count['holds']} claims hold, {count['fails']} fail, {count['warning']} warnings.",
         "",
@@ -63,6 +102,10 @@ def markdown(summaries: Sequence[Summary], found: Sequence[Finding], *, facts: M
             lines += [f"- **{one.claim}.** {_sentence(one)}" for one in found if one.verdict == verdict]
     lines += ["", "## Scoreboard", "", _line(COLUMNS), "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
     lines += [_line(row(summary, spread=True)) for summary in summaries]
+    followed = [summary for summary in summaries if summary.tracking_error is not None]
+    lines += ["", "## How the targets are followed", "", _line(TRACKING), "|---|---|" + "---:|" * (len(TRACKING) - 2)]
+    lines += [_line(tracking_row(summary)) for summary in followed]
+    lines += ["", "## What the trained policies are worth", "", *evaluation_table(summaries)]
     return "\n".join(lines) + "\n"
 
 

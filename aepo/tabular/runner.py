@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aepo.schedule import Constant
+from aepo.schedule import SCHEDULES, Constant, Schedule
 from aepo.tabular.bandit import Bandit, bandit
+from aepo.tabular.cache import Cache
+from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.plan import Configuration
 from aepo.tabular.train import train
+from aepo.tabular.world import World
 
 Array = NDArray[np.float64]
 
@@ -39,13 +42,21 @@ class Result:
     temperature: Array
     """Of the second branch; nan where the method has none."""
     raise_entropy: NDArray[np.bool_]
+    goal: Array
+    """(C, S): the target of every step; nan where the configuration has none."""
+    evaluation: dict[str, Array]
+    """Name -> (C, N): the world's exact evaluation of the trained policy."""
+    control_samples: int
+    """Responses per step that were sampled for control alone."""
 
 
 def batches(configurations: Sequence[Configuration]) -> list[tuple[Configuration, ...]]:
     """Configurations of one method under equal settings: these run side by side, whatever the bandit."""
     found: dict[tuple, list[Configuration]] = {}
     for one in configurations:
-        found.setdefault((one.method, one.overrides, one.actions, one.settings), []).append(one)
+        # Only bandits of one K are tables of one shape; other worlds run one configuration at a time.
+        alone = one if one.environment != "bandit" or one.schedule is not None else None
+        found.setdefault((one.method, one.overrides, one.actions, one.settings, alone), []).append(one)
     return [tuple(batch) for batch in found.values()]
 
 
@@ -66,15 +77,15 @@ def run(
     """
     method = batch[0].build()
     goals = [one.targets or (math.nan,) for one in batch]
-    worlds = [
-        bandit(seeds, actions=one.actions, correct=one.correct, head_start=one.head_start).repeated(len(goal))
-        for one, goal in zip(batch, goals, strict=True)
-    ]
     targets = [target for goal in goals for target in goal]
+    schedule: Schedule = Constant(torch.tensor(targets, dtype=torch.float64).repeat_interleave(len(seeds)))
+    if batch[0].schedule is not None:
+        name, arguments = batch[0].schedule
+        schedule = SCHEDULES[name](**dict(arguments))
     history = train(
-        Bandit.joined(worlds),
+        _world(batch, goals, seeds),
         method,
-        Constant(torch.tensor(targets, dtype=torch.float64).repeat_interleave(len(seeds))),
+        schedule,
         list(seeds) * len(targets),
         batch[0].settings,
         on_step=on_step,
@@ -85,7 +96,8 @@ def run(
         return np.split(shaped, np.cumsum([len(goal) for goal in goals])[:-1])
 
     temperature = history.temperature if method.tempered is not None else history.temperature * math.nan
-    fields = (history.entropy, history.reward, temperature, history.raise_entropy)
+    fields = (history.entropy, history.reward, temperature, history.raise_entropy, history.target)
+    evaluation = {name: parts(value) for name, value in history.evaluation.items()}
     return [
         Result(
             configuration=one,
@@ -94,9 +106,26 @@ def run(
             reward=reward,
             temperature=temperature,
             raise_entropy=raise_entropy,
+            goal=goal[:, 0],
+            evaluation={name: value[i][..., 0] for name, value in evaluation.items()},
+            control_samples=history.control_samples,
         )
-        for one, entropy, reward, temperature, raise_entropy in zip(batch, *map(parts, fields), strict=True)
+        for i, (one, entropy, reward, temperature, raise_entropy, goal) in enumerate(
+            zip(batch, *map(parts, fields), strict=True)
+        )
     ]
+
+
+def _world(batch: Sequence[Configuration], goals: Sequence[tuple[float, ...]], seeds: Sequence[int]) -> World:
+    """The runs of all configurations of a batch, for every seed and target."""
+    if batch[0].environment == "bandit":
+        return Bandit.joined(
+            [
+                bandit(seeds, actions=one.actions, correct=one.correct, head_start=one.head_start).repeated(len(goal))
+                for one, goal in zip(batch, goals, strict=True)
+            ]
+        )
+    return ENVIRONMENTS[batch[0].environment].build(seeds).repeated(len(goals[0]))
 
 
 def run_all(
@@ -105,23 +134,34 @@ def run_all(
     *,
     workers: int = 1,
     advance: Callable[[float], None] = lambda amount: None,
+    cache: Cache | None = None,
 ) -> dict[Configuration, Result]:
-    """Every configuration's result; the numbers do not depend on `workers`.
+    """Every configuration's result; the numbers do not depend on `workers`, nor on what the cache held.
 
     Args:
         todo: from `batches`.
         seeds: the same for each, so that comparisons are paired.
         workers: processes, one thread each; 1 runs in this process.
         advance: told each amount of work done, in `cost`'s units.
+        cache: where finished batches are kept and looked for; None keeps none.
 
     Raises:
         ValueError: a run that diverged, named.
     """
-    if workers == 1:
+    results: list[list[Result]] = []
+    left = []
+    for batch in todo:
+        kept = None if cache is None else cache.load(batch, seeds)
+        if kept is None:
+            left.append(batch)
+        else:
+            results.append(kept)
+            advance(cost(batch, len(seeds)))
+    if workers == 1 or len(left) < 2:
         with _one_thread():
-            results = [run(batch, seeds, _moving(batch, len(seeds), advance)) for batch in todo]
+            results += [_kept(batch, seeds, _moving(batch, len(seeds), advance), cache) for batch in left]
     else:
-        results = _pooled(todo, tuple(seeds), workers, advance)
+        results += _pooled(left, tuple(seeds), workers, advance, cache)
     return {result.configuration: result for part in results for result in part}
 
 
@@ -130,13 +170,14 @@ def _pooled(
     seeds: tuple[int, ...],
     workers: int,
     advance: Callable[[float], None],
+    cache: Cache | None,
 ) -> list[list[Result]]:
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(reports,))
     try:
         # The longest first, so that no core waits for one long job at the end.
-        jobs = [pool.submit(_work, batch, seeds) for batch in sorted(todo, key=lambda b: -cost(b, len(seeds)))]
+        jobs = [pool.submit(_work, batch, seeds, cache) for batch in sorted(todo, key=lambda b: -cost(b, len(seeds)))]
         pending = set(jobs)
         while pending:
             done, pending = wait(pending, timeout=0.2)
@@ -182,5 +223,15 @@ def _start_worker(reports: Any) -> None:
     torch.set_num_threads(1)
 
 
-def _work(batch: tuple[Configuration, ...], seeds: tuple[int, ...]) -> list[Result]:
-    return run(batch, seeds, _moving(batch, len(seeds), _reports.put))
+def _work(batch: tuple[Configuration, ...], seeds: tuple[int, ...], cache: Cache | None) -> list[Result]:
+    return _kept(batch, seeds, _moving(batch, len(seeds), _reports.put), cache)
+
+
+def _kept(
+    batch: Sequence[Configuration], seeds: Sequence[int], on_step: Callable[[int], None], cache: Cache | None
+) -> list[Result]:
+    """Run a batch and keep its results at once: what is finished is never lost."""
+    results = run(batch, seeds, on_step)
+    if cache is not None:
+        cache.save(batch, seeds, results)
+    return results

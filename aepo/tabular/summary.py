@@ -12,12 +12,25 @@ from scipy.stats import t as student_t
 
 from aepo.tabular.plan import Configuration
 from aepo.tabular.runner import Result
-from aepo.tracking import SATURATED_DUTY, duty_cycle, initial_slope, last_half, tracking_error
+from aepo.tracking import (
+    SATURATED_DUTY,
+    duty_cycle,
+    initial_slope,
+    last_half,
+    overshoot,
+    settling_step,
+    time_in_band,
+    tracking_error,
+    worst_error,
+)
 
 Array = NDArray[np.float64]
 
 # The first steps of a run, while the entropy still moves in one direction on most bandits.
 SLOPE_STEPS = 25
+
+BAND = 0.05
+"""Nats around the target that count as held: the paper draws its curves about so wide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +90,21 @@ class Summary:
     saturated_down: int
     slope: Estimate
     """Initial slope of the entropy, nats per step."""
+    worst_error: Estimate | None
+    """Largest |H - H*| over the last half; this and the next three are None without a target."""
+    overshoot: Estimate | None
+    settling_step: Estimate | None
+    """First step from which nine of ten steps are within 0.05 nats, over the seeds that settle."""
+    time_in_band: Estimate | None
+    """Share of the last half's steps within 0.05 nats of the target."""
+    settled: int
+    """Seeds that settle."""
+    control_samples: int
+    """Responses per step that were sampled for control alone."""
+    evaluation: Mapping[str, Estimate]
+    """The trained policy's exact evaluation: reward on training and held-out prompts, pass@k."""
+    evaluation_by_seed: Mapping[str, Array]
+    """The same seed by seed, for paired comparisons; each (N,)."""
 
     seeds: int
 
@@ -103,12 +131,17 @@ class Summary:
             "actions": configuration.actions,
             "correct": configuration.correct,
             "head_start": configuration.head_start,
+            "environment": configuration.environment,
+            "schedule": configuration.schedule,
             "steps": configuration.settings.steps,
             "seeds": self.seeds,
             **estimates,
             "entropy_last_half_range": list(self.entropy_range),
             "seeds_saturated_up": self.saturated_up,
             "seeds_saturated_down": self.saturated_down,
+            "seeds_settled": self.settled,
+            "control_samples": self.control_samples,
+            "evaluation": {name: value.as_json() for name, value in self.evaluation.items()},
         }
 
 
@@ -126,6 +159,10 @@ def _summary(result: Result, index: int, experiment: str) -> Summary:
     entropy, reward = result.entropy[index], result.reward[index]
     target = configuration.targets[index] if configuration.targets else None
     half = last_half(entropy).mean(-1)
+    goal = result.goal[index]
+    followed = not np.isnan(goal).any()
+    settling = settling_step(entropy, goal, band=BAND) if followed else np.full(len(entropy), math.nan)
+    evaluation = {name: values[index] for name, values in result.evaluation.items()}
     up, down = duty_cycle(result.raise_entropy[index])
     return Summary(
         configuration=configuration,
@@ -137,7 +174,7 @@ def _summary(result: Result, index: int, experiment: str) -> Summary:
         entropy_final=estimate(entropy[:, -1]),
         entropy_last_half=estimate(half),
         entropy_range=(float(half.min()), float(half.max())),
-        tracking_error=None if target is None else estimate(tracking_error(entropy, target)),
+        tracking_error=estimate(tracking_error(entropy, goal)) if followed else None,
         reward_last_half=estimate(last_half(reward).mean(-1)),
         reward_start=estimate(reward[:, 0]),
         duty_up=estimate(up) if method.controlled else None,
@@ -145,6 +182,14 @@ def _summary(result: Result, index: int, experiment: str) -> Summary:
         saturated_up=int((up > SATURATED_DUTY).sum()) if method.controlled else 0,
         saturated_down=int((down > SATURATED_DUTY).sum()) if method.controlled else 0,
         slope=estimate(initial_slope(entropy, steps=SLOPE_STEPS)),
+        worst_error=estimate(worst_error(entropy, goal)) if followed else None,
+        overshoot=estimate(overshoot(entropy, goal)) if followed else None,
+        settling_step=estimate(settling[~np.isnan(settling)]) if (~np.isnan(settling)).any() else None,
+        time_in_band=estimate(time_in_band(entropy, goal, band=BAND)) if followed else None,
+        settled=int((~np.isnan(settling)).sum()),
+        control_samples=result.control_samples,
+        evaluation={name: estimate(values) for name, values in evaluation.items()},
+        evaluation_by_seed=evaluation,
         seeds=len(entropy),
     )
 
@@ -159,7 +204,6 @@ def tidy_table(results: Sequence[Result], experiments: Mapping[Configuration, st
     for result in results:
         configuration, method = result.configuration, result.configuration.build()
         targets, seeds, steps = result.entropy.shape
-        goal = np.array(configuration.targets or (math.nan,))
         frames.append(
             pd.DataFrame(
                 {
@@ -167,9 +211,10 @@ def tidy_table(results: Sequence[Result], experiments: Mapping[Configuration, st
                     "method": configuration.method,
                     "label": configuration.setting,
                     "normalizer": method.tempered.normalizer if method.tempered is not None else "none",
+                    "environment": configuration.environment,
                     "actions": np.int32(configuration.actions),
                     "correct": np.int32(configuration.correct),
-                    "target": goal.repeat(seeds * steps),
+                    "target": np.repeat(result.goal[:, None, :], seeds, axis=1).reshape(-1),
                     "seed": np.tile(np.array(result.seeds, dtype=np.int32).repeat(steps), targets),
                     "step": np.tile(np.arange(steps, dtype=np.int32), targets * seeds),
                     "entropy": result.entropy.reshape(-1),
@@ -179,7 +224,7 @@ def tidy_table(results: Sequence[Result], experiments: Mapping[Configuration, st
             )
         )
     table = pd.concat(frames, ignore_index=True)
-    names = ["experiment", "method", "label", "normalizer"]
+    names = ["experiment", "method", "label", "normalizer", "environment"]
     return table.astype(dict.fromkeys(names, "category"))
 
 

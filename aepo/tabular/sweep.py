@@ -1,6 +1,7 @@
-"""Entropy curves of every method on the softmax bandit, in under two minutes: `python -m aepo.tabular.sweep`.
+"""Entropy curves of every method: `python -m aepo.tabular.sweep` draws the paper's figures in under two minutes.
 
-Writes `runs.parquet` (one row per run and step), `summary.json`, `report.md` and the figures.
+Writes `runs.parquet` (one row per run and step), `summary.json`, `report.md` and the figures. Finished runs are kept in
+`cache/` beside them, so that a sweep that was stopped goes on where it was.
 """
 
 import time
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.options import Options, problems
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,23 +29,37 @@ def _names(text: str) -> tuple[str, ...]:
 
 # Heavy packages are imported after the options are read, so that `--help` and refusals are immediate.
 DEFAULT_TARGETS = ",".join(f"{target:g}" for target in Options.targets)
+WHERE_DEFAULT = "[default: the environment's]"
 METHOD_DEFAULT = "[default: each method's own, the paper's value]"
 
 
 @app.command(help=f"{__doc__}")
 def main(
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="quick: the paper's figures on the bandit. paper: its figures and Tables 2 and 3 on Env A. "
+            "arena: every method at every target on Env A."
+        ),
+    ] = Options.preset,
+    environment: Annotated[
+        str | None, typer.Option(help=f"{', '.join(ENVIRONMENTS)}. [default: the preset's]")
+    ] = Options.environment,
     methods: Annotated[
         str,
-        typer.Option(help="Comma-separated; run exactly these, in one figure. Default: the paper's figures."),
+        typer.Option(help="Comma-separated; run exactly these, in one figure. Default: the preset's."),
     ] = "",
     targets: Annotated[
         str, typer.Option(help="Entropy targets H* in nats, comma-separated, each in (0, ln K].")
     ] = DEFAULT_TARGETS,
-    seeds: Annotated[int, typer.Option(help="Runs of each configuration, seeds 0, 1, ...")] = Options.seeds,
-    steps: Annotated[int, typer.Option(help="Training steps of a run.")] = Options.steps,
-    actions: Annotated[int, typer.Option(help="K, the number of actions.")] = Options.actions,
-    correct: Annotated[int, typer.Option(help="|A*|, the number of correct actions.")] = Options.correct,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = Options.lr,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Runs of each configuration, seeds 0, 1, ... [default: 16, 32 in the arena]"),
+    ] = Options.seeds,
+    steps: Annotated[int | None, typer.Option(help=f"Training steps of a run. {WHERE_DEFAULT}")] = Options.steps,
+    actions: Annotated[int, typer.Option(help="K, the bandit's number of actions.")] = Options.actions,
+    correct: Annotated[int, typer.Option(help="|A*|, the bandit's number of correct actions.")] = Options.correct,
+    lr: Annotated[float | None, typer.Option(help=f"Learning rate. {WHERE_DEFAULT}")] = Options.lr,
     alpha: Annotated[float | None, typer.Option(help=f"Weight of AEPO's second term. {METHOD_DEFAULT}")] = None,
     t_low: Annotated[float | None, typer.Option(help=f"Temperature that lowers the entropy. {METHOD_DEFAULT}")] = None,
     t_high: Annotated[float | None, typer.Option(help=f"Temperature that raises the entropy. {METHOD_DEFAULT}")] = None,
@@ -57,12 +73,18 @@ def main(
         bool, typer.Option("--exact/--sampled", help="Exact expectations over actions, or samples.")
     ] = Options.exact,
     group_size: Annotated[
-        int, typer.Option(help="G, samples per step and branch; unused with --exact.")
+        int | None,
+        typer.Option(help=f"G, samples per prompt and branch; unused with --exact. {WHERE_DEFAULT}"),
     ] = Options.group_size,
+    states_per_step: Annotated[
+        int | None, typer.Option(help="B, prompts a step. [default: all of the environment's]")
+    ] = Options.states_per_step,
     workers: Annotated[int, typer.Option(help="Processes; the numbers do not depend on it.")] = Options.workers,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Options.out,
 ) -> None:
     options = Options(
+        preset=preset,
+        environment=environment,
         methods=_names(methods),
         targets=_numbers(targets),
         seeds=seeds,
@@ -77,6 +99,7 @@ def main(
         sees=sees,
         exact=exact,
         group_size=group_size,
+        states_per_step=states_per_step,
         workers=workers,
         out=out,
     )
@@ -102,21 +125,25 @@ def sweep(options: Options) -> None:
     from rich.console import Console
 
     from aepo.tabular import terminal
+    from aepo.tabular.cache import Cache
     from aepo.tabular.output import Outcome, write
-    from aepo.tabular.plan import chosen_methods, configurations, paper_figures
+    from aepo.tabular.plan import configurations, figures
     from aepo.tabular.runner import batches, cost, run_all
 
     started = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    figures = chosen_methods(options) if options.methods else paper_figures(options)
-    experiments = configurations(figures)
+    drawn = figures(options)
+    experiments = configurations(drawn)
     todo = batches(list(experiments))
-    console.print(f"{len(experiments)} configurations x {options.seeds} seeds: {options.command}", highlight=False)
-    with terminal.progress(console, total=sum(cost(batch, options.seeds) for batch in todo)) as advance:
-        found = run_all(todo, range(options.seeds), workers=options.workers, advance=advance)
+    count = options.seed_count
+    console.print(f"{len(experiments)} configurations x {count} seeds: {options.command}", highlight=False)
+    with terminal.progress(console, total=sum(cost(batch, count) for batch in todo)) as advance:
+        found = run_all(
+            todo, range(count), workers=options.workers, advance=advance, cache=Cache(options.out / "cache")
+        )
     results = [found[one] for one in experiments]
-    outcome = Outcome(options=options, figures=figures, experiments=experiments, results=results)
+    outcome = Outcome(options=options, figures=drawn, experiments=experiments, results=results)
     claims = write(outcome, lambda: time.perf_counter() - started)
     terminal.show(console, outcome.summaries, claims)
     seconds = time.perf_counter() - started

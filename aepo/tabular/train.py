@@ -143,6 +143,7 @@ class Step:
     entropy: Tensor
     reward: Tensor
     control: Control
+    control_samples: int
 
 
 def train_step(
@@ -206,7 +207,16 @@ def train_step(
             policy = Policy.of(leaf, world.table(leaf), entropy_gradient=method.has_bonus)
         state = world.state(part.prompt, part.token)
         parameters = parameters - _rate(settings.lr, parameters) * gradient(policy, state, part, method)
-    return parameters, loop, Step(entropy=entropy, reward=main.mean_reward(), control=control)
+    return (
+        parameters,
+        loop,
+        Step(
+            entropy=entropy,
+            reward=main.mean_reward(),
+            control=control,
+            control_samples=0 if second is None else second.reward.shape[-1],
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -224,6 +234,8 @@ class History:
     """(N, ...): the policy after the last step."""
     evaluation: dict[str, Tensor]
     """Name -> (N,): the world's exact evaluation of that policy."""
+    control_samples: int
+    """Responses per step and run that were sampled for control alone."""
 
 
 def train(
@@ -279,4 +291,5 @@ def train(
         push=torch.stack([r.control.strength for r in records], -1),
         parameters=parameters,
         evaluation=world.evaluate(parameters),
+        control_samples=records[-1].control_samples,
     )

@@ -113,7 +113,7 @@ def dcpo(*, t_low: float = 0.8, t_high: float = 1.2, limit: float = 0.1, **grpo_
         controller=BangBang(t_low=t_low, t_high=t_high),
         shape=shape,
         needs_logp_t=True,
-        label=f"T {t_low:g}/{t_high:g}",
+        label=f"limit={limit:g}",
     )
 
 
