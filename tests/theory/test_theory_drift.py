@@ -19,6 +19,7 @@ from strategies import (
     collapsing,
     correct_sets,
     count,
+    double,
     exact_entropy,
     exact_log_softmax,
     logits,
@@ -333,9 +334,9 @@ def test_the_shared_losses_direction_is_the_theorems_step(batch, seed):
 @given(instances(), st.sampled_from([0.25, 1.0, 4.0]))
 def test_equation_1_changes_the_entropy_by_grpos_change_plus_alpha_times_delta_h(case, alpha):
     z, correct, temperature = case
-    leaf, right, t = torch.tensor(z)[None], torch.tensor(correct)[None], torch.tensor([temperature])
+    leaf, right, t = torch.tensor(z)[None], torch.tensor(correct)[None], double([temperature])
     aepo, grpo = (
-        ascent(method, leaf, right, t.double()).numpy()
+        ascent(method, leaf, right, t).numpy()
         for method in (zoo.build("aepo", alpha=alpha, prompt_fraction=1.0), zoo.build("grpo"))
     )
     want = alpha * delta_entropy(z, correct, temperature=temperature)
