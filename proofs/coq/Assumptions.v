@@ -2,7 +2,7 @@
    and excluded middle, and nothing of ours. Each headline theorem is printed by itself, all others together. *)
 From AEPO Require Import Sums Calculus Expectation Softmax Lemma_4_1 Covariance LambertW Threshold DeltaH
   Theorem_4_3 OneThreshold Corollary_4_4 FirstOrder Remainder Lipschitz FiniteStep Normalised Samplers
-  NaturalGradient BangBang Ceiling AllCorrect OneCorrect Counterexamples.
+  NaturalGradient BangBang Ceiling AllCorrect OneCorrect Counterexamples UnequalNorms.
 
 (* Lemma 4.1 *)
 Print Assumptions lemma_4_1_derivative.
@@ -46,6 +46,7 @@ Print Assumptions one_correct_sign.
 (* what is false *)
 Print Assumptions theorem_4_3_needs_its_premise.
 Print Assumptions theorem_4_3_needs_its_reward_sign.
+Print Assumptions theorem_4_3_needs_equal_norms.
 Print Assumptions low_half_is_not_global.
 
 (* the steps on the way *)
@@ -58,5 +59,5 @@ Definition supporting :=
    @natural_slope, @natural_normalised_monotone, @band, @entropy_ceiling_counts, @entropy_ceiling_all_right,
    @all_correct_formula, @all_correct_at_one, @all_correct_hot_strict, @all_correct_cold_strict,
    @one_correct_formula, @one_correct_step, @one_correct_ratio, @DeltaH_without_premise, @slope_without_premise,
-   @DeltaH_low_at_one, @DeltaH_low_at_quarter).
+   @DeltaH_low_at_one, @DeltaH_low_at_quarter, @unequal_norms_first_order).
 Print Assumptions supporting.
