@@ -18,7 +18,9 @@ from aepo.tabular.summary import Summary, band
 # Targets run from dark to light, coefficients from blue to yellow; others take the list; GRPO is black.
 TARGET_COLOURS = matplotlib.colormaps["viridis"]
 FAMILY_COLOURS = matplotlib.colormaps["plasma"]
-FRONTIER_COLOURS = matplotlib.colormaps["tab20"]
+FRONTIERS = ("reward_held_out", "pass@64")
+FRONTIER_MARKERS = "osD^vP"
+FRONTIER_COLOURS = matplotlib.colormaps["tab10"]
 OTHER_COLOURS = ("#d62728", "#1f77b4", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
 
 PANEL_WIDTH, PANEL_HEIGHT, DPI = 6.4, 4.3, 150
@@ -51,14 +53,19 @@ def _draw(
 ) -> Canvas:
     columns = min(2, len(figure.panels))
     rows = -(-len(figure.panels) // columns)
-    legend = max(len(panel.curves) for panel in figure.panels) * 0.18
+    # A frontier's legend names methods, three a line; the others name curves.
+    entries = [
+        len({curve.configuration for curve in panel.curves}) / 3 if panel.shows in FRONTIERS else len(panel.curves)
+        for panel in figure.panels
+    ]
+    legend = max(entries) * 0.18
     size = (1.2 + PANEL_WIDTH * columns, 1.1 + (PANEL_HEIGHT + legend) * rows)
     canvas = Canvas(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(canvas)
     same_scale = len({panel.shows for panel in figure.panels}) == 1
     axes = canvas.subplots(rows, columns, squeeze=False, sharey=same_scale)
     for panel, ax in zip(figure.panels, axes.flat, strict=False):
-        if panel.shows in ("reward_held_out", "pass@64"):
+        if panel.shows in FRONTIERS:
             _draw_frontier(panel, ax, summaries)
         else:
             _draw_panel(panel, ax, results, summaries)
@@ -113,11 +120,12 @@ def _draw_frontier(panel: Panel, ax: Axes, summaries: Mapping[Curve, Summary]) -
             [s.entropy_last_half.mean for s in group],
             [v.mean for v in value],
             yerr=[v.half_width for v in value],
-            fmt=("o-" if len(group) > 1 else "D"),
-            ms=3.5,
+            # Colours repeat after ten; the marker tells those apart.
+            fmt=FRONTIER_MARKERS[i // 10] + "-",
+            ms=4,
             lw=1,
             elinewidth=0.6,
-            color=FRONTIER_COLOURS(i % 20),
+            color=FRONTIER_COLOURS(i % 10),
             label=configuration.name,
         )
     ax.set_title(panel.title, fontsize=9.5)

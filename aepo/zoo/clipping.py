@@ -69,7 +69,9 @@ def clip_cov(*, ratio: float = 2e-4, low: float = 1.0, high: float = 5.0, **grpo
         inside = (cov > low) & (cov < high)
         digest = hashlib.sha256(f"clip_cov/{control.step}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        noise = torch.rand(advantage.shape[-2:], generator=generator, dtype=torch.float64).to(advantage.device)
+        rows, tokens = advantage.shape[-2:]
+        # Position by position, so that a token's number does not depend on the padding to its right.
+        noise = torch.rand(tokens, rows, generator=generator, dtype=torch.float64).mT.to(advantage.device)
         return advantage.masked_fill(_largest(torch.where(inside, noise, -1.0), weight, ratio) & inside, 0.0)
 
     return dataclasses.replace(
@@ -248,7 +250,8 @@ def steer(*, lowest: float = 0.8, scale: float = 0.02, **grpo_options) -> Method
         if rollouts.entropy is None:
             raise ValueError("Rollouts.entropy is missing: steer needs scored rollouts")
         logp = _logp(rollouts)
-        omega = (advantage * (-torch.expm1(logp)) * (logp + rollouts.entropy)).abs() * (weight != 0)
+        omega = (advantage * (-torch.expm1(logp)) * (logp + rollouts.entropy)).abs()
+        omega = torch.where(weight != 0, omega, 0.0)
         decay = -torch.tensor(lowest, dtype=omega.dtype).log() / omega.amax((-2, -1), keepdim=True).clamp(min=scale)
         return advantage * torch.exp(-decay * omega)
 

@@ -72,6 +72,9 @@ def made_up(configuration, *levels: float, start: float = 2.0, raise_entropy: bo
         reward=np.ones_like(entropy),
         temperature=np.ones_like(entropy),
         raise_entropy=np.full(entropy.shape, raise_entropy),
+        goal=np.repeat(np.array(configuration.targets or (np.nan,))[:, None], 40, 1),
+        evaluation={},
+        control_samples=0,
     )
     return summaries([result], {configuration: "fig1"})
 

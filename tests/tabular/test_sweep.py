@@ -31,7 +31,8 @@ def tiny(tmp_path_factory):
 
 def test_a_sweep_leaves_its_files_and_nothing_half_written(tiny):
     names = sorted(path.name for path in tiny.iterdir())
-    assert names == ["methods.png", "report.md", "runs.parquet", "summary.json"]
+    assert names == ["cache", "methods.png", "report.md", "runs.parquet", "summary.json"]
+    assert all(path.suffix == ".run" for path in (tiny / "cache").iterdir())
     assert (tiny / "methods.png").read_bytes().startswith(b"\x89PNG")
 
 
