@@ -109,6 +109,9 @@ def ramp(temperature: float, slope: float):
         reward=entropy,
         temperature=entropy,
         raise_entropy=entropy > 0,
+        goal=np.full((1, entropy.shape[-1]), np.nan),
+        evaluation={},
+        control_samples=0,
     )
     return summaries([result], {base: "fig2"})[0]
 
