@@ -280,7 +280,10 @@ def rollouts(
     min_length: int = 0,
     reward: st.SearchStrategy[Tensor] | None = None,
 ) -> Rollouts:
-    """Scored rollouts: ragged masks, dead rows (length 0) unless `min_length` is 1, any leading runs."""
+    """Scored rollouts: ragged masks, dead rows (length 0) unless `min_length` is 1, any leading runs.
+
+    Rows that are all of full length are declared so in half of the examples.
+    """
     runs = draw(run_shapes) if runs is None else runs
     prompts = draw(st.integers(1, 4)) if prompts is None else prompts
     group_size = draw(st.integers(1, 4)) if group_size is None else group_size
@@ -292,14 +295,18 @@ def rollouts(
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(*rows, length, generator=generator, dtype=torch.float64)
 
+    old_logp = uniform(-4.0, 0.0)
     return Rollouts(
         prompt=torch.arange(prompts).repeat_interleave(group_size).expand(rows),
         token=torch.randint(ACTIONS, (*rows, length), generator=generator),
         mask=double(np.arange(length) < lengths[..., None]),
         reward=draw(rewards(rows, group_size)) if reward is None else draw(reward),
         group_size=group_size,
-        old_logp=uniform(-4.0, 0.0),
+        full=draw(st.booleans()) and bool((lengths == length).all()),
+        old_logp=old_logp,
         entropy=uniform(0.0, float(np.log(ACTIONS))),
+        # A factor of e^1.5 between the two temperatures keeps ratios, and their rounding, of order 1.
+        logp_t=(old_logp + uniform(-1.5, 1.5)).clamp(max=0.0),
     )
 
 
@@ -325,39 +332,89 @@ def log_ratios(shape: tuple[int, ...], seed: int) -> Tensor:
 
 @st.composite
 def controls(draw, runs: tuple[int, ...] = ()) -> Control:
-    """Any temperature, either side of the caps, one per run."""
-    temperature = draw(hnp.arrays(np.float64, runs, elements=st.sampled_from([0.5, 0.8, 1.0, 1.2, 2.0])))
-    up = draw(hnp.arrays(np.bool_, runs, elements=st.booleans()))
-    return Control(temperature=double(temperature), raise_entropy=torch.as_tensor(up))
+    """Any temperature, push, error (nan: unknown) and side of the caps, one per run, at some step."""
+
+    def per_run(dtype, *elements) -> np.ndarray:
+        return draw(hnp.arrays(dtype, runs, elements=st.sampled_from(elements)))
+
+    pushed = draw(st.booleans())
+    return Control(
+        temperature=double(per_run(np.float64, 0.5, 0.8, 1.0, 1.2, 2.0)),
+        raise_entropy=torch.as_tensor(per_run(np.bool_, False, True)),
+        push=double(per_run(np.float64, 0.0, 0.5, -0.3, 1.0, -1.5)) if pushed else None,
+        error=double(per_run(np.float64, 0.0, 0.04, -0.7, 2.0, np.nan)),
+        step=draw(st.integers(0, 5)),
+    )
 
 
-OPTIONS: dict[str, st.SearchStrategy] = {
-    "alpha": st.sampled_from([1.0, 0.25, 4.0]),
-    "average": st.sampled_from(["sequence", "token"]),
-    "beta": st.sampled_from([0.4, 0.05, 3.0]),
-    "cap_down": st.sampled_from([None, 1, 2]),
-    "cap_up": st.sampled_from([None, 1, 3]),
-    "clip_high": st.sampled_from([0.2, 0.0, 0.28]),
-    "clip_low": st.sampled_from([0.2, 0.0, 1.0]),
-    "coef": st.sampled_from([0.015, 0.5, -0.1]),
-    "dual_clip": st.sampled_from([None, 3.0, 1.5]),
-    "kappa": st.sampled_from([2.0, 1.25]),
-    "normalizer": st.sampled_from(NORMALIZERS),
-    "prompt_fraction": st.sampled_from([0.25, 0.5, 1.0]),
-    "select": st.sampled_from(["reward", "advantage"]),
-    "std": st.sampled_from(["sample", "population", "none"]),
-    "t_high": st.sampled_from([1.2, 1.5]),
-    "t_low": st.sampled_from([0.8, 0.5]),
-    "temperature": st.sampled_from([1.2, 0.8, 1.0]),
+OPTIONS: dict[str, tuple] = {
+    "alpha": (1.0, 0.25, 4.0),
+    "average": ("sequence", "token"),
+    "beta": (0.4, 0.05, 3.0),
+    "beta_high": (1.0, 0.0, 2.0),
+    "beta_low": (0.75, 0.0, 2.0),
+    "cap_down": (None, 1, 2),
+    "cap_up": (None, 1, 3),
+    "clip_high": (0.2, 0.0, 0.28),
+    "clip_low": (0.2, 0.0, 1.0),
+    "coef": (0.015, 0.5, 3.0),
+    "dual_clip": (None, 3.0, 1.5),
+    "gain": (1.0, 8.0),
+    "high": (0.5, 5.0),
+    "k": (0.4, 0.0, 0.75, 1.0),
+    "kappa": (2.0, 1.25),
+    "limit": (1.0, 0.1, 3.0),
+    "low": (0.0, 0.2),
+    "lowest": (0.8, 0.3, 1.0),
+    "max_tokens": (None, 1, 7),
+    "normalizer": NORMALIZERS,
+    "prompt_fraction": (0.25, 0.5, 1.0),
+    "rate": (0.05, 1.0),
+    "ratio": (2e-3, 0.4, 1.0),
+    "scale": (0.02, 2.0),
+    "scope": ("group", "position", "batch", "sequence"),
+    "select": ("reward", "advantage"),
+    "share": (0.2, 0.5, 1.0),
+    "start": (0.01, 0.3),
+    "std": ("sample", "population", "none"),
+    "step": (1e-4, 0.5),
+    "t_high": (1.2, 1.5),
+    "t_low": (0.8, 0.5),
+    "temperature": (1.2, 0.8, 1.0),
+    "width": (0.05, 0.0, 0.5),
+    "within": (0.1, 0.5, float("inf")),
 }
-"""Values of the zoo's options, defaults first so that examples shrink to them."""
+"""Values of the zoo's options besides each method's own default."""
+
+OPTIONS_OF: dict[tuple[str, str], tuple] = {
+    ("adaptive_bonus", "low"): (0.0, 1e-3),
+    ("clip_cov", "low"): (1.0, -0.1, -10.0),
+    ("clip_cov", "high"): (5.0, 1.5),
+    ("dual_bonus", "low"): (1e-4, 0.01),
+    ("entropy_ratio_clip", "low"): (0.8, 0.0),
+    ("entropy_ratio_clip", "high"): (1.2, 2.0),
+    ("entropy_reg", "coef"): (0.5, -0.1),
+    ("entropy_reg_nll", "coef"): (0.5, -0.1),
+    ("kl_cov", "coef"): (0.5, 0.0),
+}
+"""The same where a method's range is another."""
+
+
+def option_values(name: str, option: str) -> tuple:
+    """What the tests give to a method's option, its default first so that examples shrink to it."""
+    default = zoo.options(name)[option]
+    others = OPTIONS_OF.get((name, option), OPTIONS.get(option, ()))
+    return (default, *(value for value in others if value != default))
 
 
 @st.composite
 def recipes(draw, names: tuple[str, ...] | None = None, **fixed: object) -> tuple[str, dict[str, object]]:
     """A method's name and all its options; `fixed` ones are kept as given where the method has them."""
     name = draw(st.sampled_from(sorted(zoo.METHODS) if names is None else names))
-    options = {key: fixed[key] if key in fixed else draw(OPTIONS[key]) for key in zoo.options(name)}
+    options = {
+        key: fixed[key] if key in fixed else draw(st.sampled_from(option_values(name, key)))
+        for key in zoo.options(name)
+    }
     if options.get("normalizer") == "replace":
         options["alpha"] = 1.0
     return name, options
@@ -422,6 +479,7 @@ def batches(draw, *, runs: tuple[int, ...] | None = None, min_rows: int = 1) -> 
     mask = double(np.arange(length) < lengths[..., None])
     weight = mask * double(row_weight).unsqueeze(-1) / (rows * length)
     return Batch(
+        full=draw(st.booleans()) and bool((lengths == length).all()),
         prompt=(torch.arange(rows) // group_size).expand(*runs, rows),
         token=torch.randint(ACTIONS, (*runs, rows, length), generator=generator),
         mask=mask,
@@ -437,7 +495,7 @@ def batches(draw, *, runs: tuple[int, ...] | None = None, min_rows: int = 1) -> 
 
 def padded(rows, tokens: int):
     """The same Rollouts or Batch with `tokens` more columns of padding on the right."""
-    changes = {
+    changes: dict = {"full": False} | {
         f.name: torch.nn.functional.pad(getattr(rows, f.name), (0, tokens))
         for f in dataclasses.fields(rows)
         if isinstance(getattr(rows, f.name), Tensor) and getattr(rows, f.name).shape == rows.token.shape

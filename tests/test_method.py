@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import (
     EPS,
@@ -24,13 +24,16 @@ from torch import Tensor
 from aepo import zoo
 from aepo.batch import Batch, Rollouts
 from aepo.categorical import entropy, log_softmax, token_stats
-from aepo.controller import BangBang, Control
+from aepo.controller import Control
 from aepo.loss import policy_loss
 from aepo.method import NORMALIZERS, Method, Tempered, assemble, by_advantage, by_reward, every_row
 from aepo.weights import token_mean
 
 # Fewer than 100 weights of at most 4 are summed.
 ROUNDING = 100 * 4 * 4 * EPS
+everyone = pytest.mark.parametrize("name", sorted(zoo.METHODS))
+# Of each method: together they are as many examples as several ordinary laws.
+SOME = settings(max_examples=15)
 
 
 def assembled(scene: Scene) -> Batch:
@@ -89,20 +92,42 @@ def test_padding_has_no_weight_no_advantage_and_no_bonus(scene):
         assert (getattr(batch, name)[batch.mask == 0] == 0).all(), name
 
 
-@given(scenes(runs=None), st.integers(1, 2))
-def test_more_padding_of_the_rollouts_changes_no_weight(scene, columns):
+@everyone
+@SOME
+@given(data=st.data(), columns=st.integers(1, 2))
+def test_more_padding_of_the_rollouts_changes_no_weight(name, data, columns):
+    # Dr. GRPO's constant, where none is given, is the batch's longest response, padding and all.
+    scene = data.draw(scenes((name,), runs=None, max_tokens=7))
     wide = dataclasses.replace(
         scene, main=padded(scene.main, columns), second=scene.second and padded(scene.second, columns)
     )
     got, want = assembled(wide), assembled(scene)
-    for name in ("weight", "advantage", "entropy_weight"):
-        value = getattr(got, name)
-        assert_close(value[..., : want.token.shape[-1]], getattr(want, name), atol=ROUNDING)
-        assert (value[..., want.token.shape[-1] :] == 0).all()
+    for field in ("weight", "advantage", "entropy_weight", "mark"):
+        value = getattr(got, field)
+        if value is not None:
+            assert_close(value[..., : want.token.shape[-1]].double(), getattr(want, field).double(), atol=ROUNDING)
+            assert (value[..., want.token.shape[-1] :] == 0).all()
 
 
-@given(scenes(runs=(3,)))
-def test_a_run_is_assembled_as_if_it_were_alone(scene):
+@given(scenes(runs=None))
+def test_a_mask_that_is_declared_full_only_spares_work(scene):
+    def declared(rollouts: Rollouts | None, full: bool) -> Rollouts | None:
+        return rollouts and dataclasses.replace(rollouts, mask=torch.ones_like(rollouts.mask), full=full)
+
+    said, unsaid = (
+        assembled(dataclasses.replace(scene, main=declared(scene.main, full), second=declared(scene.second, full)))
+        for full in (True, False)
+    )
+    assert not unsaid.full
+    same(dataclasses.replace(said, full=False), unsaid)
+
+
+@everyone
+@SOME
+@given(data=st.data())
+def test_a_run_is_assembled_as_if_it_were_alone(name, data):
+    scene = data.draw(scenes((name,), runs=(3,)))
+
     def alone(value, run: int):
         if value is None:
             return None
@@ -113,14 +138,19 @@ def test_a_run_is_assembled_as_if_it_were_alone(scene):
     for run in range(3):
         parts = (alone(value, run) for value in (scene.control, scene.main, scene.second))
         one = assemble(scene.method, *parts)
-        for name in ("weight", "advantage", "entropy_weight"):
-            assert_close(getattr(together, name)[run], getattr(one, name), atol=ROUNDING)
+        for field in ("weight", "advantage", "entropy_weight"):
+            assert_close(getattr(together, field)[run], getattr(one, field), atol=ROUNDING)
+        assert (together.mark is None) or torch.equal(together.mark[run], one.mark)
 
 
 @given(scenes(runs=None, min_length=1))
 def test_the_batchs_weights_sum_to_what_the_equation_averages_over(scene):
     batch, rows = assembled(scene), scene.main.reward.shape[-1]
     main, second = batch.weight[..., :rows, :].sum((-2, -1)), batch.weight[..., rows:, :].sum((-2, -1))
+    if scene.name == "dr_grpo":  # every token weighs the same, however many there are
+        constant = scene.options["max_tokens"] or batch.token.shape[-1]
+        assert_close(main, scene.main.mask.sum((-2, -1)) / rows / constant, atol=ROUNDING)
+        return
     if scene.second is None or scene.method.advantage is None:
         assert_close(main, torch.ones_like(main), atol=ROUNDING)
         return
@@ -139,19 +169,32 @@ def test_the_batchs_weights_sum_to_what_the_equation_averages_over(scene):
         assert_close(second, alpha * kept.double().mean(-1), atol=ROUNDING)
 
 
-@given(scenes(runs=None), st.sampled_from([float("nan"), float("inf")]))
-def test_an_entropy_that_is_not_a_number_in_the_padding_is_harmless(scene, poison):
-    dirty = scene.main.replace(entropy=scene.main.entropy.masked_fill(scene.main.mask == 0, poison))
-    same(assembled(dataclasses.replace(scene, main=dirty)), assembled(scene))
+@everyone
+@SOME
+@given(data=st.data(), poison=st.sampled_from([float("nan"), float("inf"), -float("inf")]))
+def test_what_is_not_a_number_in_the_padding_is_harmless(name, data, poison):
+    scene = data.draw(scenes((name,), runs=None))
+    dirty = scene.main.replace(
+        **{
+            field: getattr(scene.main, field).masked_fill(scene.main.mask == 0, poison)
+            for field in ("old_logp", "entropy", "logp_t")
+        }
+    )
+    got, want = assembled(dataclasses.replace(scene, main=dirty)), assembled(scene)
+    for field in ("weight", "advantage", "entropy_weight", "mark"):
+        value = getattr(want, field)
+        assert value is None or torch.equal(getattr(got, field), value), field
 
 
 @given(scenes(runs=None))
 def test_float32_rollouts_make_a_float32_batch_and_float64_ones_a_float64_batch(scene):
     def cast(rollouts: Rollouts | None) -> Rollouts | None:
-        names = ("mask", "reward", "old_logp", "entropy")
+        names = ("mask", "reward", "old_logp", "entropy", "logp_t")
         return rollouts and rollouts.replace(**{name: getattr(rollouts, name).float() for name in names})
 
-    single = dataclasses.replace(scene, main=cast(scene.main), second=cast(scene.second))
+    numbers = {name: getattr(scene.control, name) for name in ("temperature", "push", "error")}
+    decided = dataclasses.replace(scene.control, **{name: v if v is None else v.float() for name, v in numbers.items()})
+    single = dataclasses.replace(scene, main=cast(scene.main), second=cast(scene.second), control=decided)
     for batch, dtype in ((assembled(scene), torch.float64), (assembled(single), torch.float32)):
         for name in ("mask", "old_logp", "advantage", "weight", "entropy_weight"):
             assert getattr(batch, name).dtype == dtype, name
@@ -443,9 +486,38 @@ def test_a_quarter_of_512_prompts_is_sampled_again():
     assert Tempered().prompt_count(512) == 128
 
 
-@given(methods())
-def test_a_method_is_controlled_if_its_tempered_branch_follows_the_entropy(method):
-    assert method.controlled == (method.tempered is not None and isinstance(method.controller, BangBang))
+@everyone
+@SOME
+@given(data=st.data())
+def test_a_method_is_controlled_if_another_entropy_makes_it_do_something_else(name, data):
+    method = data.draw(methods((name,)))
+    decided = [
+        method.controller.update(method.controller.initial(double(0.0)), double(entropy), double(1.0))[1].strength
+        for entropy in (0.0, 3.0)
+    ]
+    assert method.controlled == (decided[0] != decided[1])
+    acts = method.tempered is not None or method.has_bonus or method.shape is not None
+    assert acts or not method.controlled, "a controller without anything to act through"
+
+
+@everyone
+def test_a_controlled_method_credits_or_weighs_tokens_otherwise_under_another_control(name):
+    method = zoo.build(name)
+    generator = torch.Generator().manual_seed(0)
+    main = graded([1, 0, 1, 1, 0, 0, 0, 1], 4, length=2)
+    main = main.replace(logp_t=main.old_logp - torch.rand(8, 2, generator=generator, dtype=torch.float64))
+    batches = []
+    for entropy in (0.0, 3.0):
+        start = method.controller.initial(double(0.0))
+        _, decided = method.controller.update(start, double(entropy), double(1.0))
+        decided = dataclasses.replace(decided, error=double(1.0 - entropy))
+        batches.append(assemble(method, decided, main, None if method.tempered is None else main))
+    first, second = (
+        torch.cat([batch.weight * batch.advantage, batch.entropy_weight], -1).flatten() for batch in batches
+    )
+    # A second branch is sampled at the control's temperature; dcpo and reweighting are scored at it: that is outside.
+    outside = method.tempered is not None or method.needs_logp_t
+    assert torch.equal(first, second) == (outside or not method.controlled)
 
 
 @given(scenes(runs=None), seeds)
