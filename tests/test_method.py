@@ -507,10 +507,10 @@ def test_a_controlled_method_credits_or_weighs_tokens_otherwise_under_another_co
     main = graded([1, 0, 1, 1, 0, 0, 0, 1], 4, length=2)
     main = main.replace(logp_t=main.old_logp - torch.rand(8, 2, generator=generator, dtype=torch.float64))
     batches = []
-    for entropy in (0.0, 3.0):
+    for h in (0.0, 3.0):
         start = method.controller.initial(double(0.0))
-        _, decided = method.controller.update(start, double(entropy), double(1.0))
-        decided = dataclasses.replace(decided, error=double(1.0 - entropy))
+        _, decided = method.controller.update(start, double(h), double(1.0))
+        decided = dataclasses.replace(decided, error=double(1.0 - h))
         batches.append(assemble(method, decided, main, None if method.tempered is None else main))
     first, second = (
         torch.cat([batch.weight * batch.advantage, batch.entropy_weight], -1).flatten() for batch in batches

@@ -1,17 +1,18 @@
 """Every method of the zoo against its equation, written again as loops over tokens in plain floats.
 
 The oracle below shares no line with `aepo`: it takes rewards, lengths and log-ratios, walks the sums of Eq.
-1, 2 and 3 as the paper writes them, and yields the derivative of the loss by the logits of every visited
-token.
+1, 2 and 3 as the paper writes them, and those of the field's methods as their sources do, and yields the
+derivative of the loss by the logits of every visited token.
 """
 
+import hashlib
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import Scene, assert_close, log_ratios, policy_logits, scenes, seeds
 from torch import Tensor
@@ -25,6 +26,8 @@ from aepo.method import assemble
 # Each derivative is one product of a weight (<= 4), an advantage (< 3, itself good to 1e-12, see
 # test_advantage), a ratio (< e^1.5) and a score.
 ROUNDING = 4 * 3 * math.exp(1.5) * 1e-12
+# Two runs an example, so that a method's 40 examples are 80 instances.
+SOME = settings(max_examples=40)
 
 
 @dataclass
@@ -33,12 +36,28 @@ class Row:
 
     reward: float
     advantage: float
+    group: int
     tokens: list[int]
+    old_logp: list[float]
+    logp_t: list[float]
     ratio: list[float]
     entropy: list[float]
+    """Before the update; that of `probs` is the entropy now."""
     probs: list[list[float]]
     sample_advantage: float = 0.0
     gradient: list[list[float]] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """This step's control of one run, as plain numbers, and the sizes of its batch."""
+
+    up: bool
+    push: float
+    error: float
+    step: int
+    group_size: int
+    columns: int
 
 
 def rows_of(rollouts: Rollouts, z: Tensor, log_ratio: Tensor, std: str) -> list[Row]:
@@ -57,7 +76,10 @@ def rows_of(rollouts: Rollouts, z: Tensor, log_ratio: Tensor, std: str) -> list[
             Row(
                 reward=reward,
                 advantage=advantage,
+                group=i // g,
                 tokens=rollouts.token[i, :length].tolist(),
+                old_logp=rollouts.old_logp[i, :length].tolist(),
+                logp_t=rollouts.logp_t[i, :length].tolist(),
                 ratio=[math.exp(x) for x in log_ratio[i, :length].tolist()],
                 entropy=rollouts.entropy[i, :length].tolist(),
                 probs=[softmax(x) for x in z[i, :length].tolist()],
@@ -111,44 +133,59 @@ def on_policy_term(main: list[Row], options: dict, slope, credit) -> None:
         push(row, weights, [credit(row, t) for t in range(len(weights))], slope)
 
 
-def grpo(main, second, options, up):
+def grpo(main, second, options, seen):
     on_policy_term(main, options, clipped(options), lambda row, t: row.advantage)
 
 
-def reinforce(main, second, options, up):
+def reinforce(main, second, options, seen):
     on_policy_term(main, options, reinforce_slope, lambda row, t: row.reward)
 
 
-def entropy_adv(main, second, options, up):
+def entropy_adv(main, second, options, seen):
     def credit(row, t):
         return row.advantage + min(options["beta"] * row.entropy[t], abs(row.advantage) / options["kappa"])
 
     on_policy_term(main, options, clipped(options), credit)
 
 
-def entropy_reg(main, second, options, up):
-    grpo(main, second, options, up)
+def entropy_now(row: Row, t: int) -> float:
+    return -math.fsum(p * math.log(p) for p in row.probs[t])
+
+
+def bonus(main: list[Row], options: dict, coef: float, counts=lambda row, t: True) -> None:
+    """Plus coef times the mean entropy, over all tokens, of those that count."""
     for row, weights in average(main, options["average"]):
         for t, weight in enumerate(weights):
-            h = -math.fsum(p * math.log(p) for p in row.probs[t])
-            for v, p in enumerate(row.probs[t]):  # dH/dz = -p (ln p + H)
-                row.gradient[t][v] -= options["coef"] * weight * -p * (math.log(p) + h)
+            if counts(row, t):
+                h = entropy_now(row, t)
+                for v, p in enumerate(row.probs[t]):  # dH/dz = -p (ln p + H)
+                    row.gradient[t][v] -= coef * weight * -p * (math.log(p) + h)
 
 
-def entropy_reg_nll(main, second, options, up):
-    grpo(main, second, options, up)
+def entropy_reg(main, second, options, seen):
+    grpo(main, second, options, seen)
+    bonus(main, options, options["coef"])
+
+
+def controlled_bonus(main, second, options, seen):
+    grpo(main, second, options, seen)
+    bonus(main, options, seen.push)
+
+
+def entropy_reg_nll(main, second, options, seen):
+    grpo(main, second, options, seen)
     for row, weights in average(main, options["average"]):
         for t, weight in enumerate(weights):
             for v, p in enumerate(row.probs[t]):  # -ln pi(token)
                 row.gradient[t][v] -= options["coef"] * weight * -((v == row.tokens[t]) - p)
 
 
-def with_second_term(main, second, options, up, *, taken, credit):
+def with_second_term(main, second, options, seen, *, taken, credit):
     """The T = 1 term and the tempered term, for the three normalizers."""
     slope = clipped(options)
-    cap = options["cap_up"] if up else options["cap_down"]
+    cap = options["cap_up"] if seen.up else options["cap_down"]
     if options["normalizer"] == "replace" and cap is None:
-        cap = 60 if up else 30
+        cap = 60 if seen.up else 30
     kept = [row for row in second if taken(row)][:cap]
     if options["normalizer"] == "replace":
         kept = kept[: len(main)]
@@ -157,7 +194,7 @@ def with_second_term(main, second, options, up, *, taken, credit):
             own = credit(row) if any(row is one for one in kept) else row.advantage
             push(row, weights, [own] * len(weights), slope)
         return
-    grpo(main, second, options, up)
+    grpo(main, second, options, seen)
     # `all` averages over every tempered sample, those that are not kept counting as zero.
     for row, weights in average(second if options["normalizer"] == "all" else kept, options["average"]):
         if any(row is one for one in kept):
@@ -171,29 +208,246 @@ def positive(options):
     return lambda row: row.sample_advantage > 0.05
 
 
-def aepo(main, second, options, up):
-    with_second_term(main, second, options, up, taken=positive(options), credit=lambda row: row.reward)
+def aepo(main, second, options, seen):
+    with_second_term(main, second, options, seen, taken=positive(options), credit=lambda row: row.reward)
 
 
-def aepo_eq3(main, second, options, up):
-    with_second_term(main, second, options, up, taken=lambda row: True, credit=lambda row: row.advantage)
+def aepo_eq3(main, second, options, seen):
+    with_second_term(main, second, options, seen, taken=lambda row: True, credit=lambda row: row.advantage)
 
 
-def reinforce_tempered(main, second, options, up):
+def reinforce_tempered(main, second, options, seen):
     for row, weights in average(second, options["average"]):
         push(row, weights, [row.reward] * len(weights), reinforce_slope)
 
 
+def dr_grpo(main, second, options, seen):
+    slope = clipped(options | {"dual_clip": None})
+    for row in main:
+        weight = 1 / len(main) / (options["max_tokens"] or seen.columns)
+        push(row, [weight] * len(row.tokens), [row.advantage] * len(row.tokens), slope)
+
+
+# -- the field's methods, as their sources write them --
+
+
+def tokens_of(rows: list[Row]) -> list[tuple[int, int]]:
+    """Every visited token of the batch as (row, position)."""
+    return [(i, t) for i, row in enumerate(rows) for t in range(len(row.tokens))]
+
+
+def top(values: dict[tuple[int, int], float], count: int) -> set[tuple[int, int]]:
+    """The tokens of the `count` largest values, all of those that tie with the last.
+
+    Near ties that only rounding tells apart are no instance of anything.
+    """
+    ordered = sorted(values.values(), reverse=True)
+    last = ordered[count - 1]
+    assume(all(value == last or abs(value - last) > 1e-9 for value in ordered))
+    return {token for token, value in values.items() if value >= last}
+
+
+def covariances(rows: list[Row]) -> dict[tuple[int, int], float]:
+    """(A - mean A)(ln pi - mean ln pi) of every token, plain means over the batch's tokens."""
+    tokens = tokens_of(rows)
+    mean_a = math.fsum(rows[i].advantage for i, t in tokens) / len(tokens)
+    mean_l = math.fsum(rows[i].old_logp[t] for i, t in tokens) / len(tokens)
+    return {(i, t): (rows[i].advantage - mean_a) * (rows[i].old_logp[t] - mean_l) for i, t in tokens}
+
+
+def clip_cov(main, second, options, seen):
+    dropped: set[tuple[int, int]] = set()
+    if tokens := tokens_of(main):
+        cov = covariances(main)
+        edges = [abs(value - options[edge]) for value in cov.values() for edge in ("low", "high")]
+        assume(min(edges) > 1e-9)
+        # The draw: one number per (position, row), from the step alone; the largest ones inside the band go.
+        digest = hashlib.sha256(f"clip_cov/{seen.step}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        noise = torch.rand(seen.columns, len(main), generator=generator, dtype=torch.float64).tolist()
+        inside = [token for token in tokens if options["low"] < cov[token] < options["high"]]
+        inside.sort(key=lambda token: -noise[token[1]][token[0]])
+        dropped = set(inside[: max(int(options["ratio"] * len(tokens)), 1)])
+    index = {id(row): i for i, row in enumerate(main)}
+    on_policy_term(
+        main,
+        options,
+        clipped(options),
+        lambda row, t: 0.0 if (index[id(row)], t) in dropped else row.advantage,
+    )
+
+
+def kl_cov(main, second, options, seen):
+    marked: set[tuple[int, int]] = set()
+    if tokens := tokens_of(main):
+        marked = top(covariances(main), max(int(options["ratio"] * len(tokens)), 1))
+    index = {id(row): i for i, row in enumerate(main)}
+    for row, weights in average(main, options["average"]):
+        for t, weight in enumerate(weights):
+            # A r - coef |ln r|: the penalty's derivative by ln pi is the sign of ln r, and 0 at 0.
+            penalised = (index[id(row)], t) in marked and abs(row.ratio[t] - 1) > 1e-12
+            sign = math.copysign(1.0, row.ratio[t] - 1) if penalised else 0.0
+            pull = row.ratio[t] * row.advantage - options["coef"] * sign
+            for v, p in enumerate(row.probs[t]):
+                row.gradient[t][v] -= weight * pull * ((v == row.tokens[t]) - p)
+
+
+def entropy_ratio_clip(main, second, options, seen):
+    def credit(row, t):
+        # A credit of 0 sends no gradient.
+        return row.advantage if options["low"] < entropy_now(row, t) / row.entropy[t] < options["high"] else 0.0
+
+    on_policy_term(main, options, clipped(options), credit)
+
+
+def ce_gppo(main, second, options, seen):
+    low, high, dual = 1 - options["clip_low"], 1 + options["clip_high"], options["dual_clip"]
+
+    def slope(ratio, advantage):
+        pulled = ratio * advantage
+        if advantage < 0 and ratio < low:
+            pulled = options["beta_low"] * low * advantage
+        if advantage > 0 and ratio > high:
+            pulled = options["beta_high"] * high * advantage
+        return 0.0 if dual is not None and advantage < 0 and pulled < dual * advantage else pulled
+
+    on_policy_term(main, options, slope, lambda row, t: row.advantage)
+
+
+def top_entropy(main, second, options, seen):
+    tokens = tokens_of(main)
+    values = {(i, t): main[i].entropy[t] for i, t in tokens}
+    chosen = top(values, max(int(options["share"] * len(tokens)), 1)) if tokens else set()
+    index = {id(row): i for i, row in enumerate(main)}
+    on_policy_term(
+        main, options, clipped(options), lambda row, t: row.advantage if (index[id(row)], t) in chosen else 0.0
+    )
+
+
+def steer(main, second, options, seen):
+    def omega(row, t):
+        # A / pi x pi (1 - pi)(ln pi + H)
+        return abs(row.advantage * (1 - math.exp(row.old_logp[t])) * (row.old_logp[t] + row.entropy[t]))
+
+    largest = max((omega(main[i], t) for i, t in tokens_of(main)), default=0.0)
+    k = -math.log(options["lowest"]) / max(largest, options["scale"])
+    on_policy_term(main, options, clipped(options), lambda row, t: row.advantage * math.exp(-k * omega(row, t)))
+
+
+def entropic(main, second, options, seen):
+    def credit(row, t):
+        return row.advantage * (1 - seen.push if row.advantage > 0 else 1 + seen.push)
+
+    on_policy_term(main, options, clipped(options), credit)
+
+
+def entrocraft(main, second, options, seen):
+    def credit(row, t):
+        left_out = (seen.push > 0 and row.advantage > 0) or (seen.push < 0 and row.advantage < 0)
+        return 0.0 if left_out else row.advantage
+
+    on_policy_term(main, options, clipped(options), credit)
+
+
+def quantile(main, second, options, seen):
+    credits = {}
+    for row in main:
+        group = sorted(one.reward for one in main if one.group == row.group)
+        baseline = group[int(options["k"] * (len(group) - 1))]
+        spread = statistics.stdev(group) if len(group) > 1 else 0.0
+        credits[id(row)] = 0.0 if group[0] == group[-1] else (row.reward - baseline) / (spread + 1e-6)
+    on_policy_term(main, options, clipped(options), lambda row, t: credits[id(row)])
+
+
+def dcpo(main, second, options, seen):
+    right = sum(row.reward > 0 for row in main) / len(main)
+    # An unknown error counts as a large one.
+    error = options["limit"] if math.isnan(seen.error) else min(abs(seen.error), options["limit"])
+    w = 0.0 if right == 0 else (error / right) / (1 + error / right)
+
+    def credit(row, t):
+        extra = math.exp(row.logp_t[t] - row.old_logp[t]) if row.reward > 0 else 0.0
+        return (1 - w) * row.advantage + w * extra
+
+    on_policy_term(main, options, clipped(options), credit)
+
+
+def extra_of_reweighting(main: list[Row], options: dict) -> dict[tuple[int, int], float]:
+    """alpha (w / mean(w) - 1) of every token of a positive, the mean under what the loss gives to each token."""
+    weight = {
+        (i, t): value
+        for i, row in enumerate(main)
+        for one, weights in average(main, options["average"])
+        if one is row
+        for t, value in enumerate(weights)
+    }
+
+    def w(i: int, t: int) -> float:
+        row = main[i]
+        if options["scope"] == "sequence":
+            return math.exp((math.fsum(row.logp_t) - math.fsum(row.old_logp)) / len(row.tokens))
+        return math.exp(row.logp_t[t] - row.old_logp[t])
+
+    def place(i: int, t: int) -> tuple:
+        where = {"batch": (), "position": (main[i].group, t)}
+        return where.get(options["scope"], (main[i].group,))
+
+    extra = {}
+    positives = [(i, t) for i, t in tokens_of(main) if main[i].reward > 0]
+    for here in {place(i, t) for i, t in positives}:
+        members = [(i, t) for i, t in positives if place(i, t) == here]
+        if len({i for i, t in members}) < 2:
+            continue
+        total = math.fsum(weight[token] for token in members)
+        mean = math.fsum(weight[token] * w(*token) for token in members) / total
+        for token in members:
+            extra[token] = options["alpha"] * (w(*token) / mean - 1)
+    return extra
+
+
+def reweighting(main, second, options, seen):
+    extra = extra_of_reweighting(main, options)
+    index = {id(row): i for i, row in enumerate(main)}
+    on_policy_term(main, options, clipped(options), lambda row, t: row.advantage + extra.get((index[id(row)], t), 0.0))
+
+
+def siren(main, second, options, seen):
+    grpo(main, second, options, seen)
+    tokens = tokens_of(main)
+    values = {(i, t): main[i].entropy[t] for i, t in tokens}
+    chosen = top(values, max(int(options["share"] * len(tokens)), 1)) if tokens else set()
+    index = {id(row): i for i, row in enumerate(main)}
+    bonus(main, options, seen.push, lambda row, t: (index[id(row)], t) in chosen)
+
+
 ORACLES = {
+    "adaptive_bonus": controlled_bonus,
     "aepo": aepo,
     "aepo_eq2": aepo,  # the same loss; the temperature of the samples is what differs
     "aepo_eq3": aepo_eq3,
+    "aepo_pi": lambda main, second, options, seen: aepo(main, second, options | {"select": "reward"}, seen),
+    "ce_gppo": ce_gppo,
+    "clip_cov": clip_cov,
+    "clip_higher": grpo,
+    "dcpo": dcpo,
+    "dr_grpo": dr_grpo,
+    "dual_bonus": controlled_bonus,
+    "entrocraft": entrocraft,
+    "entropic": entropic,
     "entropy_adv": entropy_adv,
+    "entropy_ratio_clip": entropy_ratio_clip,
     "entropy_reg": entropy_reg,
     "entropy_reg_nll": entropy_reg_nll,
     "grpo": grpo,
+    "kl_cov": kl_cov,
+    "pi_bonus": controlled_bonus,
+    "quantile": quantile,
     "reinforce": reinforce,
     "reinforce_tempered": reinforce_tempered,
+    "reweighting": reweighting,
+    "siren": siren,
+    "steer": steer,
+    "top_entropy": top_entropy,
 }
 
 
@@ -203,11 +457,20 @@ def on_policy_ratio(rollouts: Rollouts | None, seed: int):
         return None, None, None
     z = policy_logits(rollouts, seed)
     log_ratio = log_ratios(tuple(rollouts.token.shape), seed)
-    return rollouts.replace(old_logp=token_stats(z, rollouts.token)[0] - log_ratio), z, log_ratio
+    old_logp = token_stats(z, rollouts.token)[0] - log_ratio
+    # Whatever stood between the two temperatures' log-probs still stands between them.
+    logp_t = rollouts.logp_t - rollouts.old_logp + old_logp
+    return rollouts.replace(old_logp=old_logp, logp_t=logp_t), z, log_ratio
+
+
+def run_of(rollouts: Rollouts, run: int) -> Rollouts:
+    """One run's rows alone."""
+    fields = {name: value[run] for name, value in vars(rollouts).items() if isinstance(value, Tensor)}
+    return replace(rollouts, **fields)
 
 
 def check(scene: Scene, seed: int) -> None:
-    """Autograd through `assemble` and `policy_loss` equals the oracle, row by row and token by token."""
+    """Autograd through `assemble` and `policy_loss` equals the oracle, run by run, row by row and token by token."""
     main, main_z, main_ratio = on_policy_ratio(scene.main, seed)
     second, second_z, second_ratio = on_policy_ratio(scene.second, seed + 1)
     batch = assemble(scene.method, scene.control, main, second)
@@ -215,18 +478,31 @@ def check(scene: Scene, seed: int) -> None:
     length = batch.token.shape[-1]
     z = torch.cat([torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[-2])) for x in leaves], -3)
     logp, entropy = token_stats(z, batch.token)
-    loss, _ = policy_loss(logp, scene.method.bonus(logp, entropy), batch, scene.method.surrogate)
-    got = torch.autograd.grad(loss, leaves, materialize_grads=True)
-    std = scene.options.get("std", "sample")
-    main_rows = rows_of(main, main_z, main_ratio, std)
-    second_rows = []
-    if second is not None:
-        second_rows = rows_of(second, second_z, second_ratio, std)
-        for row, sample in zip(second_rows, rows_of(second, second_z, second_ratio, "sample"), strict=True):
-            row.sample_advantage = sample.advantage
-    ORACLES[scene.name](main_rows, second_rows, scene.options, bool(scene.control.raise_entropy))
-    for derivative, rows in zip(got, (main_rows, second_rows), strict=False):
-        assert_close(derivative, [row.gradient for row in rows], atol=ROUNDING)
+    bonus = scene.method.bonus(logp, entropy)
+    loss, _ = policy_loss(logp, bonus, batch, scene.method.surrogate, token_entropy=entropy)
+    got = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
+    std = "none" if scene.name == "dr_grpo" else scene.options.get("std", "sample")
+    control = scene.control
+    pushes = control.temperature.log() if control.push is None else control.push
+    for run in range(len(loss)):
+        rows = rows_of(run_of(main, run), main_z[run], main_ratio[run], std)
+        second_rows = []
+        if second is not None:
+            one = (run_of(second, run), second_z[run], second_ratio[run])
+            second_rows = rows_of(*one, std)
+            for row, sample in zip(second_rows, rows_of(*one, "sample"), strict=True):
+                row.sample_advantage = sample.advantage
+        seen = Seen(
+            up=bool(control.raise_entropy[run]),
+            push=float(pushes[run]),
+            error=float(control.error[run]),
+            step=control.step,
+            group_size=main.group_size,
+            columns=length,
+        )
+        ORACLES[scene.name](rows, second_rows, scene.options, seen)
+        for derivative, plain in zip(got, (rows, second_rows), strict=False):
+            assert_close(derivative[run], [row.gradient for row in plain], atol=ROUNDING)
 
 
 def test_every_method_of_the_zoo_has_an_independent_derivation():
@@ -234,14 +510,26 @@ def test_every_method_of_the_zoo_has_an_independent_derivation():
     assert not missing, f"write the equations of {sorted(missing)} as loops in this file"
 
 
+positive_seeds = seeds.filter(lambda seed: seed < 2**32 - 1)
+
+
 @pytest.mark.parametrize("name", sorted(ORACLES))
-@given(data=st.data(), seed=seeds.filter(lambda seed: seed < 2**32 - 1))
+@SOME
+@given(data=st.data(), seed=positive_seeds)
 def test_the_gradient_of_the_loss_is_that_of_the_methods_equation(name, data, seed):
-    check(data.draw(scenes((name,))), seed)
+    check(data.draw(scenes((name,), runs=(2,))), seed)
 
 
 @pytest.mark.parametrize("normalizer", ["all", "positives", "replace"])
 @pytest.mark.parametrize("name", ["aepo", "aepo_eq2", "aepo_eq3"])
-@given(data=st.data(), seed=seeds.filter(lambda seed: seed < 2**32 - 1))
+@SOME
+@given(data=st.data(), seed=positive_seeds)
 def test_each_normalizer_is_the_mean_that_its_equation_writes(name, normalizer, data, seed):
-    check(data.draw(scenes((name,), normalizer=normalizer)), seed)
+    check(data.draw(scenes((name,), runs=(2,), normalizer=normalizer)), seed)
+
+
+@pytest.mark.parametrize("scope", ["group", "position", "batch", "sequence"])
+@SOME
+@given(data=st.data(), seed=positive_seeds)
+def test_each_scope_of_the_reweighting_is_the_mean_that_its_equation_writes(scope, data, seed):
+    check(data.draw(scenes(("reweighting",), runs=(2,), scope=scope)), seed)
