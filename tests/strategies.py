@@ -108,8 +108,8 @@ CORNERS = ("normal", "grid", "ties", "near ties", "dominating", "far apart")
 class States:
     """n independent instances of one K, n first, as every function of `aepo.theory` takes them."""
 
-    corner: str
-    """One of CORNERS, for the count of what was met."""
+    corner: np.ndarray
+    """(n,): which of CORNERS each is, for the count of what was met."""
     logits: np.ndarray
     """(n, K)."""
     correct: np.ndarray
@@ -124,12 +124,11 @@ class States:
 
     def _repr_pretty_(self, printer, cycle: bool) -> None:
         # What hypothesis prints of a failing example; `assert_every` shows the numbers of the instance.
-        printer.text(f"<{len(self)} instances, K = {self.logits.shape[-1]}, {self.corner}>")
+        printer.text(f"<{len(self)} instances, K = {self.logits.shape[-1]}>")
 
     def where(self, rows: np.ndarray) -> "States":
         """The chosen instances, by a mask or by indices."""
-        numbers = ("logits", "correct", "temperature", "lr")
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in numbers})
+        return dataclasses.replace(self, **{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
 
 
 def bulk_logits(generator: np.random.Generator, corner: str, rows: int, actions: int) -> np.ndarray:
@@ -163,17 +162,21 @@ def states(
     temperature: tuple[float, float] = (0.25, 4.0),
     lr: tuple[float, float] = (1e-3, 10.0),
 ) -> States:
-    """Hundreds of instances that share K and a corner; A* is one action, several or all of them.
+    """Hundreds of instances of one K, every corner in equal parts; A* is one action, several or all of them.
 
     Temperatures and step sizes are spread evenly over the logarithms of their ranges.
     """
-    corner, actions = draw(st.sampled_from(corners)), draw(st.integers(min_actions, max_actions))
-    size = draw(st.sampled_from(["some", "one", "all"]))
+    actions = draw(st.integers(min_actions, max_actions))
     rows = draw(st.sampled_from([256, 512, 1024]))
     generator = np.random.default_rng(draw(seeds))
-    z = bulk_logits(generator, corner, rows, actions)
+    # Each example has all corners and all sizes of A*: which ones a law meets is not left to luck.
+    corner = np.asarray(corners)[np.arange(rows) % len(corners)]
+    z = np.empty((rows, actions))
+    for name in corners:
+        z[corner == name] = bulk_logits(generator, name, int((corner == name).sum()), actions)
     one = generator.integers(0, actions, (rows, 1)) == np.arange(actions)
-    correct = {"one": one, "some": one | (generator.random(z.shape) < 0.5), "all": np.ones_like(one)}[size]
+    others = generator.choice([0.0, 0.5, 1.0], (rows, 1))  # one, some or all
+    correct = one | (generator.random(z.shape) < others)
     t, step = (np.exp(generator.uniform(*np.log(bounds), rows)) for bounds in (temperature, lr))
     return States(corner=corner, logits=z, correct=correct, temperature=t, lr=step)
 
@@ -220,7 +223,7 @@ def assert_every(holds: np.ndarray, batch: States, **numbers: np.ndarray) -> Non
         z, right = batch.logits[i].tolist(), batch.correct[i].tolist()
         shown = "".join(f", {name}={np.asarray(value)[i].tolist()}" for name, value in numbers.items())
         raise AssertionError(
-            f"{(~holds).sum()} of {len(batch)} instances ({batch.corner}), the first: logits={z}, correct={right}, "
+            f"{(~holds).sum()} of {len(batch)} instances, the first: {batch.corner[i]}, logits={z}, correct={right}, "
             f"temperature={batch.temperature[i]}, lr={batch.lr[i]}{shown}"
         )
 
@@ -230,7 +233,8 @@ def count(batch, met: Counter) -> None:
     met["examples"] += 1
     met["instances"] += len(batch)
     met["several correct"] += int((batch.correct.sum(-1) > 1).sum())
-    met[batch.corner] += len(batch)
+    for corner in CORNERS:
+        met[corner] += int((batch.corner == corner).sum())
     met["two actions"] += len(batch) * (batch.logits.shape[-1] == 2)
     met["all but one correct"] += int((batch.correct.sum(-1) == batch.logits.shape[-1] - 1).sum())
     met["logits over 50 apart"] += int((np.ptp(batch.logits, axis=-1) > 50).sum())

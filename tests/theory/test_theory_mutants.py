@@ -34,7 +34,7 @@ Z = RNG.normal(size=(N, K)) * 1.5
 RIGHT = (RNG.random((N, K)) < 0.5) | (np.arange(K) == RNG.integers(0, K, (N, 1)))
 T = RNG.uniform(0.5, 2.5, N)
 REWARD = RIGHT * RNG.uniform(0.5, 2.0, (N, K))
-STATES = States(corner="normal", logits=Z, correct=RIGHT, temperature=T, lr=np.ones(N))
+STATES = States(corner=np.full(N, "normal"), logits=Z, correct=RIGHT, temperature=T, lr=np.ones(N))
 
 
 def policy(z: Array, t=1.0) -> Array:

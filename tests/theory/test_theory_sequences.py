@@ -169,14 +169,15 @@ def test_delta_h_of_sequences_three_ways():
             assert abs(size * fine - want) <= RELATIVE_TO_STEPS * abs(want) + off + 4 * noise
             met["by steps to 1e-5"] += int(off + 4 * noise <= RELATIVE_TO_STEPS * abs(want))
             met["trees"] += 1
+            met["moved"] += abs(want) > 1e-6  # nothing moves where no response is correct, or each token the only one
             met["falls"] += want < 0
             met["unequal branching"] += len(set(reward.shape)) > 1
             met["three tokens"] += len(levels) == 3
 
     law()
     print(dict(met))
-    assert met["by autograd to 1e-8"] > 0.5 * met["trees"]
-    assert met["by steps to 1e-5"] > 0.5 * met["trees"]
+    assert met["by autograd to 1e-8"] > 0.5 * met["moved"] > 100
+    assert met["by steps to 1e-5"] > 0.5 * met["moved"]
     for kind in ("falls", "unequal branching", "three tokens"):
         assert met[kind] > 0.1 * met["trees"] > 50, kind
 
