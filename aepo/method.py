@@ -73,6 +73,8 @@ class Tempered:
     """Which samples take part, (..., R) bool."""
     credit: Callable[[Rollouts], Tensor] = reward_credit
     """Advantage of a sample, (..., R)."""
+    strength: Callable[[Control], Tensor] | None = None
+    """A factor on alpha from the control, (...) in [0, 1]; None for 1. Not with `replace`, where rows count whole."""
     cap_up: int | None = None
     """Most samples kept when entropy is to rise: the first so many; None for all."""
     cap_down: int | None = None
@@ -90,6 +92,8 @@ class Tempered:
                 f"alpha must be 1 with normalizer='replace', got {self.alpha}: "
                 "there a kept sample takes exactly one row's weight; change cap_up and cap_down instead"
             )
+        if self.normalizer == "replace" and self.strength is not None:
+            raise ValueError("strength must be None with normalizer='replace': a kept sample takes a whole row's weight")
         for name in ("cap_up", "cap_down"):
             cap = getattr(self, name)
             if cap is not None and cap < 1:
@@ -137,7 +141,7 @@ class Method:
     entropy_coef: float | Callable[[Control], Tensor] = 0.0
     """lambda of the entropy bonus on the T = 1 rows, a number or one per run from the control; may be negative."""
     entropy_tokens: Callable[[Rollouts], Tensor] | None = None
-    """Which tokens the bonus counts, (..., R, T) bool; None for all."""
+    """Which tokens the bonus is the mean of, (..., R, T) bool; None for all."""
     entropy_bonus: Literal["exact", "sampled_nll"] = "exact"
     """What the bonus rewards: the exact entropy, or minus the sampled token's log-prob (the authors' code)."""
     label: str = ""
@@ -215,6 +219,8 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
                 total = second_row_weight.sum(-1, keepdim=True)
                 second_row_weight = second_row_weight / total.masked_fill(total == 0, 1.0)
             extra = method.reduction(masks[1], second_row_weight) * kept.unsqueeze(-1) * tempered.alpha
+            if tempered.strength is not None:
+                extra = extra * tempered.strength(control)[..., None, None]
             weight = torch.cat([whole, extra], -2)
     advantage = _per_token(method.advantage, main, masks[0])
     main_weight = weight[..., : advantage.shape[-2], :]
@@ -247,12 +253,14 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
 
 
 def _bonus_weight(method: Method, main: Rollouts, control: Control, whole: Tensor) -> Tensor:
-    """(..., R, T): lambda times each token's share of the mean."""
+    """(..., R, T): lambda times each token's share of the mean, which is over the tokens that count."""
+    if method.entropy_tokens is not None:
+        whole = whole * method.entropy_tokens(main)
+        total = whole.sum((-2, -1), keepdim=True)
+        whole = whole / total.masked_fill(total == 0, 1.0)
     if isinstance(method.entropy_coef, float | int):
-        weight = method.entropy_coef * whole
-    else:
-        weight = method.entropy_coef(control)[..., None, None] * whole
-    return weight if method.entropy_tokens is None else weight * method.entropy_tokens(main)
+        return method.entropy_coef * whole
+    return method.entropy_coef(control)[..., None, None] * whole
 
 
 def _padded_fields(rollouts: Rollouts, length: int) -> dict[str, Tensor]:

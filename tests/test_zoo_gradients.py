@@ -152,14 +152,20 @@ def entropy_now(row: Row, t: int) -> float:
     return -math.fsum(p * math.log(p) for p in row.probs[t])
 
 
-def bonus(main: list[Row], options: dict, coef: float, counts=lambda row, t: True) -> None:
-    """Plus coef times the mean entropy, over all tokens, of those that count."""
-    for row, weights in average(main, options["average"]):
-        for t, weight in enumerate(weights):
-            if counts(row, t):
-                h = entropy_now(row, t)
-                for v, p in enumerate(row.probs[t]):  # dH/dz = -p (ln p + H)
-                    row.gradient[t][v] -= coef * weight * -p * (math.log(p) + h)
+def bonus(main: list[Row], options: dict, coef: float, counts=None) -> None:
+    """Plus coef times the mean entropy of all tokens, or of those that count."""
+    counted = [
+        (row, t, weight)
+        for row, weights in average(main, options["average"])
+        for t, weight in enumerate(weights)
+        if counts is None or counts(row, t)
+    ]
+    # The mean over all is over all responses: one without a token counts as entropy 0.
+    total = 1.0 if counts is None else math.fsum(weight for _, _, weight in counted)
+    for row, t, weight in counted:
+        h = entropy_now(row, t)
+        for v, p in enumerate(row.probs[t]):  # dH/dz = -p (ln p + H)
+            row.gradient[t][v] -= coef * weight / total * -p * (math.log(p) + h)
 
 
 def entropy_reg(main, second, options, seen):

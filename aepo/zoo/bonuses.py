@@ -68,9 +68,10 @@ def pi_bonus(
 def siren(*, coef: float = 5e-3, share: float = 0.2, limit: float = 10.0, **grpo_options) -> Method:
     """SIREN: minus coef x (H_masked - H*)^2, on the tokens of highest entropy (arXiv 2509.25133).
 
-    Its gradient is that of an entropy bonus with coefficient 2 coef (H* - H): a two-sided proportional controller. The
-    source anchors at the masked entropy of its first step, clips at 0.2/0.28, and restricts each token's entropy to the
-    top-p 0.8 nucleus, which needs the whole distribution; here the anchor is the target and the entropy the exact one.
+    Its gradient is that of an entropy bonus on their mean with coefficient 2 coef (H* - H): a two-sided proportional
+    controller. The source anchors at the masked entropy of its first step, clips at 0.2/0.28, and restricts each
+    token's entropy to the top-p 0.8 nucleus, which needs the whole distribution; here the anchor is the target, the
+    distance is that of the mean over all tokens, which the target is about, and the entropy is the exact one.
 
     Args:
         coef: weight of the squared distance, 5e-3.
