@@ -55,13 +55,14 @@ def _mean(grouped: Tensor, probability: Tensor | float) -> Tensor:
     return (probability * grouped).sum(-1, keepdim=True)
 
 
-def quantile_centred(reward: Tensor, *, group_size: int, k: float) -> Tensor:
+def quantile_centred(reward: Tensor, *, group_size: int, k: float, share: Tensor | None = None) -> Tensor:
     """(r - Q_k) / std within each group, Q_k the lower k-quantile of its rewards (Wu et al., arXiv 2509.22611).
 
     Args:
         reward: (..., R).
         group_size: G, divides R.
         k: in [0, 1].
+        share: (..., R), as in `group_normalized`; with it Q_k is the smallest reward that a share of k does not exceed.
 
     Returns:
         (..., R); 0 in a group of equal rewards.
@@ -70,9 +71,17 @@ def quantile_centred(reward: Tensor, *, group_size: int, k: float) -> Tensor:
     tensor([2., 0., 0., 0.])
     """
     grouped = reward.unflatten(-1, (-1, group_size))
-    baseline = torch.quantile(grouped, k, dim=-1, keepdim=True, interpolation="lower")
-    square = (grouped - grouped.mean(-1, keepdim=True)).square().sum(-1, keepdim=True)
-    spread = (square / max(group_size - 1, 1)).sqrt()
+    if share is None:
+        baseline = torch.quantile(grouped, k, dim=-1, keepdim=True, interpolation="lower")
+        square = (grouped - grouped.mean(-1, keepdim=True)).square().sum(-1, keepdim=True)
+        spread = (square / max(group_size - 1, 1)).sqrt()
+    else:
+        probability = share.unflatten(-1, (-1, group_size))
+        ordered, order = grouped.sort(-1)
+        # Shares sum to 1 up to rounding, which must not push k = 1 past the end.
+        below = probability.gather(-1, order).cumsum(-1) < k - 1e-9
+        baseline = ordered.gather(-1, below.sum(-1, keepdim=True).clamp(max=group_size - 1))
+        spread = _mean((grouped - _mean(grouped, probability)).square(), probability).sqrt()
     equal = grouped.amax(-1, keepdim=True) == grouped.amin(-1, keepdim=True)
     return ((grouped - baseline) / (spread + STD_EPSILON)).masked_fill(equal, 0.0).flatten(-2)
 

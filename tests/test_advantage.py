@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import EPS, assert_close, double, rewards, seeds
 
-from aepo.advantage import STD_EPSILON, entropy_shaped, group_normalized
+from aepo.advantage import STD_EPSILON, entropy_shaped, group_normalized, quantile_centred
 
 stds = st.sampled_from(["sample", "population", "none"])
 
@@ -181,6 +181,36 @@ def test_an_exact_expectation_by_hand():
 def test_an_unknown_standard_deviation_is_refused_by_name():
     with pytest.raises(ValueError, match=r"std must be .*'none', got 'unbiased'"):
         group_normalized(double([1, 0]), group_size=2, std="unbiased")
+
+
+ks = st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.75, 1.0])
+
+
+@given(grouped(), ks)
+def test_the_quantile_baseline_is_a_reward_of_the_group_with_a_k_of_it_below(case, k):
+    reward, group_size = case
+    got = quantile_centred(reward, group_size=group_size, k=k).reshape(-1, group_size).tolist()
+    for group, credits in zip(reward.reshape(-1, group_size).tolist(), got, strict=True):
+        baseline = sorted(group)[int(k * (group_size - 1))]
+        scale = (statistics.stdev(group) if group_size > 1 else 0.0) + STD_EPSILON
+        want = [0.0 if min(group) == max(group) else (r - baseline) / scale for r in group]
+        assert_close(double(credits), want, atol=ROUNDING)
+
+
+@given(grouped(), seeds, ks)
+def test_a_quantile_under_shares_is_that_of_that_many_copies(case, seed, k):
+    reward, group_size = case
+    counts = torch.randint(1, 4, (group_size,), generator=torch.Generator().manual_seed(seed))
+    groups, total = reward.reshape(-1, group_size), int(counts.sum())
+    share = (counts / counts.sum().double()).expand(groups.shape)
+    got = quantile_centred(groups.flatten(), group_size=group_size, k=k, share=share.flatten())
+    for group, credits in zip(groups.tolist(), got.reshape(groups.shape).tolist(), strict=True):
+        copies = sorted(r for r, count in zip(group, counts.tolist(), strict=True) for _ in range(count))
+        # The smallest reward that ceil(k n) of the n copies do not exceed.
+        baseline = copies[max(math.ceil(k * total - 1e-9), 1) - 1]
+        scale = statistics.pstdev(copies) + STD_EPSILON
+        want = [0.0 if min(group) == max(group) else (r - baseline) / scale for r in group]
+        assert_close(double(credits), want, atol=8 * ROUNDING)
 
 
 advantages = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-10, 10))

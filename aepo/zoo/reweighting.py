@@ -75,7 +75,7 @@ def quantile(*, k: float = 0.4, **grpo_options) -> Method:
         raise ValueError(f"k must be in [0, 1], got {k}")
 
     def advantage(rollouts: Rollouts) -> Tensor:
-        return quantile_centred(rollouts.reward, group_size=rollouts.group_size, k=k)
+        return quantile_centred(rollouts.reward, group_size=rollouts.group_size, k=k, share=rollouts.share)
 
     return dataclasses.replace(grpo(**grpo_options), name="quantile", advantage=advantage, label=f"k={k:g}")
 

@@ -97,14 +97,21 @@ def test_statistics_are_those_of_each_rows_own_state():
             assert entropies[run, row, place].item() == pytest.approx(entropy(z), abs=1e-14)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "reinforce_tempered", "entropy_reg", "aepo", "grpo"])
+# Clip-Cov and KL-Cov take plain means over the batch's tokens, and every action once is another batch than samples are.
+CONVERGING = sorted(set(METHODS) - {"clip_cov", "kl_cov"})
+
+
+@pytest.mark.parametrize("name", CONVERGING)
 def test_sampled_updates_converge_to_the_exact_one(name):
     world, method = bandit([11], actions=6, correct=3), build(name)
     exact = one_step(world, method).parameters - world.logits
+    alpha = 1.0 if method.tempered is None else method.tempered.alpha
+    if name == "reweighting":
+        alpha = 4.0
     for count in (1_000, 100_000):
         sampled = one_step(world, method, exact=False, group_size=count).parameters - world.logits
         # A coordinate's deviation is at most (1 + alpha) |A| / sqrt(count) with |A| < 3; 4 deviations.
-        assert (sampled - exact).abs().max().item() < 4 * 3 * 2 / count**0.5
+        assert (sampled - exact).abs().max().item() < 4 * 3 * (1 + alpha) / count**0.5
 
 
 def runs(name: str, seeds: list[int], targets: list[float], **changes):
