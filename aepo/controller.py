@@ -238,6 +238,73 @@ def temperature_law(
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptiveGain:
+    """Proportional-integral control that finds its own gain: push = clip(g e + I, -1, 1), e = H* - H.
+
+    How far a push moves the entropy depends on the learning rate, the optimizer, the task and the time; a fixed gain fits
+    one of them. Here the gain grows by `up` while the error keeps its sign and shrinks by `down` when the sign turns, so it
+    settles where a push corrects most of an error in one step without overshooting. I += `rate` g e while |e| < `within`
+    and the output is not at a limit that e pushes into.
+
+    With temperatures, the push's sign picks T (as in bang-bang) and its size is the strength of the second term, so the
+    term and its noise vanish where nothing needs to be corrected.
+
+    Raises:
+        ValueError: not up >= 1 > down > 0, a negative rate, within <= 0, limits of the gain out of order, or a T range
+            that does not hold 1.
+    """
+
+    up: float = 1.03
+    down: float = 0.8
+    rate: float = 0.05
+    within: float = 0.1
+    start: float = 4.0
+    """The first gain, per nat."""
+    lowest: float = 0.5
+    highest: float = 100.0
+    t_low: float = 0.5
+    t_high: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.up >= 1 > self.down > 0:
+            raise ValueError(f"up >= 1 > down > 0 must hold, got up={self.up}, down={self.down}")
+        if self.rate < 0:
+            raise ValueError(f"rate must be >= 0, got {self.rate}")
+        if not self.within > 0:
+            raise ValueError(f"within must be > 0, got {self.within}")
+        if not 0 < self.lowest <= self.start <= self.highest:
+            raise ValueError(
+                f"0 < lowest <= start <= highest must hold, got {self.lowest}, {self.start}, {self.highest}"
+            )
+        if not 0 < self.t_low < 1 < self.t_high:
+            raise ValueError(f"0 < t_low < 1 < t_high must hold, got t_low={self.t_low}, t_high={self.t_high}")
+
+    def initial(self, like: Tensor) -> State:
+        return {
+            "gain": torch.full_like(like, self.start),
+            "integral": torch.zeros_like(like),
+            "error": torch.zeros_like(like),
+        }
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        unknown = (target - entropy).isnan()
+        error = torch.where(unknown, 0.0, target - entropy)
+        turned = error * state["error"] < 0
+        gain = (state["gain"] * torch.where(turned, self.down, self.up)).clamp(self.lowest, self.highest)
+        gain = torch.where(unknown, state["gain"], gain)
+        raw = gain * error + state["integral"]
+        further = ((raw >= 1) & (error > 0)) | ((raw <= -1) & (error < 0))
+        moves = (error.abs() < self.within) & ~further
+        integral = (state["integral"] + self.rate * gain * error * moves).clamp(-1, 1)
+        push = torch.where(unknown, 1.0, (gain * error + integral).clamp(-1, 1))
+        hot = torch.full_like(push, self.t_high)
+        control = Control(
+            temperature=torch.where(push > 0, hot, self.t_low), raise_entropy=~(entropy >= target), push=push
+        )
+        return {"gain": gain, "integral": integral, "error": error}, control
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dual:
     """A coefficient that grows while H < H* and shrinks while H > H*, as SAC's temperature does (Haarnoja et al. 2018).
 

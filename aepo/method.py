@@ -93,7 +93,9 @@ class Tempered:
                 "there a kept sample takes exactly one row's weight; change cap_up and cap_down instead"
             )
         if self.normalizer == "replace" and self.strength is not None:
-            raise ValueError("strength must be None with normalizer='replace': a kept sample takes a whole row's weight")
+            raise ValueError(
+                "strength must be None with normalizer='replace': a kept sample takes a whole row's weight"
+            )
         for name in ("cap_up", "cap_down"):
             cap = getattr(self, name)
             if cap is not None and cap < 1:

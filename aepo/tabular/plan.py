@@ -16,6 +16,7 @@ from aepo.zoo import options as zoo_options
 NAMES = {
     "adaptive_bonus": "Skywork-OR1 bonus",
     "aepo": "AEPO",
+    "aepo_adaptive": "AEPO, adaptive strength (ours)",
     "aepo_pi": "AEPO, PI temperature",
     "ce_gppo": "CE-GPPO",
     "clip_cov": "Clip-Cov",

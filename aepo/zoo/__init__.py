@@ -5,7 +5,7 @@
 4.0
 >>> build("aepoo")  # doctest: +ELLIPSIS
 Traceback (most recent call last):
-ValueError: unknown method 'aepoo', did you mean 'aepo'? Known: adaptive_bonus, aepo, aepo_eq2, ...
+ValueError: unknown method 'aepoo', did you mean 'aepo'? Known: adaptive_bonus, aepo, ...
 """
 
 import difflib
@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable
 
 from aepo.method import Method
-from aepo.zoo.aepo import aepo, aepo_eq2, aepo_eq3, aepo_pi, reinforce_tempered
+from aepo.zoo.aepo import aepo, aepo_adaptive, aepo_eq2, aepo_eq3, aepo_pi, reinforce_tempered
 from aepo.zoo.bonuses import adaptive_bonus, dual_bonus, pi_bonus, siren
 from aepo.zoo.clipping import ce_gppo, clip_cov, clip_higher, entropy_ratio_clip, kl_cov, steer, top_entropy
 from aepo.zoo.entropy_advantage import entropy_adv
@@ -26,6 +26,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     for builder in (
         adaptive_bonus,
         aepo,
+        aepo_adaptive,
         aepo_eq2,
         aepo_eq3,
         aepo_pi,

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from aepo.controller import BangBang, Controller, FixedTemperature, temperature_law
+from torch import Tensor
+
+from aepo.controller import AdaptiveGain, BangBang, Control, Controller, FixedTemperature, temperature_law
 from aepo.loss import ScoreFunction
 from aepo.method import Method, Normalizer, Tempered, by_advantage, by_reward, every_row
 from aepo.zoo.grpo import Average, grpo, reduction_named
@@ -73,6 +75,46 @@ def aepo_pi(
         temperature_law(gain=gain, rate=rate, within=within, t_low=t_low, t_high=t_high),
         _tempered(alpha, normalizer, "reward", cap_up, cap_down, prompt_fraction),
     )
+
+
+def aepo_adaptive(
+    *,
+    alpha: float = 8.0,
+    t_low: float = 0.5,
+    t_high: float = 2.0,
+    up: float = 1.03,
+    down: float = 0.8,
+    rate: float = 0.05,
+    normalizer: Literal["all", "positives"] = "all",
+    cap_up: int | None = None,
+    cap_down: int | None = None,
+    prompt_fraction: float = 0.25,
+    **grpo_options,
+) -> Method:
+    """Ours: AEPO's two temperatures, with a second term as strong as the error asks for (see `AdaptiveGain`).
+
+    Bang-bang always pushes with its full weight, so its error is the size of one push; here alpha is the largest weight,
+    and near the target the term is as small as its work.
+
+    Args:
+        alpha: largest weight of the second term.
+        t_low, t_high: temperatures below and above the target.
+        up, down, rate: how the controller's gain and integral move.
+        others: as for `aepo`; `replace` is not possible, since there a kept sample takes a whole row's weight.
+    """
+    if normalizer not in ("all", "positives"):
+        raise ValueError(f"normalizer must be 'all' or 'positives', got {normalizer!r}")
+    tempered = _tempered(alpha, normalizer, "reward", cap_up, cap_down, prompt_fraction)
+    return _with_second_term(
+        "aepo_adaptive",
+        grpo(**grpo_options),
+        AdaptiveGain(up=up, down=down, rate=rate, t_low=t_low, t_high=t_high),
+        dataclasses.replace(tempered, strength=_size),
+    )
+
+
+def _size(control: Control) -> Tensor:
+    return control.strength.abs()
 
 
 def aepo_eq2(
