@@ -241,10 +241,10 @@ def temperature_law(
 class AdaptiveGain:
     """Proportional-integral control that finds its own gain: push = clip(g e + I, -1, 1), e = H* - H.
 
-    How far a push moves the entropy depends on the learning rate, the optimizer, the task and the time; a fixed gain fits
-    one of them. Here the gain grows by `up` while the error keeps its sign and shrinks by `down` when the sign turns, so it
-    settles where a push corrects most of an error in one step without overshooting. I += `rate` g e while |e| < `within`
-    and the output is not at a limit that e pushes into.
+    How far a push moves the entropy depends on the learning rate, the optimizer, the task and the time; a fixed gain
+    fits one of them. Here the gain grows by `up` while the error keeps its sign and shrinks by `down` when the sign
+    turns, so it settles where a push corrects most of an error in one step without overshooting. I += `rate` g e while
+    |e| < `within` and the output is not at a limit that e pushes into.
 
     With temperatures, the push's sign picks T (as in bang-bang) and its size is the strength of the second term, so the
     term and its noise vanish where nothing needs to be corrected.

@@ -93,8 +93,8 @@ def aepo_adaptive(
 ) -> Method:
     """Ours: AEPO's two temperatures, with a second term as strong as the error asks for (see `AdaptiveGain`).
 
-    Bang-bang always pushes with its full weight, so its error is the size of one push; here alpha is the largest weight,
-    and near the target the term is as small as its work.
+    Bang-bang always pushes with its full weight, so its error is the size of one push; here alpha is the largest
+    weight, and near the target the term is as small as its work.
 
     Args:
         alpha: largest weight of the second term.

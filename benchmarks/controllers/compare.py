@@ -2,8 +2,8 @@
 
 The protocol (cells, seeds, opponents, budget, verdict) is protocol.yaml beside this file, committed before any tuning.
 
-    python benchmarks/controllers/compare.py tune     # both sides, tuning seeds -> benchmarks/results/controllers_tuning.json
-    python benchmarks/controllers/compare.py test     # the chosen ones, test seeds -> benchmarks/results/controllers_test.json
+    python benchmarks/controllers/compare.py tune   # both sides, tuning seeds: results/controllers_tuning.json
+    python benchmarks/controllers/compare.py test   # the chosen ones, test seeds: results/controllers_test.json
 """
 
 import argparse
@@ -94,7 +94,7 @@ def errors(method: Method, seeds: Sequence[int], *, label: str) -> dict[str, dic
 
 
 def measurement_noise(table: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """(N,): mean |mean entropy of B states - mean over all|, B drawn without replacement, of a policy that stands still."""
+    """(N,): mean |mean entropy of B states - mean over all|, B drawn without replacement, of a policy at rest."""
     states = table.shape[1]
     count = settings.states_per_step or states
     if count >= states:
