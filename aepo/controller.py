@@ -31,6 +31,8 @@ class Control:
     push: Tensor | None = None
     """(...): the controller's signed output, > 0 to raise entropy: ln T, a bonus coefficient, a tilt of the weights,
     whatever the method acts through. None for a controller that only knows temperatures."""
+    target: Tensor | None = None
+    """(...): H* of this step, in nats."""
     error: Tensor | None = None
     """(...): H* - H as the controller saw it, in nats; nan where H was unknown."""
     step: int = 0
@@ -362,7 +364,8 @@ class Staircase:
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
         below = ~(entropy >= target)
-        coef = (state["coef"] + torch.where(below, self.step, -self.step)).clamp(self.low, self.high)
+        # Arithmetic in the entropy's dtype: a where over two plain numbers would round the step to float32.
+        coef = (state["coef"] + self.step * (2 * below.to(entropy.dtype) - 1)).clamp(self.low, self.high)
         return {"coef": coef}, _pushed(coef * below, entropy, target)
 
 
@@ -398,14 +401,24 @@ class Loop:
     state: State
     previous_entropy: Tensor
     """(...): nan before the first step."""
+    initial_entropy: Tensor
+    """(...): the entropy of the first step, which relative targets are shares of; nan before it."""
 
     @classmethod
     def start(cls, controller: Controller, like: Tensor) -> "Loop":
         """The loop before step 0; `like` gives the runs' shape, dtype and device."""
-        return cls(state=controller.initial(like), previous_entropy=torch.full_like(like, float("nan")))
+        unknown = torch.full_like(like, float("nan"))
+        return cls(state=controller.initial(like), previous_entropy=unknown, initial_entropy=unknown)
 
     def decide(
-        self, controller: Controller, *, entropy: Tensor, target: Tensor | float, sees: Sees, step: int = 0
+        self,
+        controller: Controller,
+        *,
+        entropy: Tensor,
+        target: Tensor | float,
+        sees: Sees,
+        step: int = 0,
+        relative: bool = False,
     ) -> tuple["Loop", Control]:
         """One turn of the loop: this step's control, and the memory for the next step.
 
@@ -415,11 +428,15 @@ class Loop:
             target: H*, a number or (...).
             sees: which entropy the controller is shown.
             step: the training step, which the control carries.
+            relative: whether `target` is a share of the first step's entropy, not nats.
         """
         if sees not in ("current", "previous"):
             raise ValueError(f"sees must be 'current' or 'previous', got {sees!r}")
         seen = entropy if sees == "current" else self.previous_entropy
         target = torch.as_tensor(target, dtype=entropy.dtype, device=entropy.device)
+        initial = torch.where(self.initial_entropy.isnan(), entropy, self.initial_entropy)
+        if relative:
+            target = target * initial
         state, control = controller.update(self.state, seen, target)
-        control = dataclasses.replace(control, error=target - seen, step=step)
-        return Loop(state=state, previous_entropy=entropy), control
+        control = dataclasses.replace(control, target=target.expand_as(entropy), error=target - seen, step=step)
+        return Loop(state=state, previous_entropy=entropy, initial_entropy=initial), control

@@ -3,6 +3,9 @@
 A target may be one number or, in the simulator, a tensor with one value per run.
 """
 
+import bisect
+import csv
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -106,6 +109,53 @@ class Sinusoid:
         return self.mean + self.amplitude * math.sin(2 * math.pi * step / self.period)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Csv:
+    """Straight lines between the points of a CSV file with the columns `step` and `target`; constant beyond its ends.
+
+    Raises:
+        ValueError: no such file, a missing column, a value that is no number, or steps that do not increase.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_points", _points(self.path))
+
+    def __call__(self, step: int) -> Level:
+        steps, levels = self._points  # type: ignore[attr-defined]
+        right = bisect.bisect_right(steps, step)
+        if right == 0:
+            return levels[0]
+        if right == len(steps):
+            return levels[-1]
+        share = (step - steps[right - 1]) / (steps[right] - steps[right - 1])
+        return levels[right - 1] + share * (levels[right] - levels[right - 1])
+
+
+def _points(path: str) -> tuple[list[float], list[float]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ValueError(f"target file {path!r} cannot be read: {error.strerror}") from error
+    if not rows or not {"step", "target"} <= rows[0].keys():
+        raise ValueError(f"target file {path!r} needs a head line with the columns step and target, and a row below it")
+    steps, levels = [], []
+    for line, row in enumerate(rows, 2):
+        try:
+            steps.append(float(row["step"]))
+            levels.append(float(row["target"]))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"target file {path!r}, line {line}: step and target must be numbers, got {row['step']!r}, "
+                f"{row['target']!r}"
+            ) from None
+    if any(after <= before for before, after in itertools.pairwise(steps)):
+        raise ValueError(f"target file {path!r}: steps must increase from line to line")
+    return steps, levels
+
+
 def _positive(name: str, value: float) -> None:
     if value <= 0:
         raise ValueError(f"{name} must be > 0, got {value}")
@@ -117,5 +167,6 @@ SCHEDULES: dict[str, type] = {
     "cosine": Cosine,
     "step": Step,
     "sinusoid": Sinusoid,
+    "csv": Csv,
 }
 """Name -> schedule, for settings and command lines."""

@@ -92,7 +92,8 @@ def test_a_loop_that_was_saved_and_loaded_goes_on_as_if_nothing_happened(series,
     _, whole = decisions(start, series)
     middle, first = decisions(start, series[:2])
     file = io.BytesIO()
-    torch.save({"state": dict(middle.state), "previous_entropy": middle.previous_entropy}, file)
+    names = ("previous_entropy", "initial_entropy")
+    torch.save({"state": dict(middle.state)} | {name: getattr(middle, name) for name in names}, file)
     file.seek(0)
     _, second = decisions(Loop(**torch.load(file, weights_only=True)), series[2:])
     assert first + second == whole
@@ -116,6 +117,16 @@ def test_the_loop_hands_the_controller_its_own_state_back():
         loop, control = loop.decide(controller, entropy=double(1.0), target=0.5, sees="current")
         assert control.temperature.item() == expected
     assert loop.state["updates"].item() == 3
+
+
+def test_a_relative_target_is_a_share_of_the_first_steps_entropy():
+    loop = Loop.start(BangBang(), double([0.0, 0.0]))
+    for step, (entropy, share) in enumerate((([2.0, 1.0], 0.5), ([1.2, 0.2], 0.5), ([0.9, 0.7], 0.25))):
+        loop, control = loop.decide(
+            BangBang(), entropy=double(entropy), target=share, sees="current", step=step, relative=True
+        )
+        assert control.target.tolist() == [2.0 * share, 1.0 * share] and control.step == step
+        assert control.error.tolist() == pytest.approx([2.0 * share - entropy[0], 1.0 * share - entropy[1]])
 
 
 def test_deciding_leaves_the_old_loop_as_it_was():

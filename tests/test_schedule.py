@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aepo.schedule import SCHEDULES, Constant, Cosine, Linear, Sinusoid, Step
+from aepo.schedule import SCHEDULES, Constant, Cosine, Csv, Linear, Sinusoid, Step
 
 levels = st.floats(0.0, 3.0)
 lengths = st.integers(1, 1000)
@@ -87,3 +87,28 @@ def test_schedules_are_known_by_their_own_names():
     assert {name: schedule.__name__.lower() for name, schedule in SCHEDULES.items()} == {
         name: name for name in SCHEDULES
     }
+
+
+def test_a_csv_target_runs_straight_between_its_points_and_is_constant_beyond(tmp_path):
+    path = tmp_path / "target.csv"
+    path.write_text("step,target\n10,1.0\n20,0.5\n40,0.75\n")
+    target = Csv(path=str(path))
+    assert [target(step) for step in (0, 10, 15, 20, 30, 40, 99)] == [1.0, 1.0, 0.75, 0.5, 0.625, 0.75, 0.75]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "columns step and target"),
+        ("step,goal\n1,2\n", "columns step and target"),
+        ("step,target\n1,high\n", "line 2: step and target must be numbers, got '1', 'high'"),
+        ("step,target\n1,1\n1,2\n", "steps must increase"),
+    ],
+)
+def test_a_csv_target_that_cannot_be_used_is_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "target.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Csv(path=str(path))
+    with pytest.raises(ValueError, match="cannot be read"):
+        Csv(path=str(tmp_path / "absent.csv"))

@@ -34,7 +34,11 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
         beside.mkdir(parents=True)
         (beside / "settings.yaml").write_text(settings.dump())
         (beside / "progress.json").write_text(json.dumps({"step": progress.step, "updates": policy.updates}))
-        loop = {"state": dict(progress.loop.state), "previous_entropy": progress.loop.previous_entropy}
+        loop = {
+            "state": dict(progress.loop.state),
+            "previous_entropy": progress.loop.previous_entropy,
+            "initial_entropy": progress.loop.initial_entropy,
+        }
         torch.save(loop, beside / "controller.pt")
     ranks.barrier()
     stepper.save(beside)

@@ -124,6 +124,8 @@ class TargetSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     schedule: str = "constant"
+    relative: bool = False
+    """Whether targets are shares of the entropy that the first step measures, instead of nats."""
 
     @model_validator(mode="before")
     @classmethod
@@ -271,7 +273,8 @@ def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
         name = chosen.get(key, default)
         if name == before.get(key, default) or (name not in zoo.METHODS and name not in SCHEDULES):
             continue
-        foreign = set(before) - {key} - set(known_options(name)) - set(typed.get(section) or {})
+        own = set(Settings.model_fields[section].annotation.model_fields)
+        foreign = set(before) - own - set(known_options(name)) - set(typed.get(section) or {})
         for option in sorted(foreign):
             del chosen[option]
         if foreign:

@@ -112,8 +112,15 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     entropy = main.mean_entropy()
     target = settings.target.build()(step)
     loop, control = loop.decide(
-        method.controller, entropy=entropy, target=target, sees=settings.controller.sees, step=step
+        method.controller,
+        entropy=entropy,
+        target=target,
+        sees=settings.controller.sees,
+        step=step,
+        relative=settings.target.relative,
     )
+    # What the loop followed: nats, also where the setting is a share of the first entropy.
+    goal = float("nan") if control.target is None else float(control.target)
     second = None
     if method.tempered is not None:
         again = prompts[: method.tempered.prompt_count(count)]
@@ -128,8 +135,8 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         "step": step,
         "reward": float(main.mean_reward()),
         "entropy": float(entropy),
-        "target": float(target),
-        "error": abs(float(entropy) - float(target)),
+        "target": goal,
+        "error": abs(float(entropy) - goal),
         "temperature": float(control.temperature),
         "push": float(control.strength),
         "raise_entropy": bool(control.raise_entropy),

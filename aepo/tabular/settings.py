@@ -28,6 +28,8 @@ class Settings:
     """Exact expectations over actions in place of samples."""
     sees: Sees = "current"
     """Which entropy the controller is shown."""
+    relative_target: bool = False
+    """Whether targets are shares of the entropy at the start, instead of nats."""
     minibatches: int = 1
     states_per_step: int | None = None
     """B: prompts a step; None takes all of the world's."""

@@ -192,7 +192,14 @@ def train_step(
     prompts = prompts_of_step(step, training=world.training, count=count)
     main = rollouts("main", prompts, parameters.new_ones(len(parameters)))
     entropy = main.mean_entropy()
-    loop, control = loop.decide(method.controller, entropy=entropy, target=target, sees=settings.sees, step=step)
+    loop, control = loop.decide(
+        method.controller,
+        entropy=entropy,
+        target=target,
+        sees=settings.sees,
+        step=step,
+        relative=settings.relative_target,
+    )
     second = None
     if method.tempered is not None:
         again = prompts[: method.tempered.prompt_count(len(prompts))]
@@ -217,6 +224,12 @@ def train_step(
             control_samples=0 if second is None else second.reward.shape[-1],
         ),
     )
+
+
+def _target(control: Control) -> Tensor:
+    if control.target is None:
+        raise ValueError("the loop gave a control without its target")
+    return control.target
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -269,14 +282,12 @@ def train(
     noise = Noise(seeds)
     loop = Loop.start(method.controller, parameters.new_zeros(len(parameters)))
     records: list[Step] = []
-    targets: list[Tensor] = []
     for step in range(settings.steps):
         target = torch.as_tensor(schedule(step), dtype=parameters.dtype).expand(len(parameters))
         parameters, loop, record = train_step(
             parameters, world, method, loop, noise, step=step, target=target, settings=settings
         )
         records.append(record)
-        targets.append(target)
         on_step(step)
     broken = (~parameters.isfinite()).flatten(1).any(-1)
     if broken.any():
@@ -284,7 +295,7 @@ def train(
         raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
     return History(
         entropy=torch.stack([r.entropy for r in records], -1),
-        target=torch.stack(targets, -1),
+        target=torch.stack([_target(r.control) for r in records], -1),
         reward=torch.stack([r.reward for r in records], -1),
         temperature=torch.stack([r.control.temperature for r in records], -1),
         raise_entropy=torch.stack([r.control.raise_entropy for r in records], -1),
