@@ -1,0 +1,352 @@
+"""Laws of every controller, and what tells each of them apart: limits, memory, anti-windup, dead bands."""
+
+import dataclasses
+import io
+import math
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import double
+
+from aepo.controller import (
+    Band,
+    BangBang,
+    Control,
+    Controller,
+    Dual,
+    FixedTemperature,
+    Hysteresis,
+    Loop,
+    Proportional,
+    ProportionalIntegral,
+    Staircase,
+    temperature_law,
+)
+
+NAN = float("nan")
+# A few units in the last place: exp(log(limit)) is not always the limit.
+ROUNDING = 1e-14
+
+BUILDERS = {
+    "bang_bang": BangBang,
+    "band": lambda: Band(width=0.1),
+    "dual": lambda: Dual(rate=0.7, low=0.01, high=2.0, start=0.1),
+    "fixed": FixedTemperature,
+    "hysteresis": lambda: Hysteresis(low=-0.4, high=0.3, width=0.1),
+    "pi": lambda: ProportionalIntegral(gain=2.0, rate=0.3, low=-0.5, high=1.0, within=0.4),
+    "plain_pi": lambda: ProportionalIntegral(gain=0.0, rate=0.3, low=-0.5, high=1.0),
+    "proportional": lambda: Proportional(gain=2.0, low=-0.5, high=1.0, bias=0.1),
+    "staircase": lambda: Staircase(step=0.05, low=0.0, high=0.12),
+    "temperature_law": lambda: temperature_law(gain=8.0, rate=0.2, t_low=0.5, t_high=2.0, within=0.1),
+}
+LIMITS = {
+    "bang_bang": (math.log(0.8), math.log(1.2)),
+    "band": (-1.0, 1.0),
+    "dual": (0.01, 2.0),
+    "fixed": (0.0, 0.0),
+    "hysteresis": (-0.4, 0.3),
+    "pi": (-0.5, 1.0),
+    "plain_pi": (-0.5, 1.0),
+    "proportional": (-0.5, 1.0),
+    "staircase": (0.0, 0.12),
+    "temperature_law": (math.log(0.5), math.log(2.0)),
+}
+every_controller = pytest.mark.parametrize("name", sorted(BUILDERS))
+entropies = st.one_of(st.just(NAN), st.sampled_from([0.0, 0.45, 0.5, 0.55, 1.0]), st.floats(0, 3))
+series = st.lists(entropies, min_size=1, max_size=12)
+
+
+def driven(controller: Controller, measured, target=0.5, *, like=None, state=None) -> tuple[dict, list[Control]]:
+    """The last state and every control of a run that measured these entropies."""
+    like = double(0.0) if like is None else like
+    state, controls = controller.initial(like) if state is None else state, []
+    for h in measured:
+        h = torch.as_tensor(h, dtype=like.dtype).expand_as(like)
+        state, control = controller.update(state, h, torch.as_tensor(target, dtype=like.dtype))
+        controls.append(control)
+    return dict(state), controls
+
+
+def strengths(controls: list[Control]) -> list[float]:
+    return [control.strength.item() for control in controls]
+
+
+# -- every controller --
+
+
+@every_controller
+@given(measured=series, target=st.floats(0, 2))
+def test_the_output_stays_within_the_limits_whatever_is_measured(name, measured, target):
+    low, high = LIMITS[name]
+    for control in driven(BUILDERS[name](), measured, target)[1]:
+        assert low - ROUNDING <= control.strength.item() <= high + ROUNDING
+        assert control.temperature.item() == pytest.approx(math.exp(control.strength.item()), rel=ROUNDING)
+        assert control.temperature.item() > 0
+
+
+@every_controller
+@given(measured=series)
+def test_an_unknown_entropy_counts_as_below_the_target_and_never_stays_in_the_state(name, measured):
+    controller = BUILDERS[name]()
+    state, controls = driven(controller, [*measured, NAN])
+    assert controls[-1].raise_entropy.item()
+    assert all(value.isfinite().all() for value in state.values())
+    # It pushes at least as hard as the lowest entropy would, from the same state; a coefficient that climbs by the
+    # error's size stands still.
+    before, _ = driven(controller, measured)
+    _, (lowest,) = driven(controller, [0.0], state=before)
+    unknown = controls[-1].strength.item()
+    assert unknown >= lowest.strength.item() - ROUNDING or name == "dual"
+    if name == "dual":
+        assert unknown == pytest.approx(before["log_coef"].exp().item())
+
+
+@every_controller
+@given(measured=series)
+def test_the_same_state_and_entropy_give_the_same_decision_and_leave_the_state_untouched(name, measured):
+    controller = BUILDERS[name]()
+    state, _ = driven(controller, measured)
+    kept = {key: value.clone() for key, value in state.items()}
+    results = [controller.update(state, double(0.4), double(0.5)) for _ in range(2)]
+    for first, second in (results, (results[0], BUILDERS[name]().update(state, double(0.4), double(0.5)))):
+        assert torch.equal(first[1].strength, second[1].strength)
+        assert all(torch.equal(first[0][key], second[0][key]) for key in first[0])
+    assert all(torch.equal(state[key], kept[key]) for key in kept), "the old state is still what it was"
+
+
+@every_controller
+@given(measured=st.lists(entropies, min_size=4, max_size=8), sees=st.sampled_from(["current", "previous"]))
+def test_a_saved_and_loaded_loop_goes_on_as_if_nothing_happened(name, measured, sees):
+    controller = BUILDERS[name]()
+
+    def turn(loop: Loop, part) -> tuple[Loop, list[float]]:
+        taken = []
+        for h in part:
+            loop, control = loop.decide(controller, entropy=double([h]), target=0.5, sees=sees)
+            taken.append(control.strength.item())
+        return loop, taken
+
+    start = Loop.start(controller, double([0.0]))
+    _, whole = turn(start, measured)
+    middle, first = turn(start, measured[:2])
+    file = io.BytesIO()
+    torch.save(vars(middle) | {"state": dict(middle.state)}, file)
+    file.seek(0)
+    _, second = turn(Loop(**torch.load(file, weights_only=True)), measured[2:])
+    assert first + second == whole
+
+
+@every_controller
+@given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_runs_side_by_side_are_controlled_as_if_each_were_alone(name, data, dtype):
+    steps, runs = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([(3,), (2, 2)]))
+    measured = torch.as_tensor(data.draw(hnp.arrays(np.float64, (steps, *runs), elements=entropies))).to(dtype)
+    target = torch.as_tensor(data.draw(hnp.arrays(np.float64, runs, elements=st.floats(0, 2)))).to(dtype)
+    controller = BUILDERS[name]()
+    together = driven(controller, measured, target, like=torch.zeros(runs, dtype=dtype))[1]
+    for run in np.ndindex(*runs):
+        alone = driven(controller, [h[run] for h in measured], target[run], like=torch.zeros((), dtype=dtype))[1]
+        for both, one in zip(together, alone, strict=True):
+            assert both.strength.dtype == both.temperature.dtype == dtype
+            assert torch.equal(both.strength[run], one.strength)
+            assert both.raise_entropy[run] == one.raise_entropy
+
+
+@every_controller
+def test_float32_decides_as_float64_does(name):
+    # No entropy at a switching point; float32 rounds at 1e-7 a step.
+    measured = [0.1, 0.3, 0.47, 0.8, 1.7, 0.62, 0.2]
+    single, wide = (
+        driven(BUILDERS[name](), measured, like=torch.zeros((), dtype=dtype))[1]
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert strengths(single) == pytest.approx(strengths(wide), abs=1e-5)
+
+
+@given(entropies, st.floats(0, 2), st.integers(0, 9), st.sampled_from(["current", "previous"]))
+def test_the_control_carries_the_error_that_was_seen_and_the_step(h, target, step, sees):
+    loop = Loop.start(BangBang(), double(0.0))
+    loop, _ = loop.decide(BangBang(), entropy=double(0.25), target=target, sees=sees)
+    _, control = loop.decide(BangBang(), entropy=double(h), target=target, sees=sees, step=step)
+    want = target - (h if sees == "current" else 0.25)
+    assert control.step == step
+    assert control.error.item() == want or (math.isnan(want) and control.error.isnan())
+
+
+def test_the_error_is_positive_below_the_target_by_hand():
+    _, control = Loop.start(BangBang(), double(0.0)).decide(
+        BangBang(), entropy=double(0.25), target=1.0, sees="current", step=7
+    )
+    assert (control.error.item(), control.step) == (0.75, 7)
+
+
+# -- each controller --
+
+
+def test_hysteresis_switches_only_outside_its_band_by_hand():
+    # Target 0.5, band 0.4 to 0.6: it starts by raising and goes on at 0.55; 0.65 turns it, 0.45 does not, 0.35 does.
+    measured = [0.45, 0.55, 0.65, 0.55, 0.45, 0.35, 0.55]
+    _, controls = driven(BUILDERS["hysteresis"](), measured)
+    assert [c.raise_entropy.item() for c in controls] == [True, True, False, False, False, True, True]
+    assert strengths(controls) == [0.3, 0.3, -0.4, -0.4, -0.4, 0.3, 0.3]
+
+
+@given(series, st.floats(0, 2), st.floats(0, 0.5))
+def test_hysteresis_changes_its_mind_only_outside_the_band(measured, target, width):
+    _, controls = driven(Hysteresis(low=-1.0, high=1.0, width=width), measured, target)
+    sides = [True] + [control.raise_entropy.item() for control in controls]
+    for h, before, after in zip(measured, sides[:-1], sides[1:], strict=True):
+        outside = math.isnan(h) or abs(target - h) > width
+        assert after == before if not outside else after == (not h >= target)
+
+
+@given(series, st.floats(0, 2))
+def test_hysteresis_without_a_band_is_bang_bang(measured, target):
+    _, controls = driven(Hysteresis(low=math.log(0.8), high=math.log(1.2), width=0.0), measured, target)
+    _, plain = driven(BangBang(), measured, target)
+    for h, one, other in zip(measured, controls, plain, strict=True):
+        # Exactly on the target bang-bang goes down, and a band of width 0 has nothing to say.
+        assert h == target or one.raise_entropy.item() == other.raise_entropy.item()
+
+
+@given(st.floats(0, 3), st.floats(0, 2), st.floats(0.1, 9), st.floats(-1, 1))
+def test_the_proportional_law_is_its_formula(h, target, gain, bias):
+    controller = Proportional(gain=gain, low=-0.5, high=1.0, bias=bias)
+    want = min(max(bias + gain * (target - h), -0.5), 1.0)
+    assert strengths(driven(controller, [h], target)[1]) == [pytest.approx(want, abs=ROUNDING)]
+
+
+def test_the_integral_removes_the_error_that_a_constant_load_leaves():
+    # The entropy settles at push - 0.3: proportional control alone stops short of the target by 0.3 / (1 + gain).
+    def settled(controller) -> float:
+        h, state = double(0.0), controller.initial(double(0.0))
+        for _ in range(400):
+            state, control = controller.update(state, h, double(0.2))
+            h = h + 0.2 * (control.push - 0.3 - h)
+        return h.item()
+
+    offset = 0.2 - (2 * 0.2 - 0.3) / (1 + 2)
+    assert settled(Proportional(gain=2.0, low=-9.0, high=9.0)) == pytest.approx(0.2 - offset, abs=1e-9)
+    assert settled(ProportionalIntegral(gain=2.0, rate=0.1, low=-9.0, high=9.0)) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_proportional_integral_control_by_hand():
+    # gain 2, rate 0.5: errors 0.1, 0.1, -0.05: I = 0.05, 0.1, 0.075; outputs 0.25, 0.3, -0.1 + 0.075.
+    controller = ProportionalIntegral(gain=2.0, rate=0.5, low=-1.0, high=1.0)
+    state, controls = driven(controller, [0.4, 0.4, 0.55])
+    assert strengths(controls) == pytest.approx([0.25, 0.3, -0.025])
+    assert state["integral"].item() == pytest.approx(0.075)
+
+
+@given(st.integers(1, 300), st.floats(0.3, 2.0), st.booleans())
+def test_after_a_long_saturation_the_output_leaves_the_limit_when_the_error_changes_sign(steps, error, up):
+    controller = ProportionalIntegral(gain=1.0, rate=0.2, low=-0.5, high=0.5)
+    sign = 1 if up else -1
+    state, controls = driven(controller, [0.0] * steps, sign * error)
+    saturated = controls[-1].push.item()
+    assume(abs(saturated) == 0.5)
+    # A summed error of hundreds of nats would need as many steps to unwind; here the limit is left in two.
+    _, after = driven(controller, [0.0] * 2, -sign * 0.1, state=state)
+    assert sign * after[-1].push.item() < 0.5 - 0.1
+    assert abs(state["integral"].item()) <= 0.5
+
+
+def test_windup_by_hand():
+    # Error 1 for a hundred steps: the output is at its limit 0.5 by the proportional part alone and I stays 0, where
+    # a plain sum would have reached 20. Then error -0.1: I = -0.02, the output -0.1 - 0.02.
+    controller = ProportionalIntegral(gain=1.0, rate=0.2, low=-0.5, high=0.5)
+    state, controls = driven(controller, [0.0] * 100, 1.0)
+    assert (controls[-1].push.item(), state["integral"].item()) == (0.5, 0.0)
+    state, controls = driven(controller, [0.1], 0.0, state=state)
+    assert controls[-1].push.item() == pytest.approx(-0.12)
+
+
+@given(series, st.floats(0, 2), st.floats(0.05, 1))
+def test_the_integral_moves_only_while_the_error_is_within_its_range(measured, target, within):
+    controller = ProportionalIntegral(gain=0.5, rate=0.3, low=-2.0, high=2.0, within=within)
+    state = controller.initial(double(0.0))
+    for h in measured:
+        before = state["integral"].item()
+        state, _ = controller.update(state, double(h), double(target))
+        error, moved = target - h, state["integral"].item() - before
+        if math.isnan(h) or abs(error) >= within:
+            assert moved == 0
+        else:
+            # By rate x error, or not at all where the output is at the limit that the error pushes into.
+            held = abs(0.5 * error + before) >= 2.0 and error * before > 0
+            want = 0.0 if held else min(max(before + 0.3 * error, -2.0), 2.0) - before
+            assert moved == pytest.approx(want, abs=ROUNDING)
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=12), st.floats(0, 2), st.floats(0.01, 3))
+def test_the_duals_log_coefficient_adds_up_the_errors_within_its_limits(measured, target, rate):
+    controller = Dual(rate=rate, low=0.01, high=2.0, start=0.1)
+    log_coef = math.log(0.1)
+    for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
+        log_coef = min(max(log_coef + rate * (target - h), math.log(0.01)), math.log(2.0))
+        assert control.push.item() == pytest.approx(math.exp(log_coef), rel=1e-12)
+
+
+@given(series, st.floats(0, 2))
+def test_the_staircase_moves_by_its_step_and_acts_only_below_the_target(measured, target):
+    controller = Staircase(step=0.05, low=0.0, high=0.12)
+    coef = 0.0
+    for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
+        below = not h >= target
+        coef = min(max(coef + (0.05 if below else -0.05), 0.0), 0.12)
+        assert control.push.item() == pytest.approx(coef if below else 0.0, abs=ROUNDING)
+
+
+@given(entropies, st.floats(0, 2), st.floats(0, 1))
+def test_the_band_has_three_modes(h, target, width):
+    (push,) = strengths(driven(Band(width=width), [h], target)[1])
+    error = target - h
+    assert push == (1.0 if math.isnan(h) or error > width else -1.0 if error < -width else 0.0)
+
+
+@given(st.floats(0.3, 0.9), st.floats(1.1, 3.0), st.floats(0, 3), st.floats(0, 2))
+def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(t_low, t_high, h, target):
+    controller = temperature_law(gain=2.0, rate=0.0, t_low=t_low, t_high=t_high)
+    (control,) = driven(controller, [h], target)[1]
+    want = min(max(math.exp(2.0 * (target - h)), t_low), t_high)
+    assert control.temperature.item() == pytest.approx(want, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Hysteresis(low=1.0, high=1.0), r"low must be below high, got low=1\.0, high=1\.0"),
+        (lambda: Hysteresis(low=0.0, high=1.0, width=-0.1), r"width must be >= 0, got -0\.1"),
+        (lambda: Proportional(gain=0.0, low=0.0, high=1.0), r"gain must be > 0, got 0\.0"),
+        (lambda: Proportional(gain=1.0, low=2.0, high=1.0), r"low must be below high, got low=2\.0, high=1\.0"),
+        (
+            lambda: ProportionalIntegral(gain=0.0, rate=0.0, low=0.0, high=1.0),
+            r"not both 0, got gain=0\.0, rate=0\.0",
+        ),
+        (lambda: ProportionalIntegral(gain=-1.0, rate=1.0, low=0.0, high=1.0), r"got gain=-1\.0, rate=1\.0"),
+        (
+            lambda: ProportionalIntegral(gain=1.0, rate=1.0, low=0.0, high=1.0, within=0.0),
+            r"within must be > 0, got 0\.0",
+        ),
+        (lambda: temperature_law(gain=1.0, rate=0.0, t_low=0.0, t_high=1.0), r"t_low must be > 0 .* got t_low=0\.0"),
+        (lambda: temperature_law(gain=1.0, rate=0.0, t_low=2.0, t_high=1.0), r"got t_low=2\.0, t_high=1\.0"),
+        (lambda: Dual(rate=1.0, low=0.0, high=1.0, start=0.5), r"low must be > 0, got 0\.0"),
+        (lambda: Dual(rate=0.0, low=0.1, high=1.0, start=0.5), r"rate must be > 0, got 0\.0"),
+        (lambda: Dual(rate=1.0, low=0.1, high=1.0, start=2.0), r"start must be in \[low=0\.1, high=1\.0\], got 2\.0"),
+        (lambda: Staircase(step=0.0, low=0.0, high=1.0), r"step must be > 0, got 0\.0"),
+        (lambda: Staircase(step=0.1, low=1.0, high=1.0), r"low must be below high"),
+        (lambda: Band(width=-1.0), r"width must be >= 0, got -1\.0"),
+    ],
+)
+def test_a_controller_that_makes_no_sense_is_refused_by_name(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_a_controller_is_a_frozen_value():
+    for build in BUILDERS.values():
+        assert dataclasses.is_dataclass(build()) and build() == build()
