@@ -292,7 +292,9 @@ class AdaptiveGain:
         unknown = (target - entropy).isnan()
         error = torch.where(unknown, 0.0, target - entropy)
         turned = error * state["error"] < 0
-        gain = (state["gain"] * torch.where(turned, self.down, self.up)).clamp(self.lowest, self.highest)
+        # Arithmetic in the entropy's dtype: a where over two plain numbers would round them to float32.
+        grown = torch.where(turned, self.down * state["gain"], self.up * state["gain"])
+        gain = grown.clamp(self.lowest, self.highest)
         gain = torch.where(unknown, state["gain"], gain)
         raw = gain * error + state["integral"]
         further = ((raw >= 1) & (error > 0)) | ((raw <= -1) & (error < 0))

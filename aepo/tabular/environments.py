@@ -123,7 +123,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             name="short",
             about="up to 4 tokens with an end token, 40 correct responses of all lengths",
             build=_short,
-            settings=Settings(steps=1000, group_size=64, lr=3.0),
+            settings=Settings(steps=1000, group_size=64, lr=0.3),
             entropy_limit=LN_4,
             strengths={"aepo": {"t_low": 0.5, "t_high": 2.0}},
         ),

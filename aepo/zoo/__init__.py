@@ -19,7 +19,7 @@ from aepo.zoo.clipping import ce_gppo, clip_cov, clip_higher, entropy_ratio_clip
 from aepo.zoo.entropy_advantage import entropy_adv
 from aepo.zoo.entropy_bonus import entropy_reg, entropy_reg_nll
 from aepo.zoo.grpo import dr_grpo, grpo, reinforce
-from aepo.zoo.reweighting import dcpo, entrocraft, entropic, quantile, reweighting
+from aepo.zoo.reweighting import dcpo, entrocraft, entropic, quantile, reweighting, shorter
 
 METHODS: dict[str, Callable[..., Method]] = {
     builder.__name__: builder
@@ -49,6 +49,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         reinforce,
         reinforce_tempered,
         reweighting,
+        shorter,
         siren,
         steer,
         top_entropy,

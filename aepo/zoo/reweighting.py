@@ -9,7 +9,8 @@ from torch import Tensor
 from aepo.advantage import quantile_centred
 from aepo.batch import Rollouts
 from aepo.controller import Band, BangBang, Control, ProportionalIntegral, temperature_law
-from aepo.method import Method
+from aepo.method import Method, Shape
+from aepo.tilt import Tilt, shortness, tempering
 from aepo.zoo.grpo import grpo
 
 Scope = Literal["group", "position", "batch", "sequence"]
@@ -96,7 +97,7 @@ def dcpo(*, t_low: float = 0.8, t_high: float = 1.2, limit: float = 0.1, **grpo_
         raise ValueError(f"limit must be > 0, got {limit}")
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
-        ratio = _tempered_ratio(rollouts)
+        ratio = tempering(rollouts, control).exp()
         right = (rollouts.reward > 0).to(advantage.dtype)
         share = (rollouts.row_weight * right).sum(-1)
         error = control.error
@@ -143,28 +144,60 @@ def reweighting(
             tokens' ratios, so that it does not explode with the length; mean over the prompt's positives.
         grpo_options: as for `grpo`.
     """
+    return dataclasses.replace(
+        grpo(**grpo_options),
+        name="reweighting",
+        controller=temperature_law(gain=gain, rate=rate, within=within, t_low=t_low, t_high=t_high),
+        shape=preferring(tempering, alpha=alpha, scope=scope),
+        needs_logp_t=True,
+        label=f"alpha={alpha:g}, T {t_low:g}/{t_high:g}, {scope}",
+    )
+
+
+def shorter(*, alpha: float = 1.0, strength: float = 2.0, **grpo_options) -> Method:
+    """Shorter but still right: the reweighting towards q proportional to pi exp(-strength x relative length).
+
+    Mass moves from long right answers to short ones; the share of right answers is left to GRPO's own term. It follows
+    no entropy target: the same machinery steers another statistic.
+
+    Args:
+        alpha: weight of the extra advantage.
+        strength: of the tilt, per mean length of the group.
+        grpo_options: as for `grpo`.
+    """
+    return dataclasses.replace(
+        grpo(**grpo_options),
+        name="shorter",
+        shape=preferring(shortness(strength), alpha=alpha, scope="group"),
+        label=f"alpha={alpha:g}, strength={strength:g}",
+    )
+
+
+def preferring(tilt: Tilt, *, alpha: float, scope: Scope) -> Shape:
+    """The advantage plus alpha (w / mean(w) - 1) on positives, w = exp(tilt): mass moves among right answers.
+
+    Args:
+        tilt: ln q / pi per token.
+        alpha: > 0.
+        scope: see `reweighting`.
+
+    Raises:
+        ValueError: alpha <= 0 or an unknown scope.
+    """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha}")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
-        log_ratio = _log_tempered_ratio(rollouts)
-        positive = (rollouts.reward > 0).unsqueeze(-1)
+        log_ratio = tilt(rollouts, control)
         if scope == "sequence":
             length = rollouts.mask.sum(-1, keepdim=True).clamp(min=1)
             log_ratio = (log_ratio.sum(-1, keepdim=True) / length).expand_as(log_ratio)
-        counted = weight * positive
+        counted = weight * (rollouts.reward > 0).unsqueeze(-1)
         return advantage + alpha * centred_ratio(log_ratio.exp(), counted, group_size=rollouts.group_size, scope=scope)
 
-    return dataclasses.replace(
-        grpo(**grpo_options),
-        name="reweighting",
-        controller=temperature_law(gain=gain, rate=rate, within=within, t_low=t_low, t_high=t_high),
-        shape=shape,
-        needs_logp_t=True,
-        label=f"alpha={alpha:g}, T {t_low:g}/{t_high:g}, {scope}",
-    )
+    return shape
 
 
 def centred_ratio(ratio: Tensor, weight: Tensor, *, group_size: int, scope: Scope = "group") -> Tensor:
@@ -197,13 +230,3 @@ def centred_ratio(ratio: Tensor, weight: Tensor, *, group_size: int, scope: Scop
     alone = rows.sum(-2, keepdim=True) < 2
     centred = centred.masked_fill(alone, 0.0)
     return centred if scope == "batch" else centred.flatten(-3, -2)
-
-
-def _log_tempered_ratio(rollouts: Rollouts) -> Tensor:
-    if rollouts.logp_t is None or rollouts.old_logp is None:
-        raise ValueError("Rollouts.logp_t is missing: score the rollouts at the control's temperature first")
-    return torch.where(rollouts.mask != 0, rollouts.logp_t - rollouts.old_logp, 0.0)
-
-
-def _tempered_ratio(rollouts: Rollouts) -> Tensor:
-    return _log_tempered_ratio(rollouts).exp()
