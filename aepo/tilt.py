@@ -23,9 +23,11 @@ def tempering(rollouts: Rollouts, control: Control) -> Tensor:
     """ln pi^T - ln pi per token: q is the policy at the control's temperature, hot for more entropy.
 
     Raises:
-        ValueError: the rollouts were not scored at that temperature.
+        ValueError: the rollouts were not scored, or not at that temperature.
     """
-    if rollouts.logp_t is None or rollouts.old_logp is None:
+    if rollouts.old_logp is None:
+        raise ValueError("Rollouts.old_logp is missing: score the rollouts with the policy first")
+    if rollouts.logp_t is None:
         raise ValueError("Rollouts.logp_t is missing: score the rollouts at the control's temperature first")
     return torch.where(rollouts.mask != 0, rollouts.logp_t - rollouts.old_logp, 0.0)
 
@@ -46,8 +48,8 @@ def shortness(strength: float) -> Tilt:
 
     def tilt(rollouts: Rollouts, control: Control) -> Tensor:
         length = rollouts.mask.sum(-1)
-        grouped = length.unflatten(-1, (-1, rollouts.group_size))
-        mean = grouped.mean(-1, keepdim=True).clamp(min=1.0)
+        grouped, weight = (x.unflatten(-1, (-1, rollouts.group_size)) for x in (length, rollouts.row_weight))
+        mean = ((weight * grouped).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)).clamp(min=1.0)
         ratio = (-strength * grouped / mean).flatten(-2)
         return ratio.unsqueeze(-1) * rollouts.mask
 

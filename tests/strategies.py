@@ -362,6 +362,7 @@ OPTIONS: dict[str, tuple] = {
     "clip_high": (0.2, 0.0, 0.28),
     "clip_low": (0.2, 0.0, 1.0),
     "coef": (0.015, 0.5, 3.0),
+    "down": (0.8, 0.5),
     "dual_clip": (None, 3.0, 1.5),
     "gain": (1.0, 8.0),
     "high": (0.5, 5.0),
@@ -382,9 +383,11 @@ OPTIONS: dict[str, tuple] = {
     "start": (0.01, 0.3),
     "std": ("sample", "population", "none"),
     "step": (1e-4, 0.5),
+    "strength": (2.0, 0.0, 0.5),
     "t_high": (1.2, 1.5),
     "t_low": (0.8, 0.5),
     "temperature": (1.2, 0.8, 1.0),
+    "up": (1.03, 1.5),
     "width": (0.05, 0.0, 0.5),
     "within": (0.1, 0.5, float("inf")),
 }
@@ -392,6 +395,7 @@ OPTIONS: dict[str, tuple] = {
 
 OPTIONS_OF: dict[tuple[str, str], tuple] = {
     ("adaptive_bonus", "low"): (0.0, 1e-3),
+    ("aepo_adaptive", "normalizer"): ("all", "positives"),
     ("clip_cov", "low"): (1.0, -0.1, -10.0),
     ("clip_cov", "high"): (5.0, 1.5),
     ("dual_bonus", "low"): (1e-4, 0.01),

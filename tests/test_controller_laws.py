@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from strategies import double
 
 from aepo.controller import (
+    AdaptiveGain,
     Band,
     BangBang,
     Control,
@@ -32,6 +33,7 @@ NAN = float("nan")
 ROUNDING = 1e-14
 
 BUILDERS = {
+    "adaptive_gain": AdaptiveGain,
     "bang_bang": BangBang,
     "band": lambda: Band(width=0.1),
     "dual": lambda: Dual(rate=0.7, low=0.01, high=2.0, start=0.1),
@@ -44,6 +46,7 @@ BUILDERS = {
     "temperature_law": lambda: temperature_law(gain=8.0, rate=0.2, t_low=0.5, t_high=2.0, within=0.1),
 }
 LIMITS = {
+    "adaptive_gain": (-1.0, 1.0),
     "bang_bang": (math.log(0.8), math.log(1.2)),
     "band": (-1.0, 1.0),
     "dual": (0.01, 2.0),
@@ -84,8 +87,10 @@ def test_the_output_stays_within_the_limits_whatever_is_measured(name, measured,
     low, high = LIMITS[name]
     for control in driven(BUILDERS[name](), measured, target)[1]:
         assert low - ROUNDING <= control.strength.item() <= high + ROUNDING
-        assert control.temperature.item() == pytest.approx(math.exp(control.strength.item()), rel=ROUNDING)
-        assert control.temperature.item() > 0
+        if name == "adaptive_gain":  # two temperatures; the push is the strength of the term sampled at them
+            assert control.temperature.item() == (2.0 if control.push.item() > 0 else 0.5)
+        else:
+            assert control.temperature.item() == pytest.approx(math.exp(control.strength.item()), rel=ROUNDING)
 
 
 @every_controller
@@ -282,6 +287,34 @@ def test_the_integral_moves_only_while_the_error_is_within_its_range(measured, t
             assert moved == pytest.approx(want, abs=ROUNDING)
 
 
+@given(series, st.floats(0, 2), st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.05, 0.1, float("inf")]))
+def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within):
+    controller = AdaptiveGain(rate=rate, within=within)
+    gain, integral, last = 4.0, 0.0, 0.0
+    for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
+        error = target - h
+        if math.isnan(error):
+            last = 0.0
+            assert control.push.item() == 1.0
+            continue
+        gain = min(max(gain * (0.8 if error * last < 0 else 1.03), 0.5), 100.0)
+        held = (gain * error + integral >= 1 and error > 0) or (gain * error + integral <= -1 and error < 0)
+        if abs(error) < within and not held:
+            integral = min(max(integral + rate * gain * error, -1.0), 1.0)
+        last = error
+        assert control.push.item() == pytest.approx(min(max(gain * error + integral, -1.0), 1.0), abs=1e-12)
+
+
+def test_the_adaptive_gain_by_hand():
+    # Errors 0.02, 0.02, -0.01 from a gain of 4: 4.12, 4.2436, then the turn: 3.39488. I = 0.05 x (0.0824 + 0.084872
+    # - 0.0339488).
+    state, controls = driven(AdaptiveGain(), [0.48, 0.48, 0.51])
+    integrals = [0.00412, 0.0083636, 0.00666616]
+    assert strengths(controls) == pytest.approx([0.0824 + 0.00412, 0.084872 + 0.0083636, -0.0339488 + 0.00666616])
+    assert state["integral"].item() == pytest.approx(integrals[-1])
+    assert state["gain"].item() == pytest.approx(3.39488, abs=1e-12)
+
+
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=12), st.floats(0, 2), st.floats(0.01, 3))
 def test_the_duals_log_coefficient_adds_up_the_errors_within_its_limits(measured, target, rate):
     controller = Dual(rate=rate, low=0.01, high=2.0, start=0.1)
@@ -339,6 +372,10 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
         (lambda: Dual(rate=1.0, low=0.1, high=1.0, start=2.0), r"start must be in \[low=0\.1, high=1\.0\], got 2\.0"),
         (lambda: Staircase(step=0.0, low=0.0, high=1.0), r"step must be > 0, got 0\.0"),
         (lambda: Staircase(step=0.1, low=1.0, high=1.0), r"low must be below high"),
+        (lambda: AdaptiveGain(up=0.9), r"up >= 1 > down > 0 must hold, got up=0\.9, down=0\.8"),
+        (lambda: AdaptiveGain(rate=-1.0), r"rate must be >= 0, got -1\.0"),
+        (lambda: AdaptiveGain(start=200.0), r"0 < lowest <= start <= highest must hold, got 0\.5, 200\.0, 100\.0"),
+        (lambda: AdaptiveGain(t_low=1.0), r"0 < t_low < 1 < t_high must hold, got t_low=1\.0, t_high=2\.0"),
         (lambda: Band(width=-1.0), r"width must be >= 0, got -1\.0"),
     ],
 )

@@ -156,6 +156,8 @@ def test_the_batchs_weights_sum_to_what_the_equation_averages_over(scene):
         return
     kept = scene.method.tempered.kept(scene.second, scene.control)
     normalizer, alpha = scene.method.tempered.normalizer, scene.method.tempered.alpha
+    if scene.method.tempered.strength is not None:
+        alpha = alpha * scene.method.tempered.strength(scene.control)
     if normalizer == "replace":
         assert_close(main + second, torch.ones_like(main), atol=ROUNDING)
         return
@@ -457,6 +459,7 @@ def test_replace_is_refused_on_exact_expectations():
         ({"normalizer": "mean"}, "normalizer must be one of all, positives, replace, got 'mean'"),
         ({"alpha": 0.0}, r"alpha must be > 0, got 0\.0"),
         ({"alpha": 2.0, "normalizer": "replace"}, r"alpha must be 1 with normalizer='replace', got 2\.0"),
+        ({"strength": by_reward, "normalizer": "replace"}, "strength must be None with normalizer='replace'"),
         ({"cap_up": 0}, "cap_up must be at least 1 or None, got 0"),
         ({"cap_down": -1}, "cap_down must be at least 1 or None, got -1"),
         ({"prompt_fraction": 0.0}, r"prompt_fraction must be in \(0, 1\], got 0\.0"),
@@ -516,6 +519,7 @@ def test_a_controlled_method_credits_or_weighs_tokens_otherwise_under_another_co
         torch.cat([batch.weight * batch.advantage, batch.entropy_weight], -1).flatten() for batch in batches
     )
     # A second branch is sampled at the control's temperature; dcpo and reweighting are scored at it: that is outside.
+    # Far from the target the adaptive strength is 1 on either side.
     outside = method.tempered is not None or method.needs_logp_t
     assert torch.equal(first, second) == (outside or not method.controlled)
 

@@ -218,6 +218,14 @@ def aepo(main, second, options, seen):
     with_second_term(main, second, options, seen, taken=positive(options), credit=lambda row: row.reward)
 
 
+def aepo_adaptive(main, second, options, seen):
+    # Its alpha is the largest weight: the push's size says how much of it this step gets.
+    alpha = options["alpha"] * abs(seen.push)
+    with_second_term(
+        main, second, options | {"alpha": alpha}, seen, taken=lambda row: row.reward > 0, credit=lambda row: row.reward
+    )
+
+
 def aepo_eq3(main, second, options, seen):
     with_second_term(main, second, options, seen, taken=lambda row: True, credit=lambda row: row.advantage)
 
@@ -378,7 +386,7 @@ def dcpo(main, second, options, seen):
     on_policy_term(main, options, clipped(options), credit)
 
 
-def extra_of_reweighting(main: list[Row], options: dict) -> dict[tuple[int, int], float]:
+def extra_of(main: list[Row], options: dict, w) -> dict[tuple[int, int], float]:
     """alpha (w / mean(w) - 1) of every token of a positive, the mean under what the loss gives to each token."""
     weight = {
         (i, t): value
@@ -387,12 +395,6 @@ def extra_of_reweighting(main: list[Row], options: dict) -> dict[tuple[int, int]
         if one is row
         for t, value in enumerate(weights)
     }
-
-    def w(i: int, t: int) -> float:
-        row = main[i]
-        if options["scope"] == "sequence":
-            return math.exp((math.fsum(row.logp_t) - math.fsum(row.old_logp)) / len(row.tokens))
-        return math.exp(row.logp_t[t] - row.old_logp[t])
 
     def place(i: int, t: int) -> tuple:
         where = {"batch": (), "position": (main[i].group, t)}
@@ -411,10 +413,28 @@ def extra_of_reweighting(main: list[Row], options: dict) -> dict[tuple[int, int]
     return extra
 
 
-def reweighting(main, second, options, seen):
-    extra = extra_of_reweighting(main, options)
+def preferring(main: list[Row], options: dict, w) -> None:
+    extra = extra_of(main, options, w)
     index = {id(row): i for i, row in enumerate(main)}
     on_policy_term(main, options, clipped(options), lambda row, t: row.advantage + extra.get((index[id(row)], t), 0.0))
+
+
+def reweighting(main, second, options, seen):
+    def w(i: int, t: int) -> float:
+        row = main[i]
+        if options["scope"] == "sequence":
+            return math.exp((math.fsum(row.logp_t) - math.fsum(row.old_logp)) / len(row.tokens))
+        return math.exp(row.logp_t[t] - row.old_logp[t])
+
+    preferring(main, options, w)
+
+
+def shorter(main, second, options, seen):
+    def w(i: int, t: int) -> float:
+        lengths = [len(row.tokens) for row in main if row.group == main[i].group]
+        return math.exp(-options["strength"] * len(main[i].tokens) / max(statistics.fmean(lengths), 1.0))
+
+    preferring(main, options | {"scope": "group"}, w)
 
 
 def siren(main, second, options, seen):
@@ -429,6 +449,7 @@ def siren(main, second, options, seen):
 ORACLES = {
     "adaptive_bonus": controlled_bonus,
     "aepo": aepo,
+    "aepo_adaptive": aepo_adaptive,
     "aepo_eq2": aepo,  # the same loss; the temperature of the samples is what differs
     "aepo_eq3": aepo_eq3,
     "aepo_pi": lambda main, second, options, seen: aepo(main, second, options | {"select": "reward"}, seen),
@@ -451,6 +472,7 @@ ORACLES = {
     "reinforce": reinforce,
     "reinforce_tempered": reinforce_tempered,
     "reweighting": reweighting,
+    "shorter": shorter,
     "siren": siren,
     "steer": steer,
     "top_entropy": top_entropy,
