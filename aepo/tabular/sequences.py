@@ -66,7 +66,7 @@ class Sequences:
         state, tokens = torch.zeros(runs, n, dtype=torch.int64), []
         for t in range(self.length):
             rows = log_probs.gather(1, state.unsqueeze(-1).expand(-1, -1, vocabulary))
-            token = draw(rows, noise[..., t : t + 1]).squeeze(-1)
+            token = draw(rows, noise[..., t : t + 1].contiguous()).squeeze(-1)
             tokens.append(token)
             state = vocabulary * state + 1 + token
         return self._graded(torch.stack(tokens, -1), group_size=n)
