@@ -5,6 +5,7 @@ Letters as in `aepo.batch`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ class ClippedSurrogate:
     clip_high: float = 0.2
     dual_clip: float | None = None
 
+    plain_on_policy: ClassVar[bool] = True
+    """Whether the gradient is A grad logp where the policy itself sampled: the simulator then needs no graph."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.clip_low <= 1:
             raise ValueError(f"clip_low must be in [0, 1], got {self.clip_low}")
@@ -53,6 +57,8 @@ def dual_clipped(objective: Tensor, advantage: Tensor, bound: float) -> Tensor:
 @dataclass(frozen=True)
 class ScoreFunction:
     """A logp: REINFORCE as Section 3.1 writes its gradient, without a ratio. On-policy it is GRPO's first step."""
+
+    plain_on_policy: ClassVar[bool] = True
 
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         return batch.advantage * logp

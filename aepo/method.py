@@ -199,7 +199,7 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
     length = max(block.token.shape[-1] for block in blocks)
     masks = [_padded(block.mask, length) for block in blocks]
     row_weight = main.row_weight
-    whole = method.reduction(masks[0], row_weight)
+    whole = _reduced(method.reduction, main, masks[0], row_weight)
     if second is None or method.tempered is None:
         weight = whole
     else:
@@ -220,7 +220,8 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
                 second_row_weight = second_row_weight * kept
                 total = second_row_weight.sum(-1, keepdim=True)
                 second_row_weight = second_row_weight / total.masked_fill(total == 0, 1.0)
-            extra = method.reduction(masks[1], second_row_weight) * kept.unsqueeze(-1) * tempered.alpha
+            shares = _reduced(method.reduction, second, masks[1], second_row_weight, same=tempered.normalizer == "all")
+            extra = shares * kept.unsqueeze(-1) * tempered.alpha
             if tempered.strength is not None:
                 extra = extra * tempered.strength(control)[..., None, None]
             weight = torch.cat([whole, extra], -2)
@@ -230,21 +231,22 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
     if method.shape is not None:
         advantage = torch.where(masks[0] != 0, method.shape(advantage, padded, control, main_weight), 0.0)
     advantages = [advantage]
-    entropy_weights = [_bonus_weight(method, padded, control, whole) if method.has_bonus else torch.zeros_like(whole)]
+    entropy_weights = [_bonus_weight(method, padded, control, whole)] if method.has_bonus else []
     marks = None if method.mark is None else [method.mark(advantage, padded, control, main_weight) & (masks[0] != 0)]
     if second is not None and method.tempered is not None:
         advantages.append(_per_token(method.tempered.credit, second, masks[1]))
-        entropy_weights.append(torch.zeros_like(masks[1]))
+        if entropy_weights:
+            entropy_weights.append(torch.zeros_like(masks[1]))
         if marks is not None:
             marks.append(torch.zeros_like(masks[1], dtype=torch.bool))
     return Batch(
-        prompt=torch.cat([block.prompt for block in blocks], -1),
-        token=torch.cat([_padded(block.token, length) for block in blocks], -2),
-        mask=torch.cat(masks, -2),
-        old_logp=torch.cat([_padded(_scored(block), length) for block in blocks], -2),
-        advantage=torch.cat(advantages, -2),
+        prompt=_joined([block.prompt for block in blocks], -1),
+        token=_joined([_padded(block.token, length) for block in blocks], -2),
+        mask=_joined(masks, -2),
+        old_logp=_joined([_padded(_scored(block), length) for block in blocks], -2),
+        advantage=_joined(advantages, -2),
         weight=weight,
-        entropy_weight=torch.cat(entropy_weights, -2),
+        entropy_weight=_joined(entropy_weights, -2) if entropy_weights else weight.new_zeros(()).expand_as(weight),
         group_size=main.group_size,
         full=all(block.full and block.token.shape[-1] == length for block in blocks),
         mark=None if marks is None else torch.cat(marks, -2),
@@ -252,6 +254,22 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
         if method.compares_entropy
         else None,
     )
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    # Joining one part would copy it.
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _reduced(
+    reduction: Reduction, rollouts: Rollouts, mask: Tensor, row_weight: Tensor, *, same: bool = True
+) -> Tensor:
+    """The reduction; where every run has equal masks and row weights by construction, that of one run for all."""
+    lead = mask.dim() - 2
+    if not (lead and same and rollouts.full and rollouts.share is None and rollouts.token.shape[-1] == mask.shape[-1]):
+        return reduction(mask, row_weight)
+    first = (0,) * lead
+    return reduction(mask[first], row_weight[first]).expand_as(mask)
 
 
 def _bonus_weight(method: Method, main: Rollouts, control: Control, whole: Tensor) -> Tensor:
@@ -284,6 +302,8 @@ def _entropy(rollouts: Rollouts) -> Tensor:
 
 
 def _padded(value: Tensor, length: int) -> Tensor:
+    if value.shape[-1] == length:
+        return value
     return torch.nn.functional.pad(value, (0, length - value.shape[-1]))
 
 

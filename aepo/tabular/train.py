@@ -35,11 +35,10 @@ class Policy:
     """(N, S)."""
 
     @classmethod
-    def of(cls, parameters: Tensor, table: Tensor, *, entropy_gradient: bool = True) -> "Policy":
-        """From the parameters and the table that they make; an entropy without gradient is cheaper."""
-        log_probs = log_softmax(table)
-        entropy = entropy_of(log_probs if entropy_gradient else log_probs.detach())
-        return cls(parameters=parameters, table=table, log_probs=log_probs, entropy=entropy)
+    def of(cls, parameters: Tensor, table: Tensor, *, graph: bool = True) -> "Policy":
+        """From the parameters and the table that they make; without a graph only the table keeps its gradient."""
+        log_probs = log_softmax(table if graph else table.detach())
+        return cls(parameters=parameters, table=table, log_probs=log_probs, entropy=entropy_of(log_probs))
 
     def stats(self, state: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Log-prob and exact entropy of each token, both (N, R, T), with gradient if the parameters have one."""
@@ -104,6 +103,30 @@ def gradient(policy: Policy, state: Tensor, batch: Batch, method: Method) -> Ten
         logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy, report=False
     )
     return torch.autograd.grad(loss.sum(), policy.parameters)[0]
+
+
+def on_policy_gradient(policy: Policy, state: Tensor, batch: Batch, method: Method) -> Tensor:
+    """`gradient` in closed form, for a policy that is the one which sampled the batch and a surrogate that says so.
+
+    There every ratio is 1, and the gradient by a state's logits is sum over its tokens of weight x A x (pi - e_a),
+    minus the bonus's weight x pi (-ln pi - H).
+    """
+    log_probs = policy.log_probs.detach()
+    runs, states, actions = log_probs.shape
+    credit = batch.weight * batch.advantage
+    if method.has_bonus and method.entropy_bonus == "sampled_nll":
+        credit = credit - batch.entropy_weight
+    flat = (state * actions + batch.token).view(runs, -1)
+    pushed = log_probs.new_zeros(runs, states * actions).scatter_add_(1, flat, credit.view(runs, -1))
+    pushed = pushed.view(runs, states, actions)
+    probs = log_probs.exp()
+    by_logits = pushed.sum(-1, keepdim=True) * probs - pushed
+    if method.has_bonus and method.entropy_bonus == "exact":
+        counted = batch.entropy_weight.reshape(runs, -1)
+        weight = log_probs.new_zeros(runs, states).scatter_add_(1, state.view(runs, -1), counted)
+        surprise = -log_probs.masked_fill(probs == 0, 0.0)
+        by_logits = by_logits - weight.unsqueeze(-1) * probs * (surprise - policy.entropy.detach().unsqueeze(-1))
+    return torch.autograd.grad(policy.table, policy.parameters, by_logits)[0]
 
 
 def _rate(lr: Tensor | float, parameters: Tensor) -> Tensor:
@@ -172,8 +195,10 @@ def train_step(
     Returns:
         The next parameters, the next loop, and what was measured on the way.
     """
+    # The first mini-batch is on-policy; where its gradient has a closed form, only the table needs a graph.
+    closed = getattr(method.surrogate, "plain_on_policy", False)
     leaf = parameters.detach().requires_grad_()
-    policy = Policy.of(leaf, world.table(leaf), entropy_gradient=method.has_bonus)
+    policy = Policy.of(leaf, world.table(leaf), graph=not closed)
     table, known = policy.table.detach(), (policy.log_probs.detach(), policy.entropy.detach())
 
     def rollouts(branch: str, prompts: Tensor, temperature: Tensor) -> Rollouts:
@@ -211,9 +236,10 @@ def train_step(
     for i, part in enumerate(minibatches(batch, settings.minibatches)):
         if i:
             leaf = parameters.detach().requires_grad_()
-            policy = Policy.of(leaf, world.table(leaf), entropy_gradient=method.has_bonus)
+            policy = Policy.of(leaf, world.table(leaf))
         state = world.state(part.prompt, part.token)
-        parameters = parameters - _rate(settings.lr, parameters) * gradient(policy, state, part, method)
+        moved = (on_policy_gradient if closed and i == 0 else gradient)(policy, state, part, method)
+        parameters = parameters - _rate(settings.lr, parameters) * moved
     return (
         parameters,
         loop,

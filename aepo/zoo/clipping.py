@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -85,6 +86,8 @@ class KLCovSurrogate:
 
     coef: float
 
+    plain_on_policy: ClassVar[bool] = True
+
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         log_ratio = logp - batch.old_logp
         objective = log_ratio.exp() * batch.advantage
@@ -127,6 +130,8 @@ class EntropyRatioSurrogate:
     low: float
     high: float
 
+    plain_on_policy: ClassVar[bool] = True
+
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         if entropy is None or batch.old_entropy is None:
             raise ValueError("entropy-ratio clipping needs the token entropies before the update and now")
@@ -165,6 +170,8 @@ class GradientPreservingSurrogate:
     beta_low: float
     beta_high: float
     dual_clip: float | None
+
+    plain_on_policy: ClassVar[bool] = True
 
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         ratio = (logp - batch.old_logp).exp()
