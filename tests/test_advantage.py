@@ -83,8 +83,8 @@ def test_equal_rewards_have_advantage_exactly_zero(value, group_size, std, dtype
 
 
 def test_equal_rewards_by_hand():
-    # Five times 0.1 / 5 is 0.1 + 1.4e-17 in binary, which over the epsilon would be an advantage of -1.4e-11.
-    assert group_normalized(double([0.1] * 5), group_size=5).tolist() == [0.0] * 5
+    # A third of three times 0.7 is 0.7 - 1.1e-16 in binary, which over the epsilon would be an advantage of 1.1e-10.
+    assert group_normalized(double([0.7] * 3), group_size=3).tolist() == [0.0] * 3
 
 
 @given(grouped(min_group=2))

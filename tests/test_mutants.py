@@ -1,7 +1,7 @@
 """The tests can fail: each named mistake in the shared core is planted, and the named check must notice it.
 
 The checks are hand-worked tests of the files beside this one; they pass on the core as it is. The mistakes in the
-theory are in tests/theory.
+theory are in tests/theory, those in the simulator's worlds in tests/tabular.
 """
 
 import pytest
@@ -9,15 +9,19 @@ import test_advantage
 import test_batch
 import test_categorical
 import test_controller
+import test_controller_laws
 import test_loss
 import test_method
 import test_passk
 import test_weights
+import test_zoo_by_hand
 from mutation import Mutant, assert_harmless, assert_noticed
 
-from aepo import advantage, categorical, controller, loss, method, passk, weights
+from aepo import advantage, categorical, controller, loss, method, passk, tilt, weights
 from aepo.batch import Batch, Rollouts
+from aepo.zoo import clipping
 from aepo.zoo.aepo import _tempered
+from aepo.zoo.reweighting import centred_ratio, dcpo, entrocraft, entropic
 
 MUTANTS = [
     Mutant(
@@ -71,9 +75,9 @@ MUTANTS = [
     ),
     Mutant(
         "padding reaches the loss",
-        loss.policy_loss,
-        "on = batch.mask != 0",
-        "on = torch.ones_like(batch.mask, dtype=torch.bool)",
+        Batch.on,
+        "value if self.full else",
+        "value if True else",
         test_loss.test_a_nan_in_the_padding_by_hand,
     ),
     Mutant(
@@ -93,8 +97,8 @@ MUTANTS = [
     Mutant(
         "the share is ignored",
         advantage.group_normalized,
-        "probability = share.unflatten(-1, (-1, group_size))",
-        "probability = torch.full_like(grouped, 1.0 / group_size)",
+        "if share is None else share.unflatten",
+        "if True else share.unflatten",
         test_advantage.test_an_exact_expectation_by_hand,
     ),
     Mutant(
@@ -229,6 +233,167 @@ MUTANTS = [
         "torch.ones_like(rollouts.reward, dtype=torch.bool)",
         "rollouts.reward > 0",
         test_method.test_equation_3_keeps_its_negative_samples,
+    ),
+    Mutant(
+        "the reweighting is not centred",
+        centred_ratio,
+        "r / mean.masked_fill(mean == 0, 1.0) - 1",
+        "r / mean.masked_fill(mean == 0, 1.0)",
+        test_zoo_by_hand.test_reweighting_by_hand,
+    ),
+    Mutant(
+        "a right answer alone is reweighted",
+        centred_ratio,
+        "rows.sum(-2, keepdim=True) < 2",
+        "rows.sum(-2, keepdim=True) < 0",
+        test_zoo_by_hand.test_a_right_answer_alone_gets_nothing_by_hand,
+    ),
+    Mutant(
+        "the log-prob at the temperature is ignored",
+        tilt.tempering,
+        "rollouts.logp_t - rollouts.old_logp",
+        "rollouts.old_logp - rollouts.old_logp",
+        test_zoo_by_hand.test_reweighting_by_hand,
+    ),
+    Mutant(
+        "DCPO does not take w from the ordinary advantage",
+        dcpo,
+        "(1 - w) * advantage",
+        "advantage",
+        test_zoo_by_hand.test_dcpo_by_hand,
+    ),
+    Mutant(
+        "EntroPIC's sign is flipped",
+        entropic,
+        "torch.where(advantage > 0, 1 - u, 1 + u)",
+        "torch.where(advantage > 0, 1 + u, 1 - u)",
+        test_zoo_by_hand.test_entropic_by_hand,
+    ),
+    Mutant(
+        "Entrocraft drops the negatives where entropy is to rise",
+        entrocraft,
+        "(push > 0) & (advantage > 0)",
+        "(push > 0) & (advantage < 0)",
+        test_zoo_by_hand.test_entrocraft_by_hand,
+    ),
+    Mutant(
+        "the quantile is the mean",
+        advantage.quantile_centred,
+        'torch.quantile(grouped, k, dim=-1, keepdim=True, interpolation="lower")',
+        "grouped.mean(-1, keepdim=True)",
+        test_zoo_by_hand.test_quantile_by_hand,
+    ),
+    Mutant(
+        "Dr. GRPO divides by the response's own length",
+        weights.fixed_length,
+        "(mask.shape[-1] if tokens is None else tokens)",
+        "mask.sum(-1, keepdim=True).clamp(min=1)",
+        test_zoo_by_hand.test_dr_grpo_by_hand,
+    ),
+    Mutant(
+        "Clip-Cov drops tokens outside its band",
+        clipping.clip_cov,
+        "weight, ratio) & inside, 0.0)",
+        "weight, ratio), 0.0)",
+        test_zoo_by_hand.test_clip_cov_drops_only_tokens_inside_the_band_by_hand,
+    ),
+    Mutant(
+        "Clip-Cov draws the same at every step",
+        clipping.clip_cov,
+        'f"clip_cov/{control.step}"',
+        '"clip_cov"',
+        test_zoo_by_hand.test_clip_covs_draw_depends_on_the_step_alone_and_reaches_every_candidate,
+    ),
+    Mutant(
+        "KL-Cov rewards the distance",
+        clipping.KLCovSurrogate.__call__,
+        "objective - self.coef",
+        "objective + self.coef",
+        test_zoo_by_hand.test_kl_cov_penalises_a_marked_token_and_clips_none_by_hand,
+    ),
+    Mutant(
+        "the smallest values are selected",
+        clipping._largest,
+        "flat.sort(-1, descending=True)",
+        "flat.sort(-1, descending=False)",
+        test_zoo_by_hand.test_top_entropy_trains_the_most_uncertain_fifth_by_hand,
+    ),
+    Mutant(
+        "CE-GPPO differentiates its scale",
+        clipping.GradientPreservingSurrogate.__call__,
+        "constant = ratio.detach()",
+        "constant = ratio",
+        test_zoo_by_hand.test_ce_gppo_by_hand,
+    ),
+    Mutant(
+        "STEER takes the entropy from the surprise instead of adding it",
+        clipping.steer,
+        "(logp + rollouts.entropy)",
+        "(logp - rollouts.entropy)",
+        test_zoo_by_hand.test_steer_by_hand,
+    ),
+    Mutant(
+        "entropy-ratio clipping drops the value too",
+        clipping.EntropyRatioSurrogate.__call__,
+        "objective.detach()",
+        "0.0 * objective",
+        test_zoo_by_hand.test_entropy_ratio_clipping_keeps_the_value_and_stops_the_gradient_by_hand,
+    ),
+    Mutant(
+        "SIREN's mean is over all tokens",
+        method._bonus_weight,
+        "whole = whole / total.masked_fill(total == 0, 1.0)",
+        "whole = whole * 1.0",
+        lambda: test_zoo_by_hand.test_sirens_gradient_is_that_of_the_squared_distance_by_autograd(0.2),
+    ),
+    Mutant(
+        "the PI controller winds up",
+        controller.ProportionalIntegral.update,
+        "(known.abs() < self.within) & ~further",
+        "known.abs() < self.within",
+        test_controller_laws.test_windup_by_hand,
+    ),
+    Mutant(
+        "the integral adds up the output's share of the error",
+        controller.ProportionalIntegral.update,
+        "integral + self.rate * known * moves",
+        "integral + self.rate * self.gain * known * moves",
+        test_controller_laws.test_proportional_integral_control_by_hand,
+    ),
+    Mutant(
+        "the gain grows when the error turns",
+        controller.AdaptiveGain.update,
+        'error * state["error"] < 0',
+        'error * state["error"] > 0',
+        test_controller_laws.test_the_adaptive_gain_by_hand,
+    ),
+    Mutant(
+        "hysteresis has no memory",
+        controller.Hysteresis.update,
+        '(error >= -self.width) & state["up"]',
+        "(error >= -self.width)",
+        test_controller_laws.test_hysteresis_switches_only_outside_its_band_by_hand,
+    ),
+    Mutant(
+        "the dual coefficient falls while entropy is too low",
+        controller.Dual.update,
+        "+ self.rate * error",
+        "- self.rate * error",
+        test_zoo_by_hand.test_sacs_dual_by_hand,
+    ),
+    Mutant(
+        "the staircase acts above the target",
+        controller.Staircase.update,
+        "coef * below",
+        "coef",
+        test_zoo_by_hand.test_skyworks_staircase_by_hand,
+    ),
+    Mutant(
+        "the control's error has the other sign",
+        controller.Loop.decide,
+        "error=target - seen",
+        "error=seen - target",
+        test_controller_laws.test_the_error_is_positive_below_the_target_by_hand,
     ),
 ]
 

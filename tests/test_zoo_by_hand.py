@@ -303,6 +303,15 @@ def test_reweighting_by_hand():
     assert torch.equal(assemble(zoo.build("reweighting"), control(), alone).advantage, grpo)
 
 
+def test_a_right_answer_alone_gets_nothing_by_hand():
+    # Two tokens of ratios 1 and 3: centred among themselves they would get -2 and 2.
+    rows = scored([1, 0], [[-2.0, -2.0]] * 2, group_size=2, logp_t=[[-2.0, -2.0 + math.log(3)], [-1.0, -0.5]])
+    assert torch.equal(
+        assemble(zoo.build("reweighting"), control(), rows).advantage,
+        assemble(zoo.build("grpo"), control(), rows).advantage,
+    )
+
+
 @settings(max_examples=60)
 @given(data=st.data(), scope=st.sampled_from(["group", "position", "batch", "sequence"]))
 def test_the_reweightings_extra_term_is_zero_mean_under_the_losss_weights_in_every_scope(data, scope):
