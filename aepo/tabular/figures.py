@@ -94,7 +94,9 @@ def _draw_panel(
         last = max(last, len(mean) - 1)
         ax.plot(steps, mean, color=colours[curve], lw=1.2, label=labels[curve])
         ax.fill_between(steps, mean - half, mean + half, color=colours[curve], alpha=0.25, lw=0)
-        if panel.shows == "entropy" and curve.target is not None:
+        if panel.shows == "entropy" and curve.configuration.schedule is not None:
+            ax.plot(steps, results[curve.configuration].goal[0], color="0.1", ls=(0, (5, 4)), lw=0.8, zorder=3)
+        elif panel.shows == "entropy" and curve.target is not None:
             ax.axhline(curve.target, color="0.1", ls=(0, (5, 4)), lw=0.8, zorder=3)
     title = "\n".join(textwrap.fill(line, TITLE_WIDTH) for line in panel.title.split("\n"))
     if panel.slopes:

@@ -280,7 +280,36 @@ def arena(options: Options) -> tuple[Figure, ...]:
             title=f"Methods without a target, on {options.where.name}",
             panels=tuple(Panel(title="Entropy", curves=curves(*group)) for group in groups),
         ),
+        moving_targets(options),
         _frontier(frontier),
+    )
+
+
+MOVING: dict[str, tuple[str, tuple[tuple[str, float], ...]]] = {
+    "A ramp": ("linear", (("start", 1.0), ("end", 0.5), ("steps", 1000.0))),
+    "A step": ("step", (("before", 1.0), ("after", 0.5), ("at", 700.0))),
+    "A sinusoid": ("sinusoid", (("mean", 0.75), ("amplitude", 0.2), ("period", 500.0))),
+}
+"""Targets that move, by name; steps and levels that the default 1,000 steps can show."""
+
+
+def moving_targets(options: Options) -> Figure:
+    """Bang-bang and adaptive strength following targets that are functions of the step."""
+    return Figure(
+        name="moving",
+        title="Targets that move",
+        panels=tuple(
+            Panel(
+                title=title,
+                curves=tuple(
+                    Curve(
+                        configuration=dataclasses.replace(configuration(options, name), targets=(), schedule=schedule)
+                    )
+                    for name in ("aepo", "aepo_adaptive")
+                ),
+            )
+            for title, schedule in MOVING.items()
+        ),
     )
 
 
@@ -338,6 +367,7 @@ def paper_tables(options: Options) -> tuple[Figure, ...]:
             title="Ablations: without temperature (Eq. 2), without REINFORCE (Eq. 3)",
             panels=tuple(Panel(title=title, curves=ablations, shows=shows) for title, shows in both),
         ),
+        moving_targets(options),
         _frontier(curves(aepo, grpo, shaped, *regularised, eq2, eq3)),
     )
 

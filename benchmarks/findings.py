@@ -1,0 +1,402 @@
+"""What holds and what does not: every sentence of docs/findings.md is computed here from runs of the simulator.
+
+python benchmarks/findings.py   # runs what the cache lacks (about 15 minutes on 2 cores), writes docs/findings.md
+python benchmarks/findings.py --seeds 4 --optimum-seeds 8   # quicker and rougher
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from aepo.tabular.cache import Cache
+from aepo.tabular.environments import ENVIRONMENTS
+from aepo.tabular.options import Options
+from aepo.tabular.output import versions
+from aepo.tabular.plan import LEFT_OUT, NAMES, Configuration, configuration
+from aepo.tabular.runner import Result, batches, run_all
+from aepo.tabular.summary import Summary, summaries
+from aepo.tracking import tracking_error
+from aepo.zoo import METHODS
+
+ROOT = Path(__file__).parents[1]
+HELD = 0.05
+"""Mean |H - H*| up to which a target counts as held, nats."""
+TARGETS = (0.25, 0.5, 0.75, 1.0)
+COEFFICIENTS = (0.05, 0.1, 0.2, 0.3, 0.5)
+RATES = (1.0, 3.0, 10.0)
+
+
+def options(environment: str, **changes) -> Options:
+    """The simulator's options on an environment."""
+    return Options(environment=environment, targets=TARGETS, **changes)
+
+
+class Study:
+    """Configurations asked for first, run together, then looked up."""
+
+    def __init__(self, seeds: int) -> None:
+        self.seeds = seeds
+        self.wanted: dict[Configuration, None] = {}
+        self.results: dict[Configuration, Result] = {}
+
+    def want(self, *some: Configuration) -> None:
+        """Ask for these to be run."""
+        self.wanted |= dict.fromkeys(some)
+
+    def run(self, workers: int) -> None:
+        """Run everything that was asked for; finished runs come from the cache."""
+        todo = batches(list(self.wanted))
+        self.results = run_all(
+            todo, range(self.seeds), workers=workers, cache=Cache(ROOT / "runs" / "findings" / "cache")
+        )
+
+    def summary(self, one: Configuration, target: float | None = None) -> Summary:
+        """The configuration's summary at a target."""
+        found = summaries([self.results[one]], {one: "findings"})
+        return next(s for s in found if s.target == target or not one.targets)
+
+    def by_seed(self, one: Configuration, name: str, target: float | None = None) -> np.ndarray:
+        """(N,): the trained policies' evaluation, seed by seed."""
+        index = one.targets.index(target) if one.targets else 0
+        return self.results[one].evaluation[name][index]
+
+    def error(self, one: Configuration, target: float) -> float:
+        """Mean |H - H*| over the last half, for methods that follow a target and for those that do not."""
+        index = one.targets.index(target) if one.targets else 0
+        return float(tracking_error(self.results[one].entropy[index], target).mean())
+
+
+def paired(difference: np.ndarray) -> str:
+    """Mean and 95 % interval of a difference by seed."""
+    half = student_t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference))
+    return f"{difference.mean():+.4f} ± {half:.4f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return [lines[0], "|---|" + "---:|" * (len(head) - 1), *lines[1:], ""]
+
+
+def arena() -> list[Configuration]:
+    """Every method on Env A, at the strengths that the environment's preset names."""
+    return [configuration(options("env_a"), name) for name in METHODS if name not in LEFT_OUT]
+
+
+def set_points(study: Study) -> Iterator[str]:
+    yield "## Which methods hold a set-point, which only shift it (Env A)"
+    yield ""
+    following = [one for one in arena() if one.targets]
+    rows, holds, partly, shifts = [], [], [], []
+    for one in following:
+        errors = [study.error(one, target) for target in one.targets]
+        rows.append(
+            [one.title, *(f"{e:.4f}" for e in errors), *(f"{study.summary(one, t).duty_up.mean:.0%}" for t in TARGETS)]
+        )
+        held = sum(e <= HELD for e in errors)
+        (holds if held == len(errors) else partly if held else shifts).append(one.name)
+    rows.sort(key=lambda row: sum(map(float, row[1:5])))
+    head = ["mean abs(H - H*) at H* =", *(f"{t:g}" for t in TARGETS), *(f"up at {t:g}" for t in TARGETS)]
+    yield from table(head, rows)
+    yield f"- Hold all four targets within {HELD:g} nats: {', '.join(holds) or 'none'}."
+    yield f"- Hold some: {', '.join(partly) or 'none'}."
+    yield f"- Follow a target by name but hold none here: {', '.join(shifts) or 'none'}."
+    yield ""
+    rest = [one for one in arena() if not one.targets]
+    grpo = configuration(options("env_a"), "grpo")
+    level = study.summary(grpo).entropy_last_half.mean
+    rows = [
+        [one.title, format(s.entropy_last_half, ".3f"), f"{s.entropy_last_half.mean - level:+.3f}"]
+        for one in rest
+        for s in [study.summary(one)]
+    ]
+    yield "Methods without a target only shift the level at which entropy ends up:"
+    yield ""
+    yield from table(["method", "mean H, last half", "against GRPO"], rows)
+
+
+def worth(study: Study) -> Iterator[str]:
+    yield "## At equal entropy, who learns more (Env A)"
+    yield ""
+    yield "Held-out reward and pass@64 (exact, by the true verdict) minus GRPO's, paired by seed, of those that hold the target."
+    yield ""
+    grpo = configuration(options("env_a"), "grpo")
+    rows = []
+    for one in arena():
+        for target in one.targets:
+            if study.error(one, target) > HELD:
+                continue
+            reward, passes = (
+                study.by_seed(one, name, target) - study.by_seed(grpo, name) for name in ("reward_held_out", "pass@64")
+            )
+            extra = study.results[one].control_samples
+            rows.append([one.name, f"{target:g}", paired(reward), paired(passes), str(extra)])
+    rows.sort(key=lambda row: (float(row[1]), -float(row[2].split()[0])))
+    yield from table(["method", "H*", "held-out reward - GRPO's", "pass@64 - GRPO's", "extra samples a step"], rows)
+
+
+def coefficients(study: Study) -> Iterator[str]:
+    yield "## A coefficient is not a set-point"
+    yield ""
+    yield "Final entropy of Entropy-Reg by learning rate and environment (mean over the last half):"
+    yield ""
+    places = list(itertools.product(("env_a", "env_n"), RATES))
+    rows, spreads = [], {}
+    for coef in COEFFICIENTS:
+        levels = [
+            study.summary(configuration(options(env, lr=lr), "entropy_reg", coef=coef)).entropy_last_half.mean
+            for env, lr in places
+        ]
+        holds = [t for t in TARGETS if any(abs(level - t) <= HELD for level in levels)]
+        spreads[coef] = (max(levels) - min(levels), holds)
+        rows.append([f"{coef:g}", *(f"{level:.3f}" for level in levels), f"{max(levels) - min(levels):.3f}"])
+    yield from table(["lambda", *(f"{env} lr {lr:g}" for env, lr in places), "spread"], rows)
+    useful = {coef: spread for coef, (spread, holds) in spreads.items() if holds}
+    least = min(useful.values(), default=float("nan"))
+    yield (
+        f"Of the {len(useful)} coefficients that land within {HELD:g} nats of some target somewhere, each spreads by at "
+        f"least {least:.3f} nats over these learning rates and environments."
+    )
+    yield ""
+    yield "The same places under control, mean |H - H*| at the worst of the four targets:"
+    yield ""
+    rows = []
+    for name in ("aepo", "aepo_adaptive", "reweighting"):
+        cells = []
+        for env, lr in places:
+            one = configuration(options(env, lr=lr), name)
+            cells.append(f"{max(study.error(one, t) for t in TARGETS):.4f}")
+        rows.append([NAMES[name], *cells])
+    yield from table(["method", *(f"{env} lr {lr:g}" for env, lr in places)], rows)
+
+
+HIGH = (0.25, 0.5, 0.75, 1.0, 1.25)
+
+
+def optimum_configurations() -> list[Configuration]:
+    return [
+        configuration(dataclasses.replace(options(env), targets=HIGH), name)
+        for env in ("env_n", "env_d")
+        for name in ("aepo", "aepo_adaptive", "grpo")
+    ]
+
+
+def optimum(study: Study) -> Iterator[str]:
+    yield "## Does reward rise and then fall with the entropy target (Table 3)?"
+    yield ""
+    for env in ("env_n", "env_d"):
+        where = ENVIRONMENTS[env].about
+        yield f"**{env}** ({where}). Held-out reward minus GRPO's, paired by seed:"
+        yield ""
+        changed = dataclasses.replace(options(env), targets=HIGH)
+        grpo = configuration(changed, "grpo")
+        rows, verdicts = [], []
+        for name in ("aepo", "aepo_adaptive"):
+            one = configuration(changed, name)
+            gains = {t: study.by_seed(one, "reward_held_out", t) - study.by_seed(grpo, "reward_held_out") for t in HIGH}
+            rows.append([one.title, *(paired(gains[t]) for t in HIGH)])
+            best = max(HIGH, key=lambda t: gains[t].mean())
+            beats = {t: gains[best] - gains[t] for t in HIGH if t != best}
+            sure = [t for t, d in beats.items() if _lower(d) > 0]
+            interior = best not in (HIGH[0], HIGH[-1]) and HIGH[0] in sure and HIGH[-1] in sure
+            kind = "an interior optimum" if interior else "no interior optimum that is significant"
+            differences = "; ".join(f"{best:g} - {t:g}: {paired(d)}" for t, d in beats.items())
+            verdicts.append(f"- {one.name}: best at H* = {best:g}, {kind} ({differences}).")
+        yield from table(["method", *(f"H* = {t:g}" for t in HIGH)], rows)
+        yield from verdicts
+        yield ""
+    yield (
+        "Env N's verifier accepts some wrong actions, always the same ones: too little entropy commits to them, too much "
+        "spends mass on everything. Env D has no such trap, and its reward has no reason to fall before entropy crowds out "
+        "the right actions."
+    )
+    yield ""
+
+
+def _lower(difference: np.ndarray) -> float:
+    half = student_t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference))
+    return float(difference.mean() - half)
+
+
+FAILURES = {
+    "one correct action (bandit, |A*| = 1)": ("bandit", {"correct": 1}, {}),
+    "two correct actions (bandit, |A*| = 2)": ("bandit", {"correct": 2}, {}),
+    "too little authority: alpha 0.25 (Env A)": ("env_a", {}, {"alpha": 0.25}),
+    "too little authority: T 0.95/1.05 (Env A)": ("env_a", {}, {"t_low": 0.95, "t_high": 1.05}),
+    "too large steps: alpha 32 (Env A)": ("env_a", {}, {"alpha": 32.0}),
+    "few tempered samples: 1 state of 64 (Env A)": ("env_a", {}, {"prompt_fraction": 1 / 64}),
+    "rows replaced instead of added, 60 up/30 down (Env A)": ("env_a", {}, {"normalizer": "replace"}),
+    "few states a step: B = 16 (Env A)": ("env_a", {"states_per_step": 16}, {}),
+}
+
+
+def failure_configuration(case: tuple[str, dict, dict]) -> Configuration:
+    environment, sizes, changes = case
+    if changes.get("normalizer") == "replace":
+        changes = {**changes, "alpha": 1.0}
+    return configuration(options(environment, **sizes), "aepo", **changes)
+
+
+def failures(study: Study) -> Iterator[str]:
+    yield "## Where AEPO fails"
+    yield ""
+    rows = []
+    for name, case in FAILURES.items():
+        one = failure_configuration(case)
+        cells = []
+        for t in TARGETS:
+            s = study.summary(one, t)
+            cells.append(f"{study.error(one, t):.3f} ({s.entropy_last_half.mean:.2f}, up {s.duty_up.mean:.0%})")
+        rows.append([name, *cells])
+    yield from table(["mean abs(H - H*) (mean H, duty up)", *(f"H* = {t:g}" for t in TARGETS)], rows)
+
+
+ROBUST = {
+    "alpha": [{"alpha": a} for a in (1.0, 2.0, 4.0, 8.0, 16.0)],
+    "T range": [{"t_low": low, "t_high": high} for low, high in ((0.9, 1.1), (0.8, 1.2), (0.67, 1.5), (0.5, 2.0))],
+    "share of prompts sampled again": [{"prompt_fraction": f} for f in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)],
+    "most positives kept (up = down)": [{"cap_up": c, "cap_down": c} for c in (15, 30, 60, 120)],
+    "learning rate": [{"lr": lr} for lr in (0.3, 1.0, 3.0, 10.0)],
+}
+
+
+def robust_configuration(name: str, change: dict) -> Configuration:
+    lr = change.get("lr")
+    rest = {key: value for key, value in change.items() if key != "lr"}
+    return configuration(options("env_a", **({} if lr is None else {"lr": lr})), name, **rest)
+
+
+def robustness(study: Study) -> Iterator[str]:
+    yield '## Is AEPO "robust to hyper-parameters"?'
+    yield ""
+    yield "One at a time on Env A around alpha 4, T 0.8/1.2, a quarter of the prompts, lr 3. Mean |H - H*|:"
+    yield ""
+    rows, broken, kept = [], [], []
+    for what, changes in ROBUST.items():
+        for change in changes:
+            cells = []
+            for name in ("aepo", "aepo_adaptive"):
+                one = robust_configuration(name, change)
+                cells.append([study.error(one, t) for t in TARGETS])
+            label = ", ".join(f"{key}={value:g}" for key, value in change.items())
+            rows.append([f"{what}: {label}", *(f"{a:.3f} / {b:.3f}" for a, b in zip(*cells, strict=True))])
+            worst = max(cells[0])
+            (broken if worst > HELD else kept).append(f"{label} ({worst:.2f})")
+    yield from table(["AEPO / adaptive strength", *(f"H* = {t:g}" for t in TARGETS)], rows)
+    yield (
+        f"Verdict: of {len(broken) + len(kept)} settings bang-bang AEPO holds all four targets within {HELD:g} nats in "
+        f"{len(kept)}; it misses at least one in {len(broken)} (worst error in brackets): {', '.join(broken)}. It is robust in "
+        "the sense that entropy does not run away; whether a target is held depends on authority (alpha, T range, samples) "
+        "and step size."
+    )
+    yield ""
+
+
+def controllers() -> Iterator[str]:
+    yield "## A controller better than the paper's"
+    yield ""
+    path = ROOT / "benchmarks" / "results" / "controllers_test.json"
+    if not path.exists():
+        yield "Not measured: run `python benchmarks/controllers/compare.py tune` and then `test`."
+        yield ""
+        return
+    result = json.loads(path.read_text())
+    yield (
+        "Protocol, cells, seeds and opponents were fixed before tuning (`benchmarks/controllers/protocol.yaml`). Ours "
+        f"is `aepo_adaptive` with {result['chosen']['aepo_adaptive']}, the same in every cell; the tuned bang-bang has "
+        f"{result['chosen']['aepo']}; both were chosen from twelve combinations."
+    )
+    yield ""
+    rows = []
+    for opponent, v in result["verdict"].items():
+        quartiles = " to ".join(f"{q:.2f}" for q in v["quartiles"])
+        rows.append(
+            [
+                f"bang-bang, {opponent}",
+                str(v["cells"]),
+                f"{v['median_ratio']:.2f}",
+                quartiles,
+                f"{v['share_worse']:.0%}",
+                "holds" if v["holds"] else "fails",
+            ]
+        )
+    yield from table(["opponent", "cells", "median error ratio", "quartiles", "worse than 1.2x", "verdict"], rows)
+    for opponent, v in result["verdict"].items():
+        if v["worse_cells"]:
+            cells = "; ".join(f"{cell} ({ratio:.2f})" for cell, ratio in v["worse_cells"].items())
+            yield f"- Worse than 1.2x the {opponent} one in: {cells}."
+        if v["left_out"]:
+            yield f"- Within sampling noise on both sides and left out ({opponent}): {'; '.join(v['left_out'])}."
+    ours, tuned = result["runs"]["ours"], result["runs"]["tuned"]
+    both = [c for c in ours if ours[c]["error"] <= HELD and tuned[c]["error"] <= HELD]
+    gain = np.array([ours[c]["reward_held_out"] - tuned[c]["reward_held_out"] for c in both])
+    yield (
+        f"- The price: in the {len(both)} cells where both hold the target, held-out reward is {gain.mean():+.4f} on "
+        f"average ({(gain < 0).mean():.0%} of the cells lower, from {gain.min():+.4f} to {gain.max():+.4f}): a term that is "
+        "as small as its work also teaches less than one that always pushes with full weight."
+    )
+    yield ""
+
+
+def page(study: Study, paired_study: Study, command: str) -> str:
+    """docs/findings.md."""
+    used = ", ".join(f"{name} {number}" for name, number in versions().items())
+    lines = [
+        "# What holds and what does not",
+        "",
+        f"Written by `{command}` from {study.seeds} seeds, {paired_study.seeds} where rewards over targets are compared "
+        f"({used}). Entropies in nats; |H - H*| is averaged over the last half of a run, then over seeds; ± is half of a 95 % "
+        "t interval over seeds, paired by seed where two methods are compared.",
+        "",
+        *(f"- **{one.name}**: {one.about}." for one in ENVIRONMENTS.values()),
+        "",
+        *(line for section in (set_points, worth, coefficients) for line in section(study)),
+        *optimum(paired_study),
+        *(line for section in (failures, robustness) for line in section(study)),
+        *controllers(),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=16, help="runs of each configuration (default: %(default)s)")
+    parser.add_argument(
+        "--optimum-seeds", type=int, default=48, help="of the reward over targets (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "findings.md")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    study, paired_study = Study(arguments.seeds), Study(arguments.optimum_seeds)
+    study.want(*arena())
+    paired_study.want(*optimum_configurations())
+    for env, lr in itertools.product(("env_a", "env_n"), RATES):
+        study.want(*(configuration(options(env, lr=lr), "entropy_reg", coef=coef) for coef in COEFFICIENTS))
+        study.want(*(configuration(options(env, lr=lr), name) for name in ("aepo", "aepo_adaptive", "reweighting")))
+    study.want(*(failure_configuration(case) for case in FAILURES.values()))
+    for changes in ROBUST.values():
+        for change, name in itertools.product(changes, ("aepo", "aepo_adaptive")):
+            study.want(robust_configuration(name, change))
+    for one in (study, paired_study):
+        one.run(arguments.workers)
+    words = ["python benchmarks/findings.py"]
+    words += [f"--seeds {arguments.seeds}"] if arguments.seeds != 16 else []
+    words += [f"--optimum-seeds {arguments.optimum_seeds}"] if arguments.optimum_seeds != 48 else []
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(page(study, paired_study, " ".join(words)))
+    count = len(study.wanted) + len(paired_study.wanted)
+    print(f"{count} configurations in {time.monotonic() - began:.0f} s: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
