@@ -127,7 +127,10 @@ def set_points(study: Study) -> Iterator[str]:
 def worth(study: Study) -> Iterator[str]:
     yield "## At equal entropy, who learns more (Env A)"
     yield ""
-    yield "Held-out reward and pass@64 (exact, by the true verdict) minus GRPO's, paired by seed, of those that hold the target."
+    yield (
+        "Held-out reward and pass@64 (exact, by the true verdict) minus GRPO's, paired by seed, of those "
+        "that hold the target."
+    )
     yield ""
     grpo = configuration(options("env_a"), "grpo")
     rows = []
@@ -163,7 +166,8 @@ def coefficients(study: Study) -> Iterator[str]:
     useful = {coef: spread for coef, (spread, holds) in spreads.items() if holds}
     least = min(useful.values(), default=float("nan"))
     yield (
-        f"Of the {len(useful)} coefficients that land within {HELD:g} nats of some target somewhere, each spreads by at "
+        f"Of the {len(useful)} coefficients that land within {HELD:g} nats of some target somewhere, each "
+        f"spreads by at "
         f"least {least:.3f} nats over these learning rates and environments."
     )
     yield ""
@@ -215,8 +219,10 @@ def optimum(study: Study) -> Iterator[str]:
         yield from verdicts
         yield ""
     yield (
-        "Env N's verifier accepts some wrong actions, always the same ones: too little entropy commits to them, too much "
-        "spends mass on everything. Env D has no such trap, and its reward has no reason to fall before entropy crowds out "
+        "Env N's verifier accepts some wrong actions, always the same ones: too little entropy commits to "
+        "them, too much "
+        "spends mass on everything. Env D has no such trap, and its reward has no reason to fall before "
+        "entropy crowds out "
         "the right actions."
     )
     yield ""
@@ -294,8 +300,10 @@ def robustness(study: Study) -> Iterator[str]:
     yield from table(["AEPO / adaptive strength", *(f"H* = {t:g}" for t in TARGETS)], rows)
     yield (
         f"Verdict: of {len(broken) + len(kept)} settings bang-bang AEPO holds all four targets within {HELD:g} nats in "
-        f"{len(kept)}; it misses at least one in {len(broken)} (worst error in brackets): {', '.join(broken)}. It is robust in "
-        "the sense that entropy does not run away; whether a target is held depends on authority (alpha, T range, samples) "
+        f"{len(kept)}; it misses at least one in {len(broken)} (worst error in brackets): "
+        f"{', '.join(broken)}. It is robust in "
+        "the sense that entropy does not run away; whether a target is held depends on authority (alpha, "
+        "T range, samples) "
         "and step size."
     )
     yield ""
@@ -341,7 +349,8 @@ def controllers() -> Iterator[str]:
     gain = np.array([ours[c]["reward_held_out"] - tuned[c]["reward_held_out"] for c in both])
     yield (
         f"- The price: in the {len(both)} cells where both hold the target, held-out reward is {gain.mean():+.4f} on "
-        f"average ({(gain < 0).mean():.0%} of the cells lower, from {gain.min():+.4f} to {gain.max():+.4f}): a term that is "
+        f"average ({(gain < 0).mean():.0%} of the cells lower, from {gain.min():+.4f} to "
+        f"{gain.max():+.4f}): a term that is "
         "as small as its work also teaches less than one that always pushes with full weight."
     )
     yield ""
@@ -353,8 +362,10 @@ def page(study: Study, paired_study: Study, command: str) -> str:
     lines = [
         "# What holds and what does not",
         "",
-        f"Written by `{command}` from {study.seeds} seeds, {paired_study.seeds} where rewards over targets are compared "
-        f"({used}). Entropies in nats; |H - H*| is averaged over the last half of a run, then over seeds; ± is half of a 95 % "
+        f"Written by `{command}` from {study.seeds} seeds, {paired_study.seeds} where rewards over targets "
+        f"are compared "
+        f"({used}). Entropies in nats; |H - H*| is averaged over the last half of a run, then over seeds; "
+        f"± is half of a 95 % "
         "t interval over seeds, paired by seed where two methods are compared.",
         "",
         *(f"- **{one.name}**: {one.about}." for one in ENVIRONMENTS.values()),
