@@ -145,8 +145,11 @@ class Batch:
 
     @property
     def live(self) -> Tensor:
-        """(..., R) bool: rows whose gradient can differ from 0."""
-        return ((self.weight * self.advantage != 0) | (self.entropy_weight != 0)).any(-1)
+        """(..., R) bool: rows whose gradient can differ from 0; a marked token may have one without an advantage."""
+        counts = (self.weight * self.advantage != 0) | (self.entropy_weight != 0)
+        if self.mark is not None:
+            counts = counts | (self.mark & (self.weight != 0))
+        return counts.any(-1)
 
     def rows(self, index: Tensor) -> "Batch":
         """The given rows (1-D int64 indices), for every run alike."""

@@ -189,15 +189,28 @@ def test_a_count_of_minibatches_below_one_is_refused():
 
 @given(batches())
 def test_live_rows_are_those_with_a_token_that_counts(batch):
+    mark = torch.zeros_like(batch.mask) if batch.mark is None else batch.mark.double()
     flat = [
-        getattr(batch, name).reshape(-1, *batch.token.shape[-2:]).tolist()
-        for name in ("weight", "advantage", "entropy_weight")
+        value.reshape(-1, *batch.token.shape[-2:]).tolist()
+        for value in (batch.weight, batch.advantage, batch.entropy_weight, mark)
     ]
     want = [
-        [any(w * a != 0 or e != 0 for w, a, e in zip(*tokens, strict=True)) for tokens in zip(*run, strict=True)]
+        [
+            any(w * a != 0 or e != 0 or w * m != 0 for w, a, e, m in zip(*tokens, strict=True))
+            for tokens in zip(*run, strict=True)
+        ]
         for run in zip(*flat, strict=True)
     ]
     assert batch.live.reshape(-1, batch.prompt.shape[-1]).tolist() == want
+
+
+def test_a_row_without_advantage_is_live_where_a_token_is_marked():
+    # KL-Cov's penalty does not ask for the advantage.
+    mark = torch.zeros(4, 3, dtype=torch.bool)
+    mark[1, 2] = mark[2, 0] = True
+    weight = torch.ones(4, 3)
+    weight[2] = 0.0
+    assert a_batch(weight=weight, mark=mark).live.tolist() == [False, True, False, False]
 
 
 def test_one_of_two_minibatches_weighs_twice_by_hand():

@@ -395,6 +395,13 @@ MUTANTS = [
         "error=seen - target",
         test_controller_laws.test_the_error_is_positive_below_the_target_by_hand,
     ),
+    Mutant(
+        "a marked row without an advantage is dropped",
+        Batch.live.fget,
+        "counts = counts | (self.mark & (self.weight != 0))",
+        "counts = counts | False",
+        test_batch.test_a_row_without_advantage_is_live_where_a_token_is_marked,
+    ),
 ]
 
 

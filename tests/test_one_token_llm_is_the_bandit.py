@@ -21,6 +21,11 @@ from aepo.tabular import train as tabular
 STATES, LR, GROUP, PROMPTS = 7, 0.7, 4, 6
 TOLERANCE = 1e-10
 OPTIONS = {
+    "clip_cov": [{"low": -0.5, "ratio": 0.3}],
+    "entropy_ratio_clip": [{"low": 0.95, "high": 1.05}],
+    "kl_cov": [{"ratio": 0.05}, {"ratio": 0.9, "coef": 0.5}],
+    "reweighting": [{"scope": scope} for scope in ("group", "position", "batch", "sequence")],
+    "siren": [{"coef": 5.0}],
     "aepo": [
         {"alpha": 3.0},
         {"alpha": 0.3, "normalizer": "positives", "average": "token"},
