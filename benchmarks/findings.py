@@ -25,6 +25,8 @@ from aepo.tabular.runner import Result, batches, run_all
 from aepo.tabular.summary import Summary, summaries
 from aepo.tracking import tracking_error
 from aepo.zoo import METHODS
+from aepo.zoo import options as zoo_options
+from aepo.zoo.reweighting import SCOPES
 
 ROOT = Path(__file__).parents[1]
 HELD = 0.05
@@ -181,6 +183,55 @@ def coefficients(study: Study) -> Iterator[str]:
             cells.append(f"{max(study.error(one, t) for t in TARGETS):.4f}")
         rows.append([NAMES[name], *cells])
     yield from table(["method", *(f"{env} lr {lr:g}" for env, lr in places)], rows)
+
+
+LEVELS = (0.25, 0.5, 0.75)
+
+
+def scope_configuration(environment: str, scope: str) -> Configuration:
+    changed = dataclasses.replace(options(environment), targets=LEVELS)
+    return configuration(changed, "reweighting", scope=scope)
+
+
+def scopes(study: Study) -> Iterator[str]:
+    yield "## Reweighting on sequences: over what should the mean go?"
+    yield ""
+    yield "Mean |H - H*| (reward) of `reweighting` with each scope, on responses of several tokens:"
+    yield ""
+    rows, totals = [], {}
+    for scope in SCOPES:
+        cells = []
+        for environment in ("sequence", "short"):
+            one = scope_configuration(environment, scope)
+            for level in LEVELS:
+                error = study.error(one, level)
+                totals[scope] = totals.get(scope, 0.0) + error
+                cells.append(f"{error:.4f} ({study.by_seed(one, 'reward_train', level).mean():.3f})")
+        rows.append([scope, *cells])
+    head = [f"{environment}, H* = {level:g}" for environment in ("sequence", "short") for level in LEVELS]
+    yield from table(["scope", *head], rows)
+    best = min(totals, key=totals.__getitem__)
+    default = zoo_options("reweighting")["scope"]
+    yield f"Smallest error summed over the cells: `{best}`; the default is `{default}`."
+    yield ""
+
+
+def length_configurations() -> list[Configuration]:
+    return [configuration(options("short"), name, average="token") for name in ("grpo", "shorter")]
+
+
+def lengths(study: Study) -> Iterator[str]:
+    yield "## The same machinery steers another statistic: shorter but still right"
+    yield ""
+    grpo, shorter = length_configurations()
+    length = study.by_seed(shorter, "correct_length") - study.by_seed(grpo, "correct_length")
+    reward = study.by_seed(shorter, "reward_train") - study.by_seed(grpo, "reward_train")
+    yield (
+        f"`shorter` against GRPO on `short`, both averaged over tokens (the mean over responses prefers short ones by "
+        f"itself), paired by seed: mean length of right responses {paired(length)} tokens "
+        f"(GRPO's is {study.by_seed(grpo, 'correct_length').mean():.3f}), reward {paired(reward)}."
+    )
+    yield ""
 
 
 HIGH = (0.25, 0.5, 0.75, 1.0, 1.25)
@@ -372,7 +423,7 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         "",
         *(line for section in (set_points, worth, coefficients) for line in section(study)),
         *optimum(paired_study),
-        *(line for section in (failures, robustness) for line in section(study)),
+        *(line for section in (failures, robustness, scopes, lengths) for line in section(study)),
         *controllers(),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -398,6 +449,8 @@ def main() -> None:
     for changes in ROBUST.values():
         for change, name in itertools.product(changes, ("aepo", "aepo_adaptive")):
             study.want(robust_configuration(name, change))
+    study.want(*(scope_configuration(env, scope) for env in ("sequence", "short") for scope in SCOPES))
+    study.want(*length_configurations())
     for one in (study, paired_study):
         one.run(arguments.workers)
     words = ["python benchmarks/findings.py"]
