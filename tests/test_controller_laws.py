@@ -8,7 +8,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import double
 
@@ -58,6 +58,8 @@ LIMITS = {
     "staircase": (0.0, 0.12),
     "temperature_law": (math.log(0.5), math.log(2.0)),
 }
+# Of each controller: together they are hundreds of examples a law.
+SOME = settings(max_examples=30)
 every_controller = pytest.mark.parametrize("name", sorted(BUILDERS))
 entropies = st.one_of(st.just(NAN), st.sampled_from([0.0, 0.45, 0.5, 0.55, 1.0]), st.floats(0, 3))
 series = st.lists(entropies, min_size=1, max_size=12)
@@ -82,6 +84,7 @@ def strengths(controls: list[Control]) -> list[float]:
 
 
 @every_controller
+@SOME
 @given(measured=series, target=st.floats(0, 2))
 def test_the_output_stays_within_the_limits_whatever_is_measured(name, measured, target):
     low, high = LIMITS[name]
@@ -94,6 +97,7 @@ def test_the_output_stays_within_the_limits_whatever_is_measured(name, measured,
 
 
 @every_controller
+@SOME
 @given(measured=series)
 def test_an_unknown_entropy_counts_as_below_the_target_and_never_stays_in_the_state(name, measured):
     controller = BUILDERS[name]()
@@ -111,6 +115,7 @@ def test_an_unknown_entropy_counts_as_below_the_target_and_never_stays_in_the_st
 
 
 @every_controller
+@SOME
 @given(measured=series)
 def test_the_same_state_and_entropy_give_the_same_decision_and_leave_the_state_untouched(name, measured):
     controller = BUILDERS[name]()
@@ -124,6 +129,7 @@ def test_the_same_state_and_entropy_give_the_same_decision_and_leave_the_state_u
 
 
 @every_controller
+@SOME
 @given(measured=st.lists(entropies, min_size=4, max_size=8), sees=st.sampled_from(["current", "previous"]))
 def test_a_saved_and_loaded_loop_goes_on_as_if_nothing_happened(name, measured, sees):
     controller = BUILDERS[name]()
@@ -146,6 +152,7 @@ def test_a_saved_and_loaded_loop_goes_on_as_if_nothing_happened(name, measured, 
 
 
 @every_controller
+@SOME
 @given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_runs_side_by_side_are_controlled_as_if_each_were_alone(name, data, dtype):
     steps, runs = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([(3,), (2, 2)]))
@@ -247,6 +254,7 @@ def test_proportional_integral_control_by_hand():
     assert state["integral"].item() == pytest.approx(0.075)
 
 
+@SOME
 @given(st.integers(1, 300), st.floats(0.3, 2.0), st.booleans())
 def test_after_a_long_saturation_the_output_leaves_the_limit_when_the_error_changes_sign(steps, error, up):
     controller = ProportionalIntegral(gain=1.0, rate=0.2, low=-0.5, high=0.5)

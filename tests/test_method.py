@@ -33,7 +33,7 @@ from aepo.weights import token_mean
 ROUNDING = 100 * 4 * 4 * EPS
 everyone = pytest.mark.parametrize("name", sorted(zoo.METHODS))
 # Of each method: together they are as many examples as several ordinary laws.
-SOME = settings(max_examples=15)
+SOME = settings(max_examples=10)
 
 
 def assembled(scene: Scene) -> Batch:
