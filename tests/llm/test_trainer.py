@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ def launch(out: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedPr
     )
 
 
-def trained(out: Path, *arguments: str, ranks: int = 1) -> list[dict]:
+def trained(out: Path, *arguments: str, ranks: int = 1, small: Sequence[str] = SMALL) -> list[dict]:
     """The metrics of a run that must succeed."""
-    done = launch(out, *SMALL, *arguments, ranks=ranks)
+    done = launch(out, *small, *arguments, ranks=ranks)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -51,9 +52,20 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "final" / "model.safetensors")
 
 
-def test_two_ranks_give_the_metrics_of_one(tmp_path):
-    one = trained(tmp_path / "one", "--train.steps=5")
-    two = trained(tmp_path / "two", "--train.steps=5", ranks=2)
+# The preset's AEPO; a method that scores the rollouts a second time, at the control's temperature; and a controller
+# with state, resumed below, whose target is a share of the first entropy.
+SCORES_TWICE = ("--method.name=reweighting",)
+HAS_STATE = (
+    "--method.name=aepo_adaptive", "--method.normalizer=all", "--method.cap_up=null", "--method.cap_down=null",
+    "--method.t_low=0.67", "--method.t_high=1.5", "--target.relative=true", "--target.value=0.5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [(), SCORES_TWICE], ids=["aepo", "reweighting"])
+def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
+    small = [word for word in SMALL if not (method and word.startswith("--method."))]
+    one = trained(tmp_path / "one", "--train.steps=5", *method, small=small)
+    two = trained(tmp_path / "two", "--train.steps=5", *method, ranks=2, small=small)
     assert [row["step"] for row in one] == list(range(5))
     for a, b in zip(without_times(one), without_times(two), strict=True):
         assert a.keys() == b.keys()
@@ -64,13 +76,16 @@ def test_two_ranks_give_the_metrics_of_one(tmp_path):
                 assert a[name] == b[name], (a["step"], name)
 
 
-def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path):
-    whole = trained(tmp_path / "whole", "--train.steps=4", "--controller.sees=previous")
-    trained(tmp_path / "parts", "--train.steps=2", "--controller.sees=previous")
-    refused = launch(tmp_path / "parts", *SMALL, "--train.steps=4", "--resume", "--train.lr=1e-3")
+@pytest.mark.parametrize("method", [(), HAS_STATE], ids=["aepo", "aepo_adaptive"])
+def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method):
+    small = [word for word in SMALL if not (method and word.startswith("--method."))]
+    same = {"small": small}
+    whole = trained(tmp_path / "whole", "--train.steps=4", "--controller.sees=previous", *method, **same)
+    trained(tmp_path / "parts", "--train.steps=2", "--controller.sees=previous", *method, **same)
+    refused = launch(tmp_path / "parts", *small, *method, "--train.steps=4", "--resume", "--train.lr=1e-3")
     assert refused.returncode != 0
     assert "train.lr" in refused.stderr
-    parts = trained(tmp_path / "parts", "--train.steps=4", "--controller.sees=previous", "--resume")
+    parts = trained(tmp_path / "parts", "--train.steps=4", "--controller.sees=previous", *method, "--resume", **same)
     assert without_times(whole) == without_times(parts)
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -78,7 +93,10 @@ def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path):
         torch.load(tmp_path / run / "checkpoints" / "step_000004" / "controller.pt", weights_only=True)
         for run in ("whole", "parts")
     ]
-    assert torch.equal(loops[0]["previous_entropy"], loops[1]["previous_entropy"])
+    for name in ("previous_entropy", "initial_entropy"):
+        assert torch.equal(loops[0][name], loops[1][name])
+    assert loops[0]["state"].keys() == loops[1]["state"].keys() and bool(loops[0]["state"]) == bool(method)
+    assert all(torch.equal(loops[0]["state"][name], loops[1]["state"][name]) for name in loops[0]["state"])
 
 
 def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):
