@@ -68,9 +68,12 @@ def entropy(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     return entropy_of(log_softmax(logits, temperature))
 
 
-def entropy_of(log_probs: Tensor) -> Tensor:
-    """Entropy from log-probabilities (..., V) that are already normalised (Def. B.3); see `entropy`."""
-    probs = log_probs.exp()
+def entropy_of(log_probs: Tensor, probs: Tensor | None = None) -> Tensor:
+    """Entropy from log-probabilities (..., V) that are already normalised (Def. B.3); see `entropy`.
+
+    `probs`, their exponentials, spares computing them again.
+    """
+    probs = log_probs.exp() if probs is None else probs
     return (probs * -log_probs.masked_fill(probs == 0, 0.0)).sum(-1)
 
 

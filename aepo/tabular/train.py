@@ -31,6 +31,8 @@ class Policy:
     """(N, S, K): logits."""
     log_probs: Tensor
     """(N, S, K)."""
+    probs: Tensor
+    """(N, S, K)."""
     entropy: Tensor
     """(N, S)."""
 
@@ -38,7 +40,9 @@ class Policy:
     def of(cls, parameters: Tensor, table: Tensor, *, graph: bool = True) -> "Policy":
         """From the parameters and the table that they make; without a graph only the table keeps its gradient."""
         log_probs = log_softmax(table if graph else table.detach())
-        return cls(parameters=parameters, table=table, log_probs=log_probs, entropy=entropy_of(log_probs))
+        probs = log_probs.exp()
+        entropy = entropy_of(log_probs, probs)
+        return cls(parameters=parameters, table=table, log_probs=log_probs, probs=probs, entropy=entropy)
 
     def stats(self, state: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Log-prob and exact entropy of each token, both (N, R, T), with gradient if the parameters have one."""
@@ -119,7 +123,7 @@ def on_policy_gradient(policy: Policy, state: Tensor, batch: Batch, method: Meth
     flat = (state * actions + batch.token).view(runs, -1)
     pushed = log_probs.new_zeros(runs, states * actions).scatter_add_(1, flat, credit.view(runs, -1))
     pushed = pushed.view(runs, states, actions)
-    probs = log_probs.exp()
+    probs = policy.probs.detach()
     by_logits = pushed.sum(-1, keepdim=True) * probs - pushed
     if method.has_bonus and method.entropy_bonus == "exact":
         counted = batch.entropy_weight.reshape(runs, -1)
