@@ -39,6 +39,10 @@ OURS = [
     for up, down in ((1.03, 0.8), (1.02, 0.7))
     for rate in (0.05, 0.02)
 ]
+ROUND_TWO = [
+    {"alpha": alpha, "up": up, "down": 1 / up, "rate": rate}
+    for alpha, up, rate in itertools.product(*(PROTOCOL["round_two"][name] for name in ("alpha", "up", "rate")))
+]
 BANG_BANG = [
     {"alpha": alpha, "t_low": low, "t_high": high}
     for low, high in PROTOCOL["opponents"]["tuned"]["temperatures"]
@@ -123,29 +127,40 @@ def about() -> dict[str, str]:
 
 def tune() -> None:
     """Every combination of both sides on the tuning seeds; what is finished is kept between runs."""
-    seeds = _seeds("tuning_seeds")
+    seeds = _seeds(PROTOCOL["tuning_seeds"])
     kept_path = RESULTS / "controllers_tuning.json"
     kept = json.loads(kept_path.read_text()) if kept_path.exists() else {"about": about(), "runs": {}}
-    for method, combinations in (("aepo_adaptive", OURS), ("aepo", BANG_BANG)):
+    for method, combinations in (("aepo_adaptive", OURS + ROUND_TWO), ("aepo", BANG_BANG)):
         for options in combinations:
             key = f"{method} {json.dumps(options, sort_keys=True)}"
             if key not in kept["runs"]:
                 kept["runs"][key] = errors(zoo.build(method, **options), seeds, label=key)
                 kept_path.write_text(json.dumps(kept, indent=1) + "\n")
-    kept["chosen"] = {}
-    for method in ("aepo_adaptive", "aepo"):
-        mine = {key: run for key, run in kept["runs"].items() if key.startswith(method + " ")}
-        scores = dict(zip(mine, score(list(mine.values())), strict=True))
-        best = min(scores, key=scores.__getitem__)
-        kept["chosen"][method] = {"options": json.loads(best.split(" ", 1)[1]), "scores": scores}
-        print(method, "chosen:", best, f"{scores[best]:.3f}")
+    theirs = {key: run for key, run in kept["runs"].items() if key.startswith("aepo ")}
+    scores = dict(zip(theirs, score(list(theirs.values())), strict=True))
+    opponent = min(scores, key=scores.__getitem__)
+    ours = {
+        key: verdict(run, theirs[opponent], theirs[opponent])
+        for key, run in kept["runs"].items()
+        if key.startswith("aepo_adaptive ")
+    }
+    # The verdict itself, on the tuning seeds: few bad cells first, then the median.
+    allowed = PROTOCOL["verdict"]["share_of_cells_worse_at_most"]
+    best = min(ours, key=lambda key: (max(ours[key]["share_worse"] - allowed, 0.0), ours[key]["median_ratio"]))
+    numbers = {key: [v["median_ratio"], v["share_worse"]] for key, v in ours.items()}
+    kept["chosen"] = {
+        "aepo_adaptive": {"options": json.loads(best.split(" ", 1)[1]), "median_ratio_and_share_worse": numbers},
+        "aepo": {"options": json.loads(opponent.split(" ", 1)[1]), "scores": scores},
+    }
+    for key in (best, opponent):
+        print("chosen:", key, numbers.get(key) or scores[key])
     kept_path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def test() -> None:
     """The chosen controllers and the paper's bang-bang on the test seeds, and the verdict."""
     chosen = json.loads((RESULTS / "controllers_tuning.json").read_text())["chosen"]
-    seeds = _seeds("test_seeds")
+    seeds = _seeds(PROTOCOL["round_two"]["test_seeds"])
     paper = {key: value for key, value in PROTOCOL["opponents"]["paper"].items() if key != "method"}
     methods = {
         "ours": zoo.build("aepo_adaptive", **chosen["aepo_adaptive"]["options"]),
@@ -188,8 +203,8 @@ def verdict(ours: dict, opponent: dict, noise: dict) -> dict[str, object]:
     }
 
 
-def _seeds(name: str) -> list[int]:
-    return list(range(PROTOCOL[name]["first"], PROTOCOL[name]["first"] + PROTOCOL[name]["count"]))
+def _seeds(chosen: dict[str, int]) -> list[int]:
+    return list(range(chosen["first"], chosen["first"] + chosen["count"]))
 
 
 if __name__ == "__main__":
