@@ -245,8 +245,9 @@ class AdaptiveGain:
 
     How far a push moves the entropy depends on the learning rate, the optimizer, the task and the time; a fixed gain
     fits one of them. Here the gain grows by `up` while the error keeps its sign and shrinks by `down` when the sign
-    turns, so it settles where a push corrects most of an error in one step without overshooting. I += `rate` g e while
-    |e| < `within` and the output is not at a limit that e pushes into.
+    turns. With down = 1 / up it settles where the sign turns half of the time, as white noise's does: more seldom means
+    that errors last and the gain is too small, more often that pushes overshoot. I += `rate` g e while |e| < `within`
+    and the output is not at a limit that e pushes into.
 
     With temperatures, the push's sign picks T (as in bang-bang) and its size is the strength of the second term, so the
     term and its noise vanish where nothing needs to be corrected.
@@ -256,8 +257,8 @@ class AdaptiveGain:
             that does not hold 1.
     """
 
-    up: float = 1.03
-    down: float = 0.8
+    up: float = 1.05
+    down: float = 1 / 1.05
     rate: float = 0.05
     within: float = 0.1
     start: float = 4.0

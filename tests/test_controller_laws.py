@@ -297,7 +297,7 @@ def test_the_integral_moves_only_while_the_error_is_within_its_range(measured, t
 
 @given(series, st.floats(0, 2), st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.05, 0.1, float("inf")]))
 def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within):
-    controller = AdaptiveGain(rate=rate, within=within)
+    controller = AdaptiveGain(up=1.03, down=0.8, rate=rate, within=within)
     gain, integral, last = 4.0, 0.0, 0.0
     for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
         error = target - h
@@ -316,7 +316,7 @@ def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, w
 def test_the_adaptive_gain_by_hand():
     # Errors 0.02, 0.02, -0.01 from a gain of 4: 4.12, 4.2436, then the turn: 3.39488. I = 0.05 x (0.0824 + 0.084872
     # - 0.0339488).
-    state, controls = driven(AdaptiveGain(), [0.48, 0.48, 0.51])
+    state, controls = driven(AdaptiveGain(up=1.03, down=0.8), [0.48, 0.48, 0.51])
     integrals = [0.00412, 0.0083636, 0.00666616]
     assert strengths(controls) == pytest.approx([0.0824 + 0.00412, 0.084872 + 0.0083636, -0.0339488 + 0.00666616])
     assert state["integral"].item() == pytest.approx(integrals[-1])
@@ -380,7 +380,7 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
         (lambda: Dual(rate=1.0, low=0.1, high=1.0, start=2.0), r"start must be in \[low=0\.1, high=1\.0\], got 2\.0"),
         (lambda: Staircase(step=0.0, low=0.0, high=1.0), r"step must be > 0, got 0\.0"),
         (lambda: Staircase(step=0.1, low=1.0, high=1.0), r"low must be below high"),
-        (lambda: AdaptiveGain(up=0.9), r"up >= 1 > down > 0 must hold, got up=0\.9, down=0\.8"),
+        (lambda: AdaptiveGain(up=0.9, down=0.8), r"up >= 1 > down > 0 must hold, got up=0\.9, down=0\.8"),
         (lambda: AdaptiveGain(rate=-1.0), r"rate must be >= 0, got -1\.0"),
         (lambda: AdaptiveGain(start=200.0), r"0 < lowest <= start <= highest must hold, got 0\.5, 200\.0, 100\.0"),
         (lambda: AdaptiveGain(t_low=1.0), r"0 < t_low < 1 < t_high must hold, got t_low=1\.0, t_high=2\.0"),

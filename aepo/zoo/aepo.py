@@ -79,11 +79,11 @@ def aepo_pi(
 
 def aepo_adaptive(
     *,
-    alpha: float = 8.0,
+    alpha: float = 4.0,
     t_low: float = 0.5,
     t_high: float = 2.0,
-    up: float = 1.03,
-    down: float = 0.8,
+    up: float = 1.05,
+    down: float = 1 / 1.05,
     rate: float = 0.05,
     normalizer: Literal["all", "positives"] = "all",
     cap_up: int | None = None,
@@ -97,7 +97,7 @@ def aepo_adaptive(
     weight, and near the target the term is as small as its work.
 
     Args:
-        alpha: largest weight of the second term.
+        alpha: largest weight of the second term; this and the next were chosen by benchmarks/controllers.
         t_low, t_high: temperatures below and above the target.
         up, down, rate: how the controller's gain and integral move.
         others: as for `aepo`; `replace` is not possible, since there a kept sample takes a whole row's weight.

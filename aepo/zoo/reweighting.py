@@ -126,7 +126,7 @@ def reweighting(
     within: float = 0.1,
     t_low: float = 0.5,
     t_high: float = 2.0,
-    scope: Scope = "group",
+    scope: Scope = "position",
     **grpo_options,
 ) -> Method:
     """Ours: positives get an extra advantage alpha (w / mean(w) - 1), w = exp(logp_T - logp), without more sampling.
@@ -141,7 +141,8 @@ def reweighting(
         t_low, t_high: limits of T.
         scope: over what the mean goes. `group`: the prompt's positives, all their tokens. `position`: the same tokens
             position by position. `batch`: every positive. `sequence`: one w per response, the geometric mean of its
-            tokens' ratios, so that it does not explode with the length; mean over the prompt's positives.
+            tokens' ratios, so that it does not explode with the length; mean over the prompt's positives. Of the four,
+            `position` holds targets best on sequences (docs/findings.md); with one token it is `group`.
         grpo_options: as for `grpo`.
     """
     return dataclasses.replace(
