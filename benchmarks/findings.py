@@ -373,9 +373,9 @@ def controllers() -> Iterator[str]:
         "Protocol, cells, seeds and opponents were fixed before tuning (`benchmarks/controllers/protocol.yaml`). Ours "
         f"is `aepo_adaptive` with {result['chosen']['aepo_adaptive']}, the same in every cell; the tuned bang-bang has "
         f"{result['chosen']['aepo']}; ours was chosen from sixteen combinations, the "
-        "opponent from twelve. Sixteen because round one, with twelve, failed: its median ratio was 0.40, but it was worse than "
-        "1.2x in 24 % of the cells, nearly all with B = 16, where noise starves a gain that shrinks faster than it grows "
-        "(`controllers_round1_*.json`). Round two was judged on seeds that nobody had used."
+        "opponent from twelve. Sixteen because round one, with twelve, failed: its median ratio was 0.40, but it was "
+        "worse than 1.2x in 24 % of the cells, nearly all with B = 16, where noise starves a gain that shrinks faster "
+        "than it grows (`controllers_round1_*.json`). Round two was judged on seeds that nobody had used."
     )
     yield ""
     rows = []
