@@ -143,6 +143,9 @@ def _label(curve: Curve, summary: Summary, panel: Panel) -> str:
     titled = bool(configuration.setting) and configuration.setting in panel.title
     goal = "" if curve.target is None else f"H* = {curve.target:g}"
     name = goal if titled and goal else ", ".join(filter(None, (configuration.title, goal)))
+    if configuration.schedule is not None:
+        # The panel shows the schedule; the settings are those of the other figures.
+        name = configuration.name
     if panel.shows == "reward":
         return f"{name}: {summary.reward_last_half.mean:.4f} over the last half"
     if summary.tracking_error is None:
