@@ -295,19 +295,19 @@ def test_dcpo_by_hand():
 def test_reweighting_by_hand():
     # Two right of four, ratios 1 and 3: mean 2, alpha = 4: A + 4 (1/2 - 1), A + 4 (3/2 - 1). The wrong ones keep A.
     rows = scored([1, 1, 0, 0], [[-2.0]] * 4, group_size=4, logp_t=[[-2.0], [-2.0 + math.log(3)], [-1.0], [-0.5]])
-    got = assemble(zoo.build("reweighting"), control(), rows).advantage
+    got = assemble(zoo.build("reweighting", scope="group"), control(), rows).advantage
     assert_close(got, [[A - 2.0], [A + 2.0], [-A], [-A]], atol=ROUNDING)
     # One right alone: GRPO's advantage, whatever its ratio.
     alone = rows.replace(reward=double([1, 0, 0, 0]))
     grpo = assemble(zoo.build("grpo"), control(), alone).advantage
-    assert torch.equal(assemble(zoo.build("reweighting"), control(), alone).advantage, grpo)
+    assert torch.equal(assemble(zoo.build("reweighting", scope="group"), control(), alone).advantage, grpo)
 
 
 def test_a_right_answer_alone_gets_nothing_by_hand():
     # Two tokens of ratios 1 and 3: centred among themselves they would get -2 and 2.
     rows = scored([1, 0], [[-2.0, -2.0]] * 2, group_size=2, logp_t=[[-2.0, -2.0 + math.log(3)], [-1.0, -0.5]])
     assert torch.equal(
-        assemble(zoo.build("reweighting"), control(), rows).advantage,
+        assemble(zoo.build("reweighting", scope="group"), control(), rows).advantage,
         assemble(zoo.build("grpo"), control(), rows).advantage,
     )
 
