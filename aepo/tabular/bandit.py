@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
 from aepo.tabular.settings import ACTIONS, CORRECT
-from aepo.tabular.world import draw, pass_rates
+from aepo.tabular.world import OneAction, pass_rates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bandit:
+class Bandit(OneAction):
     """Where each run starts and what it is rewarded for.
 
     Raises:
@@ -37,22 +36,17 @@ class Bandit:
         if not self.correct.any(-1).all():
             raise ValueError("every state needs at least one correct action, got a row of `correct` without any")
 
-    length = 1
-
     @property
     def parameters(self) -> Tensor:
         """(N, S, K): the logits themselves."""
         return self.logits
 
     @property
-    def training(self) -> int:
-        return self.logits.shape[1]
+    def verdicts(self) -> Tensor:
+        return self.correct
 
     def table(self, parameters: Tensor) -> Tensor:
         return parameters
-
-    def state(self, prompt: Tensor, token: Tensor) -> Tensor:
-        return prompt.unsqueeze(-1)
 
     def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
         """The reward, the mean over states of pi(A*), and its pass@k; there are no held-out states."""
@@ -71,45 +65,6 @@ class Bandit:
     def repeated(self, times: int) -> "Bandit":
         """The same runs `times` over, one copy per configuration: (times x N, S, K)."""
         return Bandit(logits=self.logits.repeat(times, 1, 1), correct=self.correct.repeat(times, 1, 1))
-
-    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
-        """n graded actions per prompt, by inverse transform: equal noise is a paired comparison.
-
-        Args:
-            log_probs: (N, S, K) of the sampling policy.
-            prompts: (P,) int64 states.
-            uniforms: (N, P x n) in [0, 1).
-            n: group size G.
-        """
-        runs = len(log_probs)
-        action = draw(log_probs[:, prompts], uniforms.view(runs, len(prompts), n))
-        return self._graded(prompts.repeat_interleave(n), action.view(runs, -1, 1), group_size=n)
-
-    def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
-        """Every action of every prompt with its probability pi^T(a): an exact expectation, no samples.
-
-        Args:
-            table: (N, S, K) logits that sample.
-            prompts: (P,) int64 states.
-            temperature: (N,), > 0.
-        """
-        actions = table.shape[-1]
-        share = log_softmax(table.detach()[:, prompts], temperature.unsqueeze(-1)).exp().flatten(1)
-        action = torch.arange(actions).repeat(len(table), len(prompts)).unsqueeze(-1)
-        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
-
-    def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
-        runs, _, actions = self.correct.shape
-        prompt = state.expand(runs, -1)
-        right = self.correct.view(runs, -1).gather(1, prompt * actions + action.squeeze(-1))
-        return Rollouts(
-            prompt=prompt,
-            token=action,
-            mask=torch.ones_like(action, dtype=self.logits.dtype),
-            reward=right.to(self.logits.dtype),
-            group_size=group_size,
-            full=True,
-        )
 
     @staticmethod
     def joined(worlds: "Sequence[Bandit]") -> "Bandit":

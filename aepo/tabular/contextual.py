@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
-from aepo.tabular.world import draw, pass_rates, tempered_log_probs
+from aepo.tabular.world import OneAction, pass_rates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Contextual:
+class Contextual(OneAction):
     """One action per state; the logits of state s are phi_s W.
 
     Raises:
@@ -37,8 +36,6 @@ class Contextual:
     held_out_correct: Tensor
     """(N, S', K) bool: the truth."""
 
-    length = 1
-
     def __post_init__(self) -> None:
         if self.correct.shape != self.accepted.shape:
             raise ValueError(
@@ -49,38 +46,11 @@ class Contextual:
             raise ValueError("every state needs at least one correct action")
 
     @property
-    def training(self) -> int:
-        return self.correct.shape[1]
+    def verdicts(self) -> Tensor:
+        return self.accepted
 
     def table(self, parameters: Tensor) -> Tensor:
         return self.features @ parameters
-
-    def state(self, prompt: Tensor, token: Tensor) -> Tensor:
-        return prompt.unsqueeze(-1)
-
-    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
-        runs = len(log_probs)
-        action = draw(log_probs[:, prompts], uniforms.view(runs, len(prompts), n))
-        return self._graded(prompts.repeat_interleave(n), action.view(runs, -1, 1), group_size=n)
-
-    def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
-        runs, _, actions = table.shape
-        share = tempered_log_probs(table[:, prompts], temperature).exp().flatten(1)
-        action = torch.arange(actions).repeat(runs, len(prompts)).unsqueeze(-1)
-        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
-
-    def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
-        runs, _, actions = self.accepted.shape
-        prompt = state.expand(runs, -1)
-        right = self.accepted.view(runs, -1).gather(1, prompt * actions + action.squeeze(-1))
-        return Rollouts(
-            prompt=prompt,
-            token=action,
-            mask=torch.ones_like(action, dtype=self.parameters.dtype),
-            reward=right.to(self.parameters.dtype),
-            group_size=group_size,
-            full=True,
-        )
 
     def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
         """Reward on training states by the truth, on held-out ones, and pass@k and the greedy action's there."""

@@ -182,69 +182,24 @@ def curves(*configurations: Configuration) -> tuple[Curve, ...]:
 def chosen_methods(options: Options) -> tuple[Figure, ...]:
     """Exactly the methods asked for, in one figure of entropy and reward."""
     lines = curves(*(configuration(options, name) for name in options.methods))
-    panels = (
-        Panel(title="Entropy", curves=lines),
-        Panel(title="Reward", curves=lines, shows="reward"),
-    )
-    return (Figure(name="methods", title="The methods chosen", panels=panels),)
+    return (Figure(name="methods", title="The methods chosen", panels=_entropy_and_reward(lines)),)
 
 
 def paper_figures(options: Options) -> tuple[Figure, ...]:
     """Figs. 1 to 4 on the bandit, the ablations, the paper's exact values, and where the method fails."""
-    aepo, grpo = configuration(options, "aepo"), configuration(options, "grpo")
-    middle = options.targets[len(options.targets) // 2]
-    aepo_middle = Curve(configuration=aepo, target=middle)
-    regularised = [configuration(options, "entropy_reg", coef=coefficient) for coefficient in COEFFICIENTS]
-    four = (
-        Curve(configuration=grpo),
-        Curve(configuration=configuration(options, "entropy_reg")),
-        Curve(configuration=configuration(options, "entropy_adv")),
-        aepo_middle,
-    )
-    eq3 = configuration(options, "aepo_eq3")
-    ablations = (
-        aepo_middle,
-        *curves(configuration(options, "aepo_eq2")),
-        Curve(configuration=eq3, target=middle),
+    fig1, *others = _common_figures(options)
+    fig2 = Figure(
+        name="fig2",
+        title="Fig. 2: REINFORCE alone, on samples of a fixed temperature",
+        panels=tuple(
+            Panel(title=title, curves=curves(*_fixed_temperatures(options, head)), slopes=True)
+            for title, head in (("start: A* already learnt", HEAD_START), ("start: untrained", 0.0))
+        ),
     )
     return (
-        Figure(
-            name="fig1",
-            title="Fig. 1: AEPO at each entropy target, GRPO as the fifth run",
-            panels=(Panel(title=aepo.title, curves=curves(aepo, grpo)),),
-        ),
-        Figure(
-            name="fig2",
-            title="Fig. 2: REINFORCE alone, on samples of a fixed temperature",
-            panels=tuple(
-                Panel(title=title, curves=curves(*_fixed_temperatures(options, head)), slopes=True)
-                for title, head in (("start: A* already learnt", HEAD_START), ("start: untrained", 0.0))
-            ),
-        ),
-        Figure(
-            name="fig3",
-            title="Fig. 3: Entropy-Reg over its coefficient, AEPO over its target",
-            panels=(
-                Panel(title="Entropy-Reg over its coefficient", curves=curves(*regularised)),
-                Panel(title=aepo.title, curves=curves(aepo)),
-            ),
-        ),
-        Figure(
-            name="fig4",
-            title="Fig. 4: the four methods together",
-            panels=(
-                Panel(title="Entropy", curves=four),
-                Panel(title="Reward", curves=four, shows="reward"),
-            ),
-        ),
-        Figure(
-            name="ablations",
-            title="Ablations: without temperature (Eq. 2), without REINFORCE (Eq. 3)",
-            panels=(
-                Panel(title="Entropy", curves=ablations),
-                Panel(title="Reward", curves=ablations, shows="reward"),
-            ),
-        ),
+        fig1,
+        fig2,
+        *others,
         Figure(
             name="paper_values",
             title="The paper's exact values, T 0.8/1.2, alpha 1",
@@ -256,6 +211,53 @@ def paper_figures(options: Options) -> tuple[Figure, ...]:
             panels=_failures(options),
         ),
     )
+
+
+def _common_figures(options: Options) -> tuple[Figure, ...]:
+    """Figs. 1, 3 and 4 and the ablations, wherever they are run."""
+    aepo, grpo = configuration(options, "aepo"), configuration(options, "grpo")
+    middle = options.targets[len(options.targets) // 2]
+    aepo_middle = Curve(configuration=aepo, target=middle)
+    four = (
+        Curve(configuration=grpo),
+        Curve(configuration=configuration(options, "entropy_reg")),
+        Curve(configuration=configuration(options, "entropy_adv")),
+        aepo_middle,
+    )
+    ablations = (
+        aepo_middle,
+        *curves(configuration(options, "aepo_eq2")),
+        Curve(configuration=configuration(options, "aepo_eq3"), target=middle),
+    )
+    return (
+        Figure(
+            name="fig1",
+            title="Fig. 1: AEPO at each entropy target, GRPO as the fifth run",
+            panels=(Panel(title=f"{aepo.title}{_not_the_papers(aepo)}", curves=curves(aepo, grpo)),),
+        ),
+        Figure(
+            name="fig3",
+            title="Fig. 3: Entropy-Reg over its coefficient, AEPO over its target",
+            panels=(
+                Panel(title="Entropy-Reg over its coefficient", curves=curves(*_regularised(options))),
+                Panel(title=aepo.title, curves=curves(aepo)),
+            ),
+        ),
+        Figure(name="fig4", title="Fig. 4: the four methods together", panels=_entropy_and_reward(four)),
+        Figure(
+            name="ablations",
+            title="Ablations: without temperature (Eq. 2), without REINFORCE (Eq. 3)",
+            panels=_entropy_and_reward(ablations),
+        ),
+    )
+
+
+def _regularised(options: Options) -> list[Configuration]:
+    return [configuration(options, "entropy_reg", coef=coefficient) for coefficient in COEFFICIENTS]
+
+
+def _entropy_and_reward(lines: tuple[Curve, ...]) -> tuple[Panel, ...]:
+    return (Panel(title="Entropy", curves=lines), Panel(title="Reward", curves=lines, shows="reward"))
 
 
 UNCONTROLLED_ROW = 6
@@ -330,45 +332,13 @@ LEFT_OUT = ("reinforce_tempered", "entropy_reg_nll", "shorter")
 
 def paper_tables(options: Options) -> tuple[Figure, ...]:
     """Figs. 1, 3 and 4, the ablations, and Tables 2 and 3 as the frontier, on an environment with held-out prompts."""
-    aepo, grpo = configuration(options, "aepo"), configuration(options, "grpo")
-    middle = options.targets[len(options.targets) // 2]
-    aepo_middle = Curve(configuration=aepo, target=middle)
-    regularised = [configuration(options, "entropy_reg", coef=coefficient) for coefficient in COEFFICIENTS]
-    shaped, eq2, eq3 = (configuration(options, name) for name in ("entropy_adv", "aepo_eq2", "aepo_eq3"))
-    four = (
-        Curve(configuration=grpo),
-        Curve(configuration=configuration(options, "entropy_reg")),
-        Curve(configuration=shaped),
-        aepo_middle,
+    aepo, grpo, shaped, eq2, eq3 = (
+        configuration(options, name) for name in ("aepo", "grpo", "entropy_adv", "aepo_eq2", "aepo_eq3")
     )
-    ablations = (aepo_middle, *curves(eq2), Curve(configuration=eq3, target=middle))
-    both: tuple[tuple[str, Shows], ...] = (("Entropy", "entropy"), ("Reward", "reward"))
     return (
-        Figure(
-            name="fig1",
-            title="Fig. 1: AEPO at each entropy target, GRPO as the fifth run",
-            panels=(Panel(title=f"{aepo.title}{_not_the_papers(aepo)}", curves=curves(aepo, grpo)),),
-        ),
-        Figure(
-            name="fig3",
-            title="Fig. 3: Entropy-Reg over its coefficient, AEPO over its target",
-            panels=(
-                Panel(title="Entropy-Reg over its coefficient", curves=curves(*regularised)),
-                Panel(title=aepo.title, curves=curves(aepo)),
-            ),
-        ),
-        Figure(
-            name="fig4",
-            title="Fig. 4: the four methods together",
-            panels=tuple(Panel(title=title, curves=four, shows=shows) for title, shows in both),
-        ),
-        Figure(
-            name="ablations",
-            title="Ablations: without temperature (Eq. 2), without REINFORCE (Eq. 3)",
-            panels=tuple(Panel(title=title, curves=ablations, shows=shows) for title, shows in both),
-        ),
+        *_common_figures(options),
         moving_targets(options),
-        _frontier(curves(aepo, grpo, shaped, *regularised, eq2, eq3)),
+        _frontier(curves(aepo, grpo, shaped, *_regularised(options), eq2, eq3)),
     )
 
 

@@ -85,6 +85,56 @@ def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
     return found.clamp_(max=actions - 1)
 
 
+class OneAction:
+    """What worlds share whose responses are one action per state: the table's rows are the training states."""
+
+    length = 1
+
+    @property
+    def verdicts(self) -> Tensor:
+        """(N, S, K) bool: the actions that the verifier accepts in each training state."""
+        raise NotImplementedError
+
+    @property
+    def training(self) -> int:
+        return self.verdicts.shape[1]
+
+    def state(self, prompt: Tensor, token: Tensor) -> Tensor:
+        return prompt.unsqueeze(-1)
+
+    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
+        """n graded actions per prompt, by inverse transform: equal noise is a paired comparison; see `World.sample`."""
+        runs = len(log_probs)
+        action = draw(log_probs[:, prompts], uniforms.view(runs, len(prompts), n))
+        return self._graded(prompts.repeat_interleave(n), action.view(runs, -1, 1), group_size=n)
+
+    def enumerate(self, table: Tensor, prompts: Tensor, *, temperature: Tensor) -> Rollouts:
+        """Every action of every prompt with its probability pi^T(a): an exact expectation, no samples.
+
+        Args:
+            table: (N, S, K) logits that sample.
+            prompts: (P,) int64 states.
+            temperature: (N,), > 0.
+        """
+        runs, _, actions = table.shape
+        share = tempered_log_probs(table.detach()[:, prompts], temperature).exp().flatten(1)
+        action = torch.arange(actions).repeat(runs, len(prompts)).unsqueeze(-1)
+        return self._graded(prompts.repeat_interleave(actions), action, group_size=actions).replace(share=share)
+
+    def _graded(self, state: Tensor, action: Tensor, *, group_size: int) -> Rollouts:
+        runs, _, actions = self.verdicts.shape
+        prompt = state.expand(runs, -1)
+        right = self.verdicts.view(runs, -1).gather(1, prompt * actions + action.squeeze(-1))
+        return Rollouts(
+            prompt=prompt,
+            token=action,
+            mask=torch.ones(action.shape, dtype=torch.float64),
+            reward=right.double(),
+            group_size=group_size,
+            full=True,
+        )
+
+
 def prompts_of_step(step: int, *, training: int, count: int, seed: int = 0) -> Tensor:
     """(count,) int64: this step's prompts, the same in every run: whole epochs, each in its own shuffled order.
 

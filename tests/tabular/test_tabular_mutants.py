@@ -13,9 +13,9 @@ from aepo.tabular.sequences import Sequences
 MUTANTS = [
     Mutant(
         "training is graded by the truth instead of the verifier",
-        Contextual._graded,
-        "self.accepted.view(runs, -1)",
-        "self.correct.view(runs, -1)",
+        Contextual.verdicts.fget,
+        "return self.accepted",
+        "return self.correct",
         test_contextual.test_a_reward_is_by_what_the_verifier_accepts_by_hand,
     ),
     Mutant(
