@@ -115,6 +115,8 @@ def _draw_frontier(panel: Panel, ax: Axes, summaries: Mapping[Curve, Summary]) -
     families: dict[Configuration, list[Summary]] = {}
     for curve in panel.curves:
         families.setdefault(curve.configuration, []).append(summaries[curve])
+    # Several strengths of one method can only be told apart by their settings.
+    names = [configuration.name for configuration in families]
     for i, (configuration, group) in enumerate(families.items()):
         group = sorted(group, key=lambda s: s.entropy_last_half.mean)
         value = [s.evaluation[panel.shows] for s in group]
@@ -128,7 +130,7 @@ def _draw_frontier(panel: Panel, ax: Axes, summaries: Mapping[Curve, Summary]) -
             lw=1,
             elinewidth=0.6,
             color=FRONTIER_COLOURS(i % 10),
-            label=configuration.name,
+            label=configuration.name if names.count(configuration.name) == 1 else configuration.title,
         )
     ax.set_title(panel.title, fontsize=9.5)
     ax.set_xlabel("mean entropy over the last half (nats)")
