@@ -534,7 +534,11 @@ MUTANTS = [
         check_loss_direction,
     ),
     Mutant(
-        "the simulator samples at T = 1", bandit.Bandit.enumerate, ", temperature.unsqueeze(-1)", "", check_simulator
+        "the simulator samples at T = 1",
+        bandit.Bandit.enumerate,
+        "prompts], temperature)",
+        "prompts], torch.ones_like(temperature))",
+        check_simulator,
     ),
     Mutant("the simulator descends", train.update, "table - _rate", "table + _rate", check_simulator),
     Mutant(
