@@ -7,6 +7,7 @@ T tokens of the longest response, G rows of a group (responses to one prompt, co
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,6 +70,18 @@ class Rollouts:
                 "every prompt needs the same number of responses"
             )
 
+    def scored(self, name: Literal["old_logp", "entropy", "logp_t"]) -> Tensor:
+        """(..., R, T): what a scoring pass of the policy left.
+
+        Raises:
+            ValueError: there was none.
+        """
+        value = getattr(self, name)
+        if value is None:
+            how = "at the control's temperature" if name == "logp_t" else "with the policy"
+            raise ValueError(f"Rollouts.{name} is missing: score the rollouts {how} first")
+        return value
+
     @property
     def row_weight(self) -> Tensor:
         """(..., R): what each row counts in the mean over prompts of the group expectation; sums to 1 (Eq. 1)."""
@@ -83,13 +96,12 @@ class Rollouts:
         Raises:
             ValueError: the rollouts were not scored yet.
         """
-        if self.entropy is None:
-            raise ValueError("Rollouts.entropy is missing: score the rollouts with the policy before asking for H")
+        entropy = self.scored("entropy")
         if self.full:
-            return (self.row_weight * self.entropy.mean(-1)).sum(-1)
+            return (self.row_weight * entropy.mean(-1)).sum(-1)
         length = self.mask.sum(-1).clamp(min=1)
         # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
-        on = torch.where(self.mask != 0, self.entropy, 0.0)
+        on = torch.where(self.mask != 0, entropy, 0.0)
         return (self.row_weight * on.sum(-1) / length).sum(-1)
 
     def mean_reward(self) -> Tensor:

@@ -243,14 +243,14 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
         prompt=_joined([block.prompt for block in blocks], -1),
         token=_joined([_padded(block.token, length) for block in blocks], -2),
         mask=_joined(masks, -2),
-        old_logp=_joined([_padded(_scored(block), length) for block in blocks], -2),
+        old_logp=_joined([_padded(block.scored("old_logp"), length) for block in blocks], -2),
         advantage=_joined(advantages, -2),
         weight=weight,
         entropy_weight=_joined(entropy_weights, -2) if entropy_weights else weight.new_zeros(()).expand_as(weight),
         group_size=main.group_size,
         full=all(block.full and block.token.shape[-1] == length for block in blocks),
         mark=None if marks is None else torch.cat(marks, -2),
-        old_entropy=torch.cat([_padded(_entropy(block), length) for block in blocks], -2)
+        old_entropy=torch.cat([_padded(block.scored("entropy"), length) for block in blocks], -2)
         if method.compares_entropy
         else None,
     )
@@ -287,18 +287,6 @@ def _padded_fields(rollouts: Rollouts, length: int) -> dict[str, Tensor]:
     names = ("token", "mask", "old_logp", "entropy", "logp_t", "engine_logp")
     values = {name: getattr(rollouts, name) for name in names}
     return {name: _padded(value, length) for name, value in values.items() if value is not None}
-
-
-def _scored(rollouts: Rollouts) -> Tensor:
-    if rollouts.old_logp is None:
-        raise ValueError("Rollouts.old_logp is missing: score the rollouts with the policy before assembling a batch")
-    return rollouts.old_logp
-
-
-def _entropy(rollouts: Rollouts) -> Tensor:
-    if rollouts.entropy is None:
-        raise ValueError("Rollouts.entropy is missing: score the rollouts with the policy before assembling a batch")
-    return rollouts.entropy
 
 
 def _padded(value: Tensor, length: int) -> Tensor:

@@ -25,11 +25,8 @@ def tempering(rollouts: Rollouts, control: Control) -> Tensor:
     Raises:
         ValueError: the rollouts were not scored, or not at that temperature.
     """
-    if rollouts.old_logp is None:
-        raise ValueError("Rollouts.old_logp is missing: score the rollouts with the policy first")
-    if rollouts.logp_t is None:
-        raise ValueError("Rollouts.logp_t is missing: score the rollouts at the control's temperature first")
-    return torch.where(rollouts.mask != 0, rollouts.logp_t - rollouts.old_logp, 0.0)
+    old_logp = rollouts.scored("old_logp")
+    return torch.where(rollouts.mask != 0, rollouts.scored("logp_t") - old_logp, 0.0)
 
 
 def shortness(strength: float) -> Tilt:

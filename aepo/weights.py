@@ -70,3 +70,25 @@ def fixed_length(tokens: int | None = None) -> Callable[[Tensor, Tensor], Tensor
         return row_weight.unsqueeze(-1) * mask / (mask.shape[-1] if tokens is None else tokens)
 
     return reduction
+
+
+def top_share(value: Tensor, weight: Tensor, share: float) -> Tensor:
+    """The `share` of the tokens with the largest values, at least one of them; ties with the last are all in.
+
+    Args:
+        value: (..., R, T).
+        weight: (..., R, T); tokens of weight 0 (padding) take no part.
+        share: in (0, 1].
+
+    Returns:
+        (..., R, T) bool.
+
+    >>> import torch
+    >>> top_share(torch.tensor([[3.0, 9.0, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]]), 0.2)
+    tensor([[ True, False, False]])
+    """
+    on = weight != 0
+    flat = value.masked_fill(~on, float("-inf")).flatten(-2)
+    k = (on.flatten(-2).sum(-1, keepdim=True) * share).floor().long().clamp(min=1)
+    floor = flat.sort(-1, descending=True).values.gather(-1, (k - 1).clamp(max=flat.shape[-1] - 1))
+    return (value >= floor.unsqueeze(-1)) & on

@@ -251,8 +251,8 @@ MUTANTS = [
     Mutant(
         "the log-prob at the temperature is ignored",
         tilt.tempering,
-        "rollouts.logp_t - rollouts.old_logp",
-        "rollouts.old_logp - rollouts.old_logp",
+        'rollouts.scored("logp_t") - old_logp',
+        "old_logp - old_logp",
         test_zoo_by_hand.test_reweighting_by_hand,
     ),
     Mutant(
@@ -313,7 +313,7 @@ MUTANTS = [
     ),
     Mutant(
         "the smallest values are selected",
-        clipping._largest,
+        weights.top_share,
         "flat.sort(-1, descending=True)",
         "flat.sort(-1, descending=False)",
         test_zoo_by_hand.test_top_entropy_trains_the_most_uncertain_fifth_by_hand,
@@ -328,8 +328,8 @@ MUTANTS = [
     Mutant(
         "STEER takes the entropy from the surprise instead of adding it",
         clipping.steer,
-        "(logp + rollouts.entropy)",
-        "(logp - rollouts.entropy)",
+        '(logp + rollouts.scored("entropy"))',
+        '(logp - rollouts.scored("entropy"))',
         test_zoo_by_hand.test_steer_by_hand,
     ),
     Mutant(

@@ -3,8 +3,12 @@
 `math_reward` is pure and picklable, and so is its `Verdict`: a pool of killable workers can wrap it as it is.
 """
 
+import logging
 import re
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,6 +24,8 @@ MAX_NUMBER_CHARACTERS = 200
 ROUNDING = Fraction(1, 10**6)
 # math-verify's own default: nearly all comparisons take milliseconds, what takes longer never ends.
 TIMEOUT_SECONDS = 5
+# A deadline that was swallowed comes again after this long.
+DEADLINE_REPEAT_SECONDS = 0.2
 
 REASONS = ("exact", "rounded", "math-verify", "wrong", "no answer", "refused", "timeout", "error")
 """What `Verdict.reason` starts with; refused and error add details after a colon. The first three pass."""
@@ -37,7 +43,7 @@ class Verdict:
     """One of REASONS, with details after a colon for refused and error."""
 
 
-def math_reward(response: str, answer: str, *, timeout_seconds: int | None = TIMEOUT_SECONDS) -> Verdict:
+def math_reward(response: str, answer: str, *, timeout_seconds: float | None = TIMEOUT_SECONDS) -> Verdict:
     r"""1 if the response's final answer equals the reference, with the reason (the paper's binary reward).
 
     The final answer is `extracted_answer(response)`; a bare number at the end of a text does not count. Two
@@ -49,14 +55,14 @@ def math_reward(response: str, answer: str, *, timeout_seconds: int | None = TIM
     Args:
         response: the model's text, any length.
         answer: the reference, as `Problem.answer` holds it.
-        timeout_seconds: deadline of each parse and each comparison. It comes by SIGALRM, so in the process's
-            main thread only. None sets no deadline and works anywhere, for callers that kill what hangs.
+        timeout_seconds: deadline of math-verify's whole work, > 0. It comes by SIGALRM, so in the process's main
+            thread only. None sets no deadline and works anywhere, for callers that kill what hangs.
 
     Returns:
         The verdict. What goes wrong inside math-verify is reward 0 with its reason, never an exception.
 
     Raises:
-        ValueError: the reference is empty.
+        ValueError: the reference is empty, or the deadline is not positive.
         RuntimeError: math-verify is needed, with a deadline, off the main thread.
 
     >>> math_reward(r"so \boxed{\dfrac{1}{2}}", "0.5")
@@ -66,6 +72,8 @@ def math_reward(response: str, answer: str, *, timeout_seconds: int | None = TIM
     """
     if not answer.strip():
         raise ValueError("answer must hold a reference answer, got an empty text")
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        raise ValueError(f"timeout_seconds must be > 0, or None for no deadline, got {timeout_seconds}")
     extracted = extracted_answer(response)
     if extracted is None:
         return Verdict(reward=0.0, extracted=None, reason="no answer")
@@ -246,11 +254,10 @@ def _exact(extracted: str, answer: str) -> str | None:
     return "exact" if same and wanted else None
 
 
-def _math_verify(extracted: str, answer: str, timeout_seconds: int | None) -> str:
+def _math_verify(extracted: str, answer: str, timeout_seconds: float | None) -> str:
     """math-verify's judgement as a reason: "math-verify" (right), "wrong", "timeout" or "error: ..."."""
     # Imported here: sympy and antlr take a second to load, and most answers never need them.
     from math_verify import parse, verify
-    from math_verify.errors import TimeoutException
 
     if timeout_seconds is not None and threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
@@ -260,18 +267,48 @@ def _math_verify(extracted: str, answer: str, timeout_seconds: int | None) -> st
     refused = refusal(answer)
     if refused:
         return f"error: the reference cannot be parsed safely ({refused})"
+    # It warns that it runs without a deadline of its own; ours is around it.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     try:
-        gold, prediction = (
-            parse(rf"\boxed{{{text}}}", parsing_timeout=timeout_seconds, raise_on_error=True)
-            for text in (_power_of_ten(answer), extracted)
-        )
-        right = verify(gold, prediction, timeout_seconds=timeout_seconds, raise_on_error=True)
-    except TimeoutException:
+        with _deadline(timeout_seconds):
+            gold, prediction = (
+                parse(rf"\boxed{{{text}}}", parsing_timeout=None, raise_on_error=True)
+                for text in (_power_of_ten(answer), extracted)
+            )
+            right = verify(gold, prediction, timeout_seconds=None, raise_on_error=True)
+    except _DeadlineError:
         return "timeout"
     # The model writes this text and sympy raises anything on it, RecursionError and AttributeError included.
     except Exception as problem:
         return f"error: {type(problem).__name__}: {str(problem)[:200]}"
     return "math-verify" if right else "wrong"
+
+
+class _DeadlineError(BaseException):
+    """Not an Exception: sympy and math-verify catch those and go on."""
+
+
+@contextmanager
+def _deadline(seconds: float | None) -> Iterator[None]:
+    """_DeadlineError in the body after that many seconds of wall-clock time; None sets none.
+
+    math-verify's own alarm rings once, and what a signal handler raises inside a destructor or a callback of the
+    garbage collector is lost: then nothing stops sympy. This one rings until the body is left.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def ring(number, frame):
+        raise _DeadlineError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, DEADLINE_REPEAT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _power_of_ten(answer: str) -> str:

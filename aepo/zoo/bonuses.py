@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import torch
 from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.controller import Control, Controller, Dual, Proportional, ProportionalIntegral, Staircase
 from aepo.method import Method
+from aepo.weights import top_share
 from aepo.zoo.grpo import grpo
 
 
@@ -85,13 +85,7 @@ def siren(*, coef: float = 5e-3, share: float = 0.2, limit: float = 10.0, **grpo
         raise ValueError(f"coef must be > 0, got {coef}")
 
     def tokens(rollouts: Rollouts) -> Tensor:
-        if rollouts.entropy is None:
-            raise ValueError("Rollouts.entropy is missing: siren needs scored rollouts")
-        on = rollouts.mask != 0
-        flat = torch.where(on, rollouts.entropy, -torch.inf).flatten(-2)
-        k = (on.flatten(-2).sum(-1, keepdim=True) * share).floor().long().clamp(min=1)
-        floor = flat.sort(-1, descending=True).values.gather(-1, (k - 1).clamp(max=flat.shape[-1] - 1))
-        return (rollouts.entropy >= floor.unsqueeze(-1)) & on
+        return top_share(rollouts.scored("entropy"), rollouts.mask, share)
 
     base = _controlled_bonus(
         "siren",

@@ -12,6 +12,7 @@ from aepo.batch import Batch, Rollouts
 from aepo.controller import Control
 from aepo.loss import dual_clipped
 from aepo.method import Method
+from aepo.weights import top_share
 from aepo.zoo.grpo import grpo
 
 
@@ -66,14 +67,14 @@ def clip_cov(*, ratio: float = 2e-4, low: float = 1.0, high: float = 5.0, **grpo
         raise ValueError(f"low must be below high, got low={low}, high={high}")
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
-        cov = covariance(advantage, _logp(rollouts), weight)
+        cov = covariance(advantage, rollouts.scored("old_logp"), weight)
         inside = (cov > low) & (cov < high)
         digest = hashlib.sha256(f"clip_cov/{control.step}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         rows, tokens = advantage.shape[-2:]
         # Position by position, so that a token's number does not depend on the padding to its right.
         noise = torch.rand(tokens, rows, generator=generator, dtype=torch.float64).mT.to(advantage.device)
-        return advantage.masked_fill(_largest(torch.where(inside, noise, -1.0), weight, ratio) & inside, 0.0)
+        return advantage.masked_fill(top_share(torch.where(inside, noise, -1.0), weight, ratio) & inside, 0.0)
 
     return dataclasses.replace(
         grpo(**grpo_options), name="clip_cov", shape=shape, label=f"ratio={ratio:g}, cov {low:g}/{high:g}"
@@ -111,7 +112,7 @@ def kl_cov(*, ratio: float = 2e-3, coef: float = 1.0, **grpo_options) -> Method:
         raise ValueError(f"coef must be >= 0, got {coef}")
 
     def mark(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
-        return _largest(covariance(advantage, _logp(rollouts), weight), weight, ratio)
+        return top_share(covariance(advantage, rollouts.scored("old_logp"), weight), weight, ratio)
 
     return dataclasses.replace(
         grpo(**grpo_options),
@@ -231,9 +232,7 @@ def top_entropy(*, share: float = 0.2, **grpo_options) -> Method:
         raise ValueError(f"share must be in (0, 1], got {share}")
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
-        if rollouts.entropy is None:
-            raise ValueError("Rollouts.entropy is missing: top_entropy needs scored rollouts")
-        return advantage * _largest(rollouts.entropy, weight, share)
+        return advantage * top_share(rollouts.scored("entropy"), weight, share)
 
     return dataclasses.replace(grpo(**grpo_options), name="top_entropy", shape=shape, label=f"share={share:g}")
 
@@ -254,28 +253,10 @@ def steer(*, lowest: float = 0.8, scale: float = 0.02, **grpo_options) -> Method
         raise ValueError(f"lowest must be in (0, 1], got {lowest}")
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
-        if rollouts.entropy is None:
-            raise ValueError("Rollouts.entropy is missing: steer needs scored rollouts")
-        logp = _logp(rollouts)
-        omega = (advantage * (-torch.expm1(logp)) * (logp + rollouts.entropy)).abs()
+        logp = rollouts.scored("old_logp")
+        omega = (advantage * (-torch.expm1(logp)) * (logp + rollouts.scored("entropy"))).abs()
         omega = torch.where(weight != 0, omega, 0.0)
         decay = -torch.tensor(lowest, dtype=omega.dtype).log() / omega.amax((-2, -1), keepdim=True).clamp(min=scale)
         return advantage * torch.exp(-decay * omega)
 
     return dataclasses.replace(grpo(**grpo_options), name="steer", shape=shape, label=f"lowest={lowest:g}")
-
-
-def _logp(rollouts: Rollouts) -> Tensor:
-    if rollouts.old_logp is None:
-        raise ValueError("Rollouts.old_logp is missing: score the rollouts with the policy first")
-    return rollouts.old_logp
-
-
-def _largest(value: Tensor, weight: Tensor, share: float) -> Tensor:
-    """(..., R, T) bool: the `share` of the tokens with the largest values, at least one; ties with the last all in."""
-    flat = torch.where(weight != 0, value, -torch.inf).flatten(-2)
-    count = (weight != 0).flatten(-2).sum(-1, keepdim=True)
-    k = (count * share).floor().long().clamp(min=1)
-    ordered = flat.sort(-1, descending=True).values
-    floor = ordered.gather(-1, (k - 1).clamp(max=flat.shape[-1] - 1)).unsqueeze(-1)
-    return (value >= floor) & (weight != 0)

@@ -29,8 +29,7 @@ def entropy_adv(*, beta: float = 0.4, kappa: float = 2.0, **grpo_options) -> Met
         raise ValueError("entropy_adv shapes GRPO's advantage, which is missing")
 
     def advantage(rollouts: Rollouts):
-        if rollouts.entropy is None:
-            raise ValueError("Rollouts.entropy is missing: entropy_adv needs scored rollouts")
-        return entropy_shaped(group_advantage(rollouts).unsqueeze(-1), rollouts.entropy, beta=beta, kappa=kappa)
+        credit = group_advantage(rollouts).unsqueeze(-1)
+        return entropy_shaped(credit, rollouts.scored("entropy"), beta=beta, kappa=kappa)
 
     return dataclasses.replace(base, name="entropy_adv", advantage=advantage, label=f"beta={beta:g}, kappa={kappa:g}")

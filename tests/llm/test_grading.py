@@ -1,6 +1,7 @@
 """Right answers get 1 in whatever form, wrong ones 0, and nothing that a model writes raises or hangs."""
 
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -288,6 +289,33 @@ def test_what_takes_too_long_is_a_timeout_within_its_deadline():
     # Without the deadline this comparison takes hours.
     verdict = math_reward(r"\boxed{(x+1)^{9999}}", "(x+2)^{9998}+1", timeout_seconds=1)
     assert (verdict.reward, verdict.reason) == (0.0, "timeout")
+
+
+def test_a_deadline_that_is_swallowed_comes_again(monkeypatch):
+    # What a signal handler raises in a destructor is printed and forgotten.
+    class Destructor:
+        def __del__(self):
+            swallowed.append(True)
+            while True:
+                pass
+
+    def verify(*_, **__):
+        for _ in range(2):
+            Destructor()
+        while True:
+            pass
+
+    swallowed = []
+    monkeypatch.setattr("math_verify.verify", verify)
+    monkeypatch.setattr("sys.unraisablehook", lambda problem: None)
+    verdict = math_reward(r"\boxed{x^2+2x+1}", "(x+1)^2", timeout_seconds=0.2)
+    assert (verdict.reason, swallowed) == ("timeout", [True, True])
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_deadline_that_is_not_positive_is_refused():
+    with pytest.raises(ValueError, match="timeout_seconds must be > 0"):
+        math_reward(r"\boxed{1}", "1", timeout_seconds=0)
 
 
 def judged_in_a_thread(**options):
