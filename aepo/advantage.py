@@ -38,7 +38,7 @@ def group_normalized(reward: Tensor, *, group_size: int, share: Tensor | None = 
     if std not in ("sample", "population", "none"):
         raise ValueError(f"std must be 'sample', 'population' or 'none', got {std!r}")
     grouped = reward.unflatten(-1, (-1, group_size))
-    equal = (grouped == grouped[..., :1]).all(-1, keepdim=True)
+    equal = grouped.amax(-1, keepdim=True) == grouped.amin(-1, keepdim=True)
     probability = 1.0 / group_size if share is None else share.unflatten(-1, (-1, group_size))
     centred = grouped - _mean(grouped, probability)
     if std != "none":

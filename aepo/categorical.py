@@ -27,6 +27,9 @@ def log_softmax(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
         logits = logits.float()
     if isinstance(temperature, Tensor):
         temperature = temperature.to(logits.dtype).unsqueeze(-1)
+    elif temperature == 1:
+        # Dividing by 1 would copy the largest tensor there is.
+        return torch.log_softmax(logits, dim=-1)
     return torch.log_softmax(logits / temperature, dim=-1)
 
 
@@ -74,7 +77,13 @@ def entropy_of(log_probs: Tensor, probs: Tensor | None = None) -> Tensor:
     `probs`, their exponentials, spares computing them again.
     """
     probs = log_probs.exp() if probs is None else probs
-    return (probs * -log_probs.masked_fill(probs == 0, 0.0)).sum(-1)
+    # From 0, so that a sure policy's entropy is not -0.0.
+    return 0.0 - finite(log_probs).mul_(probs).sum(-1)
+
+
+def finite(log_probs: Tensor) -> Tensor:
+    """Log-probabilities (..., V) whose product with a probability of 0 is 0 and not nan: no -inf among them."""
+    return log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
 
 
 def token_stats(logits: Tensor, token: Tensor, temperature: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
-from aepo.tabular.world import draw, pass_rates
+from aepo.tabular.world import cumulated, draw, looked_up, pass_rates
 
 END = 0
 """The token that ends a response, where responses end."""
@@ -60,13 +60,13 @@ class Sequences:
             state = vocabulary * state + 1 + token[..., t]
         return torch.stack(states, -1)
 
-    def sample(self, log_probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
-        runs, _, vocabulary = log_probs.shape
+    def sample(self, probs: Tensor, prompts: Tensor, uniforms: Tensor, *, n: int) -> Rollouts:
+        runs, _, vocabulary = probs.shape
         noise = uniforms.view(runs, n, self.length)
+        cumulative = cumulated(probs)
         state, tokens = torch.zeros(runs, n, dtype=torch.int64), []
         for t in range(self.length):
-            rows = log_probs.gather(1, state.unsqueeze(-1).expand(-1, -1, vocabulary))
-            token = draw(rows, noise[..., t : t + 1].contiguous()).squeeze(-1)
+            token = draw(cumulative, state, noise[..., t])
             tokens.append(token)
             state = vocabulary * state + 1 + token
         return self._graded(torch.stack(tokens, -1), group_size=n)
@@ -76,7 +76,7 @@ class Sequences:
         responses = self._responses().expand(runs, -1, -1)
         rows = self._graded(responses, group_size=responses.shape[1])
         log_probs = log_softmax(table, temperature.unsqueeze(-1))
-        logp = _looked_up(log_probs, self.state(rows.prompt, rows.token), rows.token)
+        logp = looked_up(log_probs, self.state(rows.prompt, rows.token), rows.token)
         share = (logp * rows.mask).sum(-1).exp()
         if self.ends:
             # Responses that differ only after their end are one response: its first spelling carries the probability.
@@ -132,12 +132,6 @@ class Sequences:
             group_size=group_size,
             full=not self.ends,
         )
-
-
-def _looked_up(log_probs: Tensor, state: Tensor, token: Tensor) -> Tensor:
-    runs, _, vocabulary = log_probs.shape
-    flat = (state * vocabulary + token).view(runs, -1)
-    return log_probs.view(runs, -1).gather(1, flat).view(state.shape)
 
 
 def sequences(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch, Rollouts, minibatches
-from aepo.categorical import entropy_of, log_softmax
+from aepo.categorical import entropy_of, finite, log_softmax
 from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
 from aepo.tabular.settings import Settings
-from aepo.tabular.world import World, prompts_of_step, tempered_log_probs
+from aepo.tabular.world import World, looked_up, prompts_of_step, tempered_log_probs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,13 +47,6 @@ class Policy:
     def stats(self, state: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """Log-prob and exact entropy of each token, both (N, R, T), with gradient if the parameters have one."""
         return looked_up(self.log_probs, state, token), _by_state(self.entropy, state)
-
-
-def looked_up(log_probs: Tensor, state: Tensor, token: Tensor) -> Tensor:
-    """The log-probs (N, R, T) of tokens (N, R, T) drawn in states (N, R, T), from (N, S, K)."""
-    runs, _, actions = log_probs.shape
-    flat = (state * actions + token).view(runs, -1)
-    return log_probs.view(runs, -1).gather(1, flat).view(state.shape)
 
 
 def _by_state(values: Tensor, state: Tensor) -> Tensor:
@@ -120,16 +113,16 @@ def on_policy_gradient(policy: Policy, state: Tensor, batch: Batch, method: Meth
     credit = batch.weight * batch.advantage
     if method.has_bonus and method.entropy_bonus == "sampled_nll":
         credit = credit - batch.entropy_weight
-    flat = (state * actions + batch.token).view(runs, -1)
-    pushed = log_probs.new_zeros(runs, states * actions).scatter_add_(1, flat, credit.view(runs, -1))
-    pushed = pushed.view(runs, states, actions)
-    probs = policy.probs.detach()
-    by_logits = pushed.sum(-1, keepdim=True) * probs - pushed
+    probs, rows = policy.probs.detach(), state.reshape(runs, -1)
+    credit = credit.reshape(runs, -1)
+    total = log_probs.new_zeros(runs, states).scatter_add_(1, rows, credit)
+    by_logits = total.unsqueeze(-1) * probs
+    by_logits.view(runs, -1).scatter_add_(1, rows * actions + batch.token.reshape(runs, -1), -credit)
     if method.has_bonus and method.entropy_bonus == "exact":
         counted = batch.entropy_weight.reshape(runs, -1)
-        weight = log_probs.new_zeros(runs, states).scatter_add_(1, state.view(runs, -1), counted)
-        surprise = -log_probs.masked_fill(probs == 0, 0.0)
-        by_logits = by_logits - weight.unsqueeze(-1) * probs * (surprise - policy.entropy.detach().unsqueeze(-1))
+        weight = log_probs.new_zeros(runs, states).scatter_add_(1, rows, counted)
+        below = finite(log_probs) + policy.entropy.detach().unsqueeze(-1)
+        by_logits = by_logits + weight.unsqueeze(-1) * probs * below
     return torch.autograd.grad(policy.table, policy.parameters, by_logits)[0]
 
 
@@ -212,7 +205,7 @@ def train_step(
         else:
             uniforms = noise(branch, step, len(prompts) * n * world.length)
             # At T = 1 the distributions are known already.
-            source = known[0] if branch == "main" else tempered_log_probs(table, temperature)
+            source = policy.probs.detach() if branch == "main" else tempered_log_probs(table, temperature).exp()
             rows = world.sample(source, prompts, uniforms, n=n)
         state = world.state(rows.prompt, rows.token)
         return rows.replace(old_logp=looked_up(known[0], state, rows.token), entropy=_by_state(known[1], state))

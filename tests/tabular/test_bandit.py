@@ -24,7 +24,7 @@ def test_samples_follow_the_tempered_policy_and_no_other(temperature):
     n = 20_000
     uniforms = torch.rand(1, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     drawn = world.sample(
-        tempered_log_probs(world.logits, torch.tensor([temperature]).double()), world.prompts, uniforms, n=n
+        tempered_log_probs(world.logits, torch.tensor([temperature]).double()).exp(), world.prompts, uniforms, n=n
     )
     counts = np.bincount(drawn.token.flatten().numpy(), minlength=6)
     logits = world.logits[0, 0].numpy()
@@ -36,7 +36,7 @@ def test_inverse_transform_meets_the_edges_of_the_unit_interval():
     # Two actions of probability 1/2: u = 0 is the first, u = 1/2 and just below 1 the second.
     world = Bandit(logits=torch.zeros(1, 1, 2).double(), correct=torch.tensor([[[True, False]]]))
     uniforms = torch.tensor([[0.0, 0.5 - 1e-12, 0.5, 1.0 - 2**-53]], dtype=torch.float64)
-    drawn = world.sample(tempered_log_probs(world.logits, torch.ones(1).double()), world.prompts, uniforms, n=4)
+    drawn = world.sample(tempered_log_probs(world.logits, torch.ones(1).double()).exp(), world.prompts, uniforms, n=4)
     assert drawn.token.flatten().tolist() == [0, 0, 1, 1]
     assert drawn.reward.flatten().tolist() == [1.0, 1.0, 0.0, 0.0]
 
@@ -46,7 +46,7 @@ def test_each_state_answers_its_own_prompt():
     logits = torch.tensor([[[-60.0, 60.0], [60.0, -60.0]]]).double()
     world = Bandit(logits=logits, correct=torch.tensor([[[False, True], [False, True]]]))
     uniforms = torch.full((1, 6), 0.5).double()
-    drawn = world.sample(torch.log_softmax(logits, -1), world.prompts, uniforms, n=3)
+    drawn = world.sample(logits.softmax(-1), world.prompts, uniforms, n=3)
     assert drawn.prompt.tolist() == [[0, 0, 0, 1, 1, 1]]
     assert drawn.token.flatten().tolist() == [1, 1, 1, 0, 0, 0]
     assert drawn.reward.tolist() == [[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]]

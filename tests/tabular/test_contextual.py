@@ -81,7 +81,7 @@ def test_samples_follow_each_states_tempered_policy_and_no_other(temperature):
     prompts = torch.tensor([2, 0])
     uniforms = torch.rand(1, 2 * n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     table = world.table(world.parameters)
-    drawn = world.sample(tempered_log_probs(table, torch.tensor([temperature]).double()), prompts, uniforms, n=n)
+    drawn = world.sample(tempered_log_probs(table, torch.tensor([temperature]).double()).exp(), prompts, uniforms, n=n)
     assert drawn.prompt[0].tolist() == [2] * n + [0] * n
     for i, state in enumerate(prompts.tolist()):
         counts = torch.bincount(drawn.token[0, i * n : (i + 1) * n, 0], minlength=5).numpy()
@@ -189,7 +189,9 @@ def test_a_reward_is_by_what_the_verifier_accepts_by_hand():
     rows = world.enumerate(world.table(world.parameters), torch.tensor([0]), temperature=torch.ones(1).double())
     assert rows.reward.tolist() == [[0.0, 1.0, 1.0]]
     uniforms = torch.tensor([[0.1, 0.5, 0.9]]).double()
-    drawn = world.sample(tempered_log_probs(world.parameters, torch.ones(1).double()), torch.tensor([0]), uniforms, n=3)
+    drawn = world.sample(
+        tempered_log_probs(world.parameters, torch.ones(1).double()).exp(), torch.tensor([0]), uniforms, n=3
+    )
     assert (drawn.token.flatten().tolist(), drawn.reward.tolist()) == ([0, 1, 2], [[0.0, 1.0, 1.0]])
     assert world.evaluate(world.parameters)["reward_train"].item() == pytest.approx(1 / 3, abs=1e-15)
 

@@ -8,8 +8,8 @@ from aepo.controller import Loop
 from aepo.method import assemble
 from aepo.tabular.contextual import contextual
 from aepo.tabular.sequences import sequences
-from aepo.tabular.train import Policy, gradient, looked_up, on_policy_gradient
-from aepo.tabular.world import prompts_of_step, tempered_log_probs
+from aepo.tabular.train import Policy, gradient, on_policy_gradient
+from aepo.tabular.world import looked_up, prompts_of_step, tempered_log_probs
 
 SEEDS = [3, 8]
 WORLDS = {
@@ -38,7 +38,7 @@ def test_the_closed_form_is_the_gradient_of_the_shared_loss(name, world_name, ex
         else:
             size = (len(SEEDS), len(chosen) * 8 * world.length)
             uniforms = torch.rand(size, generator=generator, dtype=torch.float64)
-            rows = world.sample(tempered_log_probs(table, temperature), chosen, uniforms, n=8)
+            rows = world.sample(tempered_log_probs(table, temperature).exp(), chosen, uniforms, n=8)
         logp, entropy = policy.stats(world.state(rows.prompt, rows.token), rows.token)
         return rows.replace(old_logp=logp.detach(), entropy=entropy.detach())
 

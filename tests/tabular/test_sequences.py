@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from aepo.tabular.sequences import END, Sequences, sequences
-from aepo.tabular.train import looked_up
-from aepo.tabular.world import tempered_log_probs
+from aepo.tabular.world import looked_up, tempered_log_probs
 from aepo.theory.sequences import token_entropy
 
 FEW = settings(max_examples=25)
@@ -145,7 +144,7 @@ def test_evaluation_is_a_loop_over_responses(seed, size, ends):
 def test_samples_follow_the_tempered_policy_and_no_other(temperature, ends):
     world, n = sequences([5], vocabulary=3, length=3, correct=4, ends=ends), 20_000
     uniforms = torch.rand(1, 3 * n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    drawn = world.sample(tempered_log_probs(world.parameters, one(temperature)), PROMPT, uniforms, n=n)
+    drawn = world.sample(tempered_log_probs(world.parameters, one(temperature)).exp(), PROMPT, uniforms, n=n)
     read = [
         tuple(token[:length])
         for token, length in zip(drawn.token[0].tolist(), drawn.mask[0].sum(-1).long().tolist(), strict=True)

@@ -12,7 +12,7 @@ from aepo.tabular.contextual import contextual
 from aepo.tabular.sequences import sequences
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import train
-from aepo.tabular.world import draw, pass_rates, prompts_of_step
+from aepo.tabular.world import cumulated, draw, pass_rates, prompts_of_step
 from aepo.zoo import METHODS, build
 
 WORLDS = {
@@ -80,16 +80,26 @@ def test_pass_at_k_is_the_mean_over_prompts_of_one_minus_all_wrong(prompts, k, s
     assert rate[1].tolist() == pytest.approx(want, abs=1e-14)
 
 
-@given(st.integers(2, 6), seeds)
-def test_a_draw_is_the_first_action_whose_cumulative_probability_exceeds_the_uniform(actions, seed):
+@given(st.integers(1, 6), seeds, st.booleans())
+def test_a_draw_is_the_first_action_whose_cumulative_probability_exceeds_the_uniform(actions, seed, shared):
     generator = torch.Generator().manual_seed(seed)
-    log_probs = torch.randn(2, actions, generator=generator, dtype=torch.float64).log_softmax(-1)
+    probs = torch.randn(2, 3, actions, generator=generator, dtype=torch.float64).softmax(-1)
     uniforms = torch.rand(2, 9, generator=generator, dtype=torch.float64)
-    got = draw(log_probs, uniforms).tolist()
-    for run, (p, u) in enumerate(zip(log_probs.exp().tolist(), uniforms.tolist(), strict=True)):
+    state = torch.randint(3, (9,) if shared else (2, 9), generator=generator)
+    got = draw(cumulated(probs), state, uniforms).tolist()
+    for run, (tables, u) in enumerate(zip(probs.tolist(), uniforms.tolist(), strict=True)):
         for i, number in enumerate(u):
+            p = tables[state.expand(2, 9)[run, i]]
             below = [a for a in range(actions) if sum(p[: a + 1]) > number]
             assert got[run][i] == (below[0] if below else actions - 1)
+
+
+def test_no_draw_leaves_the_actions_where_rounding_leaves_the_sum_below_one():
+    probs = torch.tensor([[[0.1] * 3 + [0.7 - 1e-9], [1.0 - 1e-9, 0.0, 0.0, 0.0]]], dtype=torch.float64)
+    below_one = torch.full((1, 2), 1 - 2**-53, dtype=torch.float64)
+    for width in (3, 4):
+        last = draw(cumulated(probs[..., :width]), torch.tensor([0, 1]), below_one)
+        assert last.tolist() == [[width - 1, width - 1]]
 
 
 # -- training --
