@@ -98,15 +98,20 @@ class Rollouts:
         """
         entropy = self.scored("entropy")
         if self.full:
-            return (self.row_weight * entropy.mean(-1)).sum(-1)
+            return self._over_rows(entropy.mean(-1))
         length = self.mask.sum(-1).clamp(min=1)
         # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
         on = torch.where(self.mask != 0, entropy, 0.0)
-        return (self.row_weight * on.sum(-1) / length).sum(-1)
+        return self._over_rows(on.sum(-1) / length)
 
     def mean_reward(self) -> Tensor:
         """(...): the mean reward over prompts of the group expectation."""
-        return (self.row_weight * self.reward).sum(-1)
+        return self._over_rows(self.reward)
+
+    def _over_rows(self, value: Tensor) -> Tensor:
+        if self.share is None:
+            return value.sum(-1) / max(value.shape[-1], 1)
+        return (self.row_weight * value).sum(-1)
 
     def replace(self, **changes: Tensor) -> "Rollouts":
         """A copy with some fields changed, checked again."""
