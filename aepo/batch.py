@@ -205,7 +205,10 @@ def minibatches(batch: Batch, count: int) -> Iterator[Batch]:
 
     Args:
         batch: the global batch.
-        count: number of parts, >= 1.
+        count: number of parts, from 1 to the number of rows.
+
+    Raises:
+        ValueError: a count out of range; a part without rows would be an update without a gradient.
 
     >>> z = torch.zeros(4, 1)
     >>> b = Batch(prompt=torch.tensor([0, 0, 1, 1]), token=z.long(), mask=z, old_logp=z, advantage=z, weight=z + 1,
@@ -219,6 +222,8 @@ def minibatches(batch: Batch, count: int) -> Iterator[Batch]:
         yield batch
         return
     total = batch.prompt.shape[-1]
+    if count > total:
+        raise ValueError(f"count must be at most the {total} rows of the batch, got {count}")
     unit = batch.group_size if total >= count * batch.group_size else 1
     part = torch.arange(total, device=batch.prompt.device) // unit % count
     for i in range(count):

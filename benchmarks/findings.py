@@ -22,7 +22,7 @@ from aepo.tabular.options import Options
 from aepo.tabular.output import versions
 from aepo.tabular.plan import LEFT_OUT, NAMES, Configuration, configuration
 from aepo.tabular.runner import Result, batches, run_all
-from aepo.tabular.summary import Summary, summaries
+from aepo.tabular.summary import Estimate, Summary, summaries
 from aepo.tracking import tracking_error
 from aepo.zoo import METHODS
 from aepo.zoo import options as zoo_options
@@ -113,17 +113,35 @@ def set_points(study: Study) -> Iterator[str]:
     yield f"- Hold some: {', '.join(partly) or 'none'}."
     yield f"- Follow a target by name but hold none here: {', '.join(shifts) or 'none'}."
     yield ""
-    rest = [one for one in arena() if not one.targets]
-    grpo = configuration(options("env_a"), "grpo")
-    level = study.summary(grpo).entropy_last_half.mean
-    rows = [
-        [one.title, format(s.entropy_last_half, ".3f"), f"{s.entropy_last_half.mean - level:+.3f}"]
-        for one in rest
-        for s in [study.summary(one)]
-    ]
-    yield "Methods without a target only shift the level at which entropy ends up:"
+    rows = []
+    level = {parts: _level(study, "grpo", parts) for parts in MINIBATCHES}
+    for name in untargeted():
+        cells = []
+        for parts in MINIBATCHES:
+            mine = _level(study, name, parts)
+            cells += [format(mine, ".3f"), f"{mine.mean - level[parts].mean:+.3f}"]
+        rows.append([configuration(options("env_a"), name).title, *cells])
+    yield (
+        "Methods without a target only shift the level at which entropy ends up. With one update a step every ratio is "
+        "1, so what only clips ratios is GRPO to the digit; with four (lr as before, so the policy moves further) "
+        "those after the first have ratios to clip."
+    )
     yield ""
-    yield from table(["method", "mean H, last half", "against GRPO"], rows)
+    head = ["mean H, last half (against GRPO)"]
+    for parts in MINIBATCHES:
+        head += [f"{parts} update{'s' * (parts > 1)} a step", "against GRPO"]
+    yield from table(head, rows)
+
+
+MINIBATCHES = (1, 4)
+
+
+def untargeted() -> list[str]:
+    return [one.method for one in arena() if not one.targets]
+
+
+def _level(study: Study, name: str, minibatches: int) -> Estimate:
+    return study.summary(configuration(options("env_a", minibatches=minibatches), name)).entropy_last_half
 
 
 def worth(study: Study) -> Iterator[str]:
@@ -417,7 +435,7 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         "# What holds and what does not",
         "",
         f"Written by `{command}` from {study.seeds} seeds, {paired_study.seeds} where rewards over targets "
-        f"are compared "
+        f"or lengths are compared "
         f"({used}). Entropies in nats; |H - H*| is averaged over the last half of a run, then over seeds; "
         f"± is half of a 95 % "
         "t interval over seeds, paired by seed where two methods are compared.",
@@ -426,7 +444,8 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         "",
         *(line for section in (set_points, worth, coefficients) for line in section(study)),
         *optimum(paired_study),
-        *(line for section in (failures, robustness, scopes, lengths) for line in section(study)),
+        *(line for section in (failures, robustness, scopes) for line in section(study)),
+        *lengths(paired_study),
         *controllers(),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -436,7 +455,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=16, help="runs of each configuration (default: %(default)s)")
     parser.add_argument(
-        "--optimum-seeds", type=int, default=48, help="of the reward over targets (default: %(default)s)"
+        "--optimum-seeds",
+        type=int,
+        default=48,
+        help="of the reward over targets, and of lengths (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "findings.md")
@@ -453,7 +475,8 @@ def main() -> None:
         for change, name in itertools.product(changes, ("aepo", "aepo_adaptive")):
             study.want(robust_configuration(name, change))
     study.want(*(scope_configuration(env, scope) for env in ("sequence", "short") for scope in SCOPES))
-    study.want(*length_configurations())
+    study.want(*(configuration(options("env_a", minibatches=p), n) for p in MINIBATCHES for n in untargeted()))
+    paired_study.want(*length_configurations())
     for one in (study, paired_study):
         one.run(arguments.workers)
     words = ["python benchmarks/findings.py"]

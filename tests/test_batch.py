@@ -155,7 +155,7 @@ def test_scaling_multiplies_both_weights_and_nothing_else(batch, factor):
         assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
 
 
-@given(batches(min_rows=1), st.integers(1, 6))
+@given(batches(min_rows=4), st.integers(1, 4))
 def test_minibatches_deal_every_row_once_and_weigh_it_count_times(batch, count):
     total = batch.prompt.shape[-1]
     numbered = dataclasses.replace(batch, prompt=torch.arange(total).expand(batch.prompt.shape))
@@ -170,7 +170,7 @@ def test_minibatches_deal_every_row_once_and_weigh_it_count_times(batch, count):
         )
 
 
-@given(batches(), st.integers(1, 6))
+@given(batches(min_rows=4), st.integers(1, 4))
 def test_minibatches_keep_groups_whole_where_there_are_enough(batch, count):
     total, g = batch.prompt.shape[-1], batch.group_size
     parts = list(minibatches(batch, count))
@@ -182,9 +182,13 @@ def test_minibatches_keep_groups_whole_where_there_are_enough(batch, count):
         assert sum(len(p) for p in prompts) == len(set.union(*prompts)), "no prompt is in two parts"
 
 
-def test_a_count_of_minibatches_below_one_is_refused():
+def test_a_count_of_minibatches_that_leaves_a_part_without_rows_is_refused():
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         next(minibatches(a_batch(), 0))
+    rows = a_batch().prompt.shape[-1]
+    assert len(list(minibatches(a_batch(), rows))) == rows
+    with pytest.raises(ValueError, match=f"count must be at most the {rows} rows of the batch, got {rows + 1}"):
+        next(minibatches(a_batch(), rows + 1))
 
 
 @given(batches())

@@ -220,6 +220,16 @@ class Settings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @model_validator(mode="after")
+    def _no_empty_minibatch(self) -> "Settings":
+        rows = self.train.prompts_per_step * self.rollout.group_size
+        if self.train.minibatches > rows:
+            raise ValueError(
+                f"train.minibatches must be at most train.prompts_per_step x rollout.group_size = {rows}, "
+                f"got {self.train.minibatches}"
+            )
+        return self
+
     def dump(self) -> str:
         """The resolved settings as YAML, which `load` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -21,6 +21,8 @@ class Environment:
     build: Callable[[Sequence[int]], World]
     """Seeds -> one run each."""
     settings: Settings
+    prompts: int
+    """Training prompts: states of a contextual world, 1 elsewhere."""
     entropy_limit: float
     """ln of the number of actions, nats: no token entropy is larger."""
     strengths: dict[str, dict[str, object]]
@@ -81,6 +83,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             about="one state, K = 16, |A*| = 8",
             build=_bandit,
             settings=Settings(),
+            prompts=1,
             entropy_limit=LN_16,
             strengths={},
         ),
@@ -89,6 +92,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             about="contextual, linear policy, 64 training and 256 held-out states, |A*| 2 to 8 of 16, exact verifier",
             build=_env_a,
             settings=CONTEXTUAL,
+            prompts=64,
             entropy_limit=LN_16,
             strengths=ALPHA_4,
         ),
@@ -97,6 +101,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             about="Env A with |A*| 1 to 4",
             build=_env_d,
             settings=CONTEXTUAL,
+            prompts=64,
             entropy_limit=LN_16,
             strengths=WIDE,
         ),
@@ -105,6 +110,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             about="Env D with a verifier that accepts one wrong action in ten, always the same ones",
             build=_env_n,
             settings=CONTEXTUAL,
+            prompts=64,
             entropy_limit=LN_16,
             strengths=WIDE,
         ),
@@ -113,6 +119,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             about="4 tokens of a vocabulary of 4, 32 of 256 responses correct, tabular policy by prefix",
             build=_sequence,
             settings=Settings(steps=1000, group_size=64, lr=3.0),
+            prompts=1,
             entropy_limit=LN_4,
             strengths={
                 "aepo": {"t_low": 0.5, "t_high": 2.0, "prompt_fraction": 1.0},
@@ -124,6 +131,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             about="up to 4 tokens with an end token, 40 correct responses of all lengths",
             build=_short,
             settings=Settings(steps=1000, group_size=64, lr=0.3),
+            prompts=1,
             entropy_limit=LN_4,
             strengths={"aepo": {"t_low": 0.5, "t_high": 2.0}},
         ),

@@ -52,6 +52,7 @@ class Options:
     exact: bool = Settings.exact
     group_size: int | None = None
     states_per_step: int | None = None
+    minibatches: int | None = None
     workers: int = 2
     """Processes, one thread each; the numbers do not depend on it."""
     out: Path = Path("runs/sweep")
@@ -69,7 +70,7 @@ class Options:
     @property
     def training(self) -> Settings:
         """How every run trains: the environment's settings with those of the command line."""
-        names = ("steps", "lr", "group_size", "states_per_step")
+        names = ("steps", "lr", "group_size", "states_per_step", "minibatches")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         sees: Sees = "previous" if self.sees == "previous" else "current"
         return dataclasses.replace(self.where.settings, **given, exact=self.exact, sees=sees)
@@ -134,13 +135,21 @@ def problems(options: Options) -> list[str]:
         if twice:
             flag(name, f"must each be given once, got {', '.join(twice)} again")
     # Each value is checked on its own, so that one wrong number does not hide another.
-    for name in ("steps", "group_size", "lr", "sees", "states_per_step"):
+    for name in ("steps", "group_size", "lr", "sees", "states_per_step", "minibatches"):
         if getattr(options, name) is None:
             continue
         try:
             Settings(**{name: getattr(options, name)})
         except ValueError as error:
             flag(name, str(error).removeprefix(name).strip())
+    if found:
+        return found
+    states, there = options.states_per_step, options.where.prompts
+    if states is not None and states > there:
+        flag("states_per_step", f"must be at most {there}, the prompts of {options.where.name}, got {states}")
+    rows = min(there, states or there) * options.training.group_size
+    if options.training.minibatches > rows:
+        flag("minibatches", f"must be at most {rows}, the responses of a step, got {options.training.minibatches}")
     return found or _method_problems(options)
 
 

@@ -79,6 +79,12 @@ def main(
     states_per_step: Annotated[
         int | None, typer.Option(help="B, prompts a step. [default: all of the environment's]")
     ] = Options.states_per_step,
+    minibatches: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Updates a step; beyond the first the policy differs from the sampling one. {WHERE_DEFAULT}"
+        ),
+    ] = Options.minibatches,
     workers: Annotated[int, typer.Option(help="Processes; the numbers do not depend on it.")] = Options.workers,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Options.out,
 ) -> None:
@@ -100,6 +106,7 @@ def main(
         exact=exact,
         group_size=group_size,
         states_per_step=states_per_step,
+        minibatches=minibatches,
         workers=workers,
         out=out,
     )

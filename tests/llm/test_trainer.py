@@ -127,6 +127,7 @@ def test_published_sets_go_through_the_same_path(tmp_path, name):
     [
         (["--train.lrr=1"], ["train.lrr", "did you mean 'lr'"]),
         (["--data.train=missing/questions.jsonl"], ["missing/questions.jsonl"]),
+        (["--train.minibatches=1000"], ["train.minibatches must be at most", "got 1000"]),
         (["--method.name=aepoo"], ["aepoo", "did you mean 'aepo'"]),
     ],
 )

@@ -160,6 +160,11 @@ def test_one_seed_has_no_interval_and_json_no_nan(tmp_path):
         (["--group-size", "0"], "--group-size must be at least 1, got 0"),
         (["--lr", "0"], "--lr must be > 0, got 0.0"),
         (["--sees", "next"], "--sees must be 'current' or 'previous', got 'next'"),
+        (["--states-per-step", "0"], "--states-per-step must be at least 1 or None, got 0"),
+        (["--states-per-step", "2"], "--states-per-step must be at most 1, the prompts of bandit, got 2"),
+        (["--environment", "env_a", "--states-per-step", "65"], "--states-per-step must be at most 64, the prompts of"),
+        (["--minibatches", "0"], "--minibatches must be at least 1, got 0"),
+        (["--group-size", "8", "--minibatches", "9"], "--minibatches must be at most 8, the responses of a step"),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
     ],
 )
