@@ -416,6 +416,9 @@ def controllers() -> Iterator[str]:
             yield f"- Worse than 1.2x the {opponent} one in: {cells}."
         if v["left_out"]:
             yield f"- Within sampling noise on both sides and left out ({opponent}): {'; '.join(v['left_out'])}."
+    yield ""
+    yield "![errors cell by cell, and held-out reward at equal entropy](controllers.png)"
+    yield ""
     ours, tuned = result["runs"]["ours"], result["runs"]["tuned"]
     both = [c for c in ours if ours[c]["error"] <= HELD and tuned[c]["error"] <= HELD]
     gain = np.array([ours[c]["reward_held_out"] - tuned[c]["reward_held_out"] for c in both])
@@ -423,7 +426,8 @@ def controllers() -> Iterator[str]:
         f"- The price: in the {len(both)} cells where both hold the target, held-out reward is {gain.mean():+.4f} on "
         f"average ({(gain < 0).mean():.0%} of the cells lower, from {gain.min():+.4f} to "
         f"{gain.max():+.4f}): a term that is "
-        "as small as its work also teaches less than one that always pushes with full weight."
+        "as small as its work also teaches less than one that always pushes with full weight. The figure, drawn by "
+        "`python benchmarks/controllers/figure.py`, shows both sides of the trade."
     )
     yield ""
 
