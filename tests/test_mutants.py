@@ -340,6 +340,13 @@ MUTANTS = [
         test_zoo_by_hand.test_entropy_ratio_clipping_keeps_the_value_and_stops_the_gradient_by_hand,
     ),
     Mutant(
+        "a certain token's entropy ratio is huge",
+        clipping.EntropyRatioSurrogate.__call__,
+        "(batch.old_entropy + ENTROPY_EPSILON)",
+        "batch.old_entropy.clamp(min=1e-12)",
+        test_zoo_by_hand.test_entropy_ratio_clipping_keeps_the_value_and_stops_the_gradient_by_hand,
+    ),
+    Mutant(
         "SIREN's mean is over all tokens",
         method._bonus_weight,
         "whole = whole / total.masked_fill(total == 0, 1.0)",

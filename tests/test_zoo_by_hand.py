@@ -119,6 +119,9 @@ def test_entropy_ratio_clipping_keeps_the_value_and_stops_the_gradient_by_hand()
     for now, slope in ((0.5, 1.1), (0.41, 1.1), (0.39, 0.0), (0.59, 1.1), (0.61, 0.0)):
         got = value_and_slope(surrogate, 1.0, 1.1, old_entropy=0.5, entropy_now=now)
         assert got == pytest.approx([1.1, slope]), now
+    # A token that was certain and stays so has not moved: (0 + 1e-8) / (0 + 1e-8) = 1. From 0 to 1e-6 it is 101.
+    for now, slope in ((0.0, 1.1), (1e-6, 0.0)):
+        assert value_and_slope(surrogate, 1.0, 1.1, old_entropy=0.0, entropy_now=now) == pytest.approx([1.1, slope])
 
 
 # Four responses to one prompt, two right: A = +-a, a = (1/2) / (sqrt(1/3) + 1e-6) = 0.8660. Mean A = 0 and mean
@@ -221,9 +224,9 @@ def test_entropic_by_hand():
     assert advantages(method, rows, control(-0.5)) == [[pytest.approx(1.5 * a)], [pytest.approx(-0.5 * a)]]
 
 
-def test_entropics_controller_is_the_sources_pi_loop_by_hand():
-    # alpha = Ki sum(H - H*) + Kp (H - H*) there, u = -alpha here: errors 0.3, 0.1 and Ki = 0.01, Kp = 1 give
-    # u = 0.3 + 0.003, then 0.1 + 0.004.
+def test_entropics_controller_is_a_pi_loop_by_hand():
+    # u = Kp e + Ki sum e, e = H* - H: errors 0.3, 0.1 and Ki = 0.01, Kp = 1 give u = 0.3 + 0.003, then 0.1 + 0.004. The
+    # source's code adds this step's error to its sum only afterwards, see test_zoo_sources.
     controller = zoo.build("entropic").controller
     state = controller.initial(double(0.0))
     for h, push in ((0.2, 0.303), (0.4, 0.104)):

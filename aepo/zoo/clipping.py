@@ -19,7 +19,8 @@ from aepo.zoo.grpo import grpo
 def clip_higher(*, clip_low: float = 0.2, clip_high: float = 0.28, **grpo_options) -> Method:
     """GRPO with a wider upper clip range, so that rare tokens may rise further (DAPO, arXiv 2503.14476).
 
-    It shifts entropy up, to a level that nobody chooses.
+    It shifts entropy up, to a level that nobody chooses. DAPO's script also takes the mean over all tokens
+    (average="token") and a dual clip of 10; here both stay GRPO's.
 
     Args:
         clip_low, clip_high: 0.2 and 0.28, DAPO's values.
@@ -99,7 +100,8 @@ def kl_cov(*, ratio: float = 2e-3, coef: float = 1.0, **grpo_options) -> Method:
     """KL-Cov: a penalty |ln r| on the tokens of largest covariance, and no clip (arXiv 2505.22617).
 
     Three "defaults" circulate: the authors' 7B recipe (0.2 %, 1), a framework's settings file (0.02 %, 0.1) and its
-    fallback (1.0); we follow the recipe. The covariance is taken as in `clip_cov`.
+    fallback (1.0); we follow the recipe. Their 32B recipe has 0.02 %, and their own repository counts in percent: its
+    0.2 is our 2e-3. The covariance is taken as in `clip_cov`; tokens that tie with the last are all penalised.
 
     Args:
         ratio: share of the batch's tokens that are penalised, at least one.
@@ -123,6 +125,10 @@ def kl_cov(*, ratio: float = 2e-3, coef: float = 1.0, **grpo_options) -> Method:
     )
 
 
+# The source's, on both sides of the ratio: two entropies of 0 have the ratio 1, not 0 / 0.
+ENTROPY_EPSILON = 1e-8
+
+
 @dataclass(frozen=True, kw_only=True)
 class EntropyRatioSurrogate:
     """The base surrogate, without gradient where H / H_old leaves (low, high) (arXiv 2512.05591)."""
@@ -137,17 +143,18 @@ class EntropyRatioSurrogate:
         if entropy is None or batch.old_entropy is None:
             raise ValueError("entropy-ratio clipping needs the token entropies before the update and now")
         objective = self.base(logp, batch, entropy)  # type: ignore[operator]
-        ratio = entropy.detach() / batch.old_entropy.clamp(min=1e-12)
+        ratio = (entropy.detach() + ENTROPY_EPSILON) / (batch.old_entropy + ENTROPY_EPSILON)
         return torch.where((ratio > self.low) & (ratio < self.high), objective, objective.detach())
 
 
 def entropy_ratio_clip(*, low: float = 0.8, high: float = 1.2, **grpo_options) -> Method:
     """Entropy-ratio clipping: a token whose entropy moved too far since sampling sends no gradient (arXiv 2512.05591).
 
-    It damps change and aims at no level. On the first mini-batch every ratio is 1 and it does nothing.
+    It damps change and aims at no level. On the first mini-batch every ratio is 1 and it does nothing. The source's
+    scripts put it on DAPO's or CE-GPPO's clip, with a dual clip of 10; here it is on GRPO's.
 
     Args:
-        low, high: 0.8 and 1.2, as in the source's committed outputs; one of its scripts has 0.95 and 1.05.
+        low, high: 0.8 and 1.2, the defaults of the source's settings; its scripts and later logs have 0.95 and 1.05.
         grpo_options: as for `grpo`.
     """
     if not 0 <= low < 1 < high:
@@ -198,6 +205,9 @@ def ce_gppo(
 ) -> Method:
     """CE-GPPO: the gradient of clipped tokens comes back, bounded, with a weight per side (arXiv 2509.20712).
 
+    The defaults are those of the function in the source's README, with DAPO's range. Its 7B script has 0.2 on both
+    sides and a dual clip of 10, its 1.5B script also beta_low 0.5, and its settings file beta_low 0.25.
+
     Args:
         beta_low: weight of unlikely negative tokens below the range, 0.75: they keep entropy up.
         beta_high: weight of positive tokens above the range, 1: they lower it.
@@ -222,7 +232,8 @@ def ce_gppo(
 def top_entropy(*, share: float = 0.2, **grpo_options) -> Method:
     """80/20: only the tokens of highest entropy train the policy (arXiv 2506.01939). A selector, not a controller.
 
-    The quantile is over the tokens of the global batch; denominators stay those of all tokens.
+    The quantile is over the tokens of the global batch; denominators stay those of all tokens, as in TRL. TRL
+    interpolates its quantile, and so may keep one token more where the share is not a whole number of tokens.
 
     Args:
         share: of the tokens, 0.2.
@@ -241,8 +252,9 @@ def steer(*, lowest: float = 0.8, scale: float = 0.02, **grpo_options) -> Method
     """STEER: tokens that would change the entropy most count less (arXiv 2510.10150).
 
     Omega = A (1 - pi)(ln pi + H) estimates a token's effect on the entropy; it weighs exp(-k |Omega|) with
-    k = -ln(lowest) / max(max |Omega|, scale). The source evaluates it under the current policy; here it is taken once,
-    before the update, over the global batch.
+    k = -ln(lowest) / max(max |Omega|, scale). The source evaluates it under the current policy in each micro-batch;
+    here it is taken once, before the update, over the global batch. Its script also clips at 0.2/0.28, with a dual clip
+    of 10; its code falls back to a linear map to 0.95 .. 1.05, but the script asks for this one.
 
     Args:
         lowest: the smallest weight, 0.8.

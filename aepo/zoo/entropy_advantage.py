@@ -11,6 +11,9 @@ from aepo.zoo.grpo import grpo
 def entropy_adv(*, beta: float = 0.4, kappa: float = 2.0, **grpo_options) -> Method:
     """GRPO with A + min(beta H, |A| / kappa) in place of A (Section 3.2; Cheng et al. 2025).
 
+    H is that of the policy before the update. SIREN's baseline of this name takes the current one, and kappa 1, which
+    lets a negative advantage reach 0 and is refused here.
+
     Args:
         beta: > 0, 0.4 (Table 4).
         kappa: > 1, 2 (Table 4).
