@@ -3,6 +3,7 @@
 Letters as in `aepo.batch`.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -56,13 +57,13 @@ def _mean(grouped: Tensor, probability: Tensor | float) -> Tensor:
 
 
 def quantile_centred(reward: Tensor, *, group_size: int, k: float, share: Tensor | None = None) -> Tensor:
-    """(r - Q_k) / std within each group, Q_k the lower k-quantile of its rewards (Wu et al., arXiv 2509.22611).
+    """(r - Q_k) / std within each group, Q_k the k-quantile of its rewards (Wu et al., arXiv 2509.22611).
 
     Args:
         reward: (..., R).
         group_size: G, divides R.
-        k: in [0, 1].
-        share: (..., R), as in `group_normalized`; with it Q_k is the smallest reward that a share of k does not exceed.
+        k: in [0, 1]; Q_k is the smallest reward that a share of at least k of the group does not exceed.
+        share: (..., R), as in `group_normalized`.
 
     Returns:
         (..., R); 0 in a group of equal rewards.
@@ -72,7 +73,9 @@ def quantile_centred(reward: Tensor, *, group_size: int, k: float, share: Tensor
     """
     grouped = reward.unflatten(-1, (-1, group_size))
     if share is None:
-        baseline = torch.quantile(grouped, k, dim=-1, keepdim=True, interpolation="lower")
+        # k G that is whole but for rounding must not go one further.
+        index = max(math.ceil(k * group_size - 1e-9), 1) - 1
+        baseline = grouped.sort(-1).values[..., index : index + 1]
         square = (grouped - grouped.mean(-1, keepdim=True)).square().sum(-1, keepdim=True)
         spread = (square / max(group_size - 1, 1)).sqrt()
     else:

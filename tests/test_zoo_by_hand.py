@@ -257,6 +257,9 @@ def test_quantile_by_hand():
         [[0.0], [0.0], [-2.0], [0.0]],
         rtol=EPSILON,
     )
+    # Five right of eight are more than 1 - 0.4, so the right ones have nothing to learn.
+    rows = scored([1] * 5 + [0] * 3, [[-1.0]] * 8, group_size=8)
+    assert (assemble(zoo.build("quantile"), control(), rows).advantage > 0).sum() == 0
 
 
 def test_dr_grpo_by_hand():

@@ -367,7 +367,7 @@ def quantile(main, second, options, seen):
     credits = {}
     for row in main:
         group = sorted(one.reward for one in main if one.group == row.group)
-        baseline = group[int(options["k"] * (len(group) - 1))]
+        baseline = group[max(math.ceil(options["k"] * len(group) - 1e-9), 1) - 1]
         spread = statistics.stdev(group) if len(group) > 1 else 0.0
         credits[id(row)] = 0.0 if group[0] == group[-1] else (row.reward - baseline) / (spread + 1e-6)
     on_policy_term(main, options, clipped(options), lambda row, t: credits[id(row)])

@@ -203,7 +203,7 @@ def test_entropy_adv_is_the_formula_that_a_later_baseline_runs():
 
 
 # QAE README: torch.quantile, interpolated, takes the mean's place in verl's GRPO advantage. In a group of 16 its index
-# 0.4 x 15 = 6 is whole, and both agree with the paper's gate at p = 1 - k; see `quantile` for other sizes.
+# 0.4 x 15 = 6 is whole, and both agree with the paper's gate at p = 1 - k.
 @pytest.mark.parametrize("right", range(17))
 def test_the_quantile_advantage_is_the_sources_and_gates_at_the_papers_accuracy(right):
     reward = double([1.0] * right + [0.0] * (16 - right))

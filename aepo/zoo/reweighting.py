@@ -71,9 +71,8 @@ def quantile(*, k: float = 0.4, **grpo_options) -> Method:
     """Quantile advantage: the baseline of a group is its k-quantile of rewards, not its mean (arXiv 2509.22611).
 
     With binary rewards a group below the accuracy 1 - k learns from its right answers only, one above from its wrong
-    answers only. The source's code interpolates its quantile, so that near the gate both sides train a little. Here the
-    lower of the two neighbours is taken, which puts the gate of G samples less than k / G too high: five right of eight
-    (0.625 > 0.6) still train the right ones. In an exact expectation it is where the paper has it.
+    answers only, as the paper says. The source's code interpolates its quantile, so that near the gate both train a
+    little.
 
     Args:
         k: 0.4.
