@@ -41,14 +41,30 @@ CASES = [(name, options) for name in sorted(zoo.METHODS) for options in OPTIONS.
 
 
 class TableLM(nn.Module):
-    """A causal LM in transformers' calling convention: the next token's logits are the current token's row."""
+    """A causal LM in transformers' calling convention: the next token's logits are the current token's row.
+
+    A token's hidden state is its unit vector, and the head's weight is the table.
+    """
 
     def __init__(self, table: torch.Tensor) -> None:
         super().__init__()
-        self.table = nn.Parameter(table.clone())
+        self.config = SimpleNamespace()
+        self.head = nn.Linear(*table.shape, bias=False, dtype=table.dtype)
+        self.head.weight.data = table.T.clone()
 
-    def forward(self, input_ids, attention_mask=None, position_ids=None, logits_to_keep=0):
-        return SimpleNamespace(logits=self.table[input_ids[:, -logits_to_keep:]])
+    @property
+    def table(self) -> torch.Tensor:
+        return self.head.weight.T
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def base_model(self, input_ids, attention_mask=None, position_ids=None):
+        hidden = nn.functional.one_hot(input_ids, self.head.in_features).to(self.head.weight.dtype)
+        return SimpleNamespace(last_hidden_state=hidden)
+
+    def forward(self, input_ids):
+        return SimpleNamespace(logits=self.head(self.base_model(input_ids).last_hidden_state))
 
 
 def responses(tokens: int, prompts: int, seed: int) -> Rollouts:

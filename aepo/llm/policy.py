@@ -12,21 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Batch, Rollouts
-from aepo.categorical import token_stats
 from aepo.llm.engine import left_padded
+from aepo.llm.fused import linear_token_stats
 from aepo.llm.microbatch import plan
 from aepo.llm.settings import TrainSettings
 
+IGNORED = -100
+"""Label of the padding after a response."""
+
 
 class ResponseStats(nn.Module):
-    """A causal LM that answers with the log-prob and entropy of given response tokens, not with logits.
+    """A causal LM that answers with the log-prob and entropy of given response tokens and never makes logits.
 
     The head runs inside this forward, which is what lets a sharded head be gathered by whoever shards it.
+
+    Raises:
+        ValueError: a model that makes its logits in another way than hidden states times the head's weight.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._check_head()
 
     def forward(
         self,
@@ -34,26 +41,56 @@ class ResponseStats(nn.Module):
         attention_mask: Tensor | None,
         position_ids: Tensor,
         response: Tensor,
+        mask: Tensor,
         temperature: float = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """logp and entropy (R, T), float32 or wider, of the policy at a temperature.
+    ) -> tuple[Tensor, Tensor | None]:
+        """logp and entropy (R, T), float32 or wider; at another temperature than 1 the log-prob there and None.
 
         Args:
             input_ids: (R, prompt + T), left-padded prompts and right-padded responses.
             attention_mask: (R, prompt + T), or None if no prompt is padded.
             position_ids: (R, prompt + T).
             response: (R, T), the last T columns of input_ids.
+            mask: (R, T), 0 on padding, where both are 0.
             temperature: > 0.
         """
-        length = response.shape[1]
+        out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
         # The token at column j is predicted at column j - 1.
-        out = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            logits_to_keep=length + 1,
+        hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
+        stats = self._head(hidden, torch.where(mask != 0, response, IGNORED), temperature)
+        logp, entropy = (None if x is None else x.view(response.shape) for x in stats)
+        return logp, entropy
+
+    def _head(self, hidden: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor | None]:
+        head = self.model.get_output_embeddings()
+        found = linear_token_stats(
+            hidden.flatten(0, 1),
+            head.weight,
+            label.flatten(),
+            temperature,
+            need=("logp", "entropy") if temperature == 1 else ("logp_t",),
+            bias=getattr(head, "bias", None),
+            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            ignore_index=IGNORED,
         )
-        return token_stats(out.logits[:, :-1], response, temperature)
+        return (found.logp, found.entropy) if temperature == 1 else (found.logp_t, None)
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Some models scale their logits; a log-prob that leaves that out would be wrong without a sign of it."""
+        device = next(self.model.parameters()).device
+        ids = torch.arange(2, device=device).unsqueeze(0)
+        said = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
+        label = said.argmax(-1)
+        hidden = self.model.base_model(input_ids=ids).last_hidden_state
+        mine, _ = self._head(hidden, label.unsqueeze(0), 1.0)
+        # The model rounds its logits to its own precision; a scale of 1.1 is far beyond that.
+        rounding = 8 * torch.finfo(hidden.dtype).eps * said.abs().max()
+        if not (mine - said.gather(-1, label.unsqueeze(-1)).squeeze(-1)).abs().max() <= rounding + 1e-5:
+            raise ValueError(
+                f"model {type(self.model).__name__} does not make its logits as hidden states times the head's weight; "
+                "its log-probs cannot be had without logits"
+            )
 
 
 class Stepper(Protocol):
@@ -215,9 +252,10 @@ class Policy:
         """The rollouts with logp_t, their log-probs at the temperature, on the CPU."""
         return rollouts.replace(logp_t=self._stats(rollouts, temperature)[0])
 
-    def _stats(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
+    def _stats(self, rollouts: Rollouts, temperature: float) -> list[Tensor]:
+        """Log-prob at the temperature and, at 1, entropy: each (R, T), 0 on padding."""
         tokens = rollouts.token.shape
-        old_logp, entropy = torch.zeros(tokens), torch.zeros(tokens)
+        found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 else 1)]
         if rollouts.token.numel():
             lengths = self.lengths(rollouts.prompt, rollouts.mask)
             (micros,) = plan(lengths, world=1, token_budget=self.token_budget)
@@ -232,12 +270,13 @@ class Policy:
                         rollouts.mask[index, :cut],
                         temperature,
                     )
-                    old_logp, entropy = (
-                        kept.to(new.dtype).index_put((index.unsqueeze(-1), torch.arange(cut)), new.cpu())
-                        for kept, new in zip((old_logp, entropy), stats, strict=True)
-                    )
-        mask = rollouts.mask.to(old_logp.dtype)
-        return old_logp * mask, entropy * mask
+                    place = (index.unsqueeze(-1), torch.arange(cut))
+                    found = [
+                        kept.to(new.dtype).index_put(place, new.cpu())
+                        for kept, new in zip(found, stats, strict=False)
+                        if new is not None
+                    ]
+        return found
 
     def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
         """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
@@ -260,7 +299,7 @@ class Policy:
 
     def _forward(
         self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         input_ids, attention, position = left_padded([self.prompts[p] for p in prompt.tolist()], self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
@@ -269,7 +308,14 @@ class Policy:
         input_ids = torch.cat([input_ids, token], 1).to(self.device)
         position = torch.cat([position, position[:, -1:] + steps], 1).to(self.device)
         attention = torch.cat([attention, torch.ones_like(token)], 1).to(self.device)
-        return module(input_ids, attention if ragged else None, position, token.to(self.device), temperature)
+        return module(
+            input_ids,
+            attention if ragged else None,
+            position,
+            token.to(self.device),
+            mask.to(self.device),
+            temperature,
+        )
 
 
 def local_rank() -> int:
