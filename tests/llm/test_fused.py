@@ -227,6 +227,14 @@ def test_without_gradients_the_policy_loss_forms_none(tiles):
     close(loss, one.oracle().logp.sum().detach())
 
 
+def test_a_second_backward_pass_through_the_policy_loss_is_refused():
+    one = case()
+    loss, _ = linear_policy_loss(one.hidden, one.weight, one.labels, lambda s, rows: s.logp, **one.options)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="call it again for a second backward pass"):
+        loss.backward()
+
+
 # -- laws --
 
 

@@ -135,7 +135,7 @@ class LinearPolicyLoss(torch.autograd.Function):
         head = _Head(rows.picked(hidden), weight, bias, options.softcap, rows.dtype)
         block_rows = max(1, block_bytes // (len(weight) * head.hidden.element_size()))
         blocks, chunks = list(_tiles(rows.count, block_rows)), list(_tiles(len(weight), TILE_COLUMNS))
-        gradient = _Gradient(head, *(trains and needed for needed in ctx.needs_input_grad[:3]), blocks=len(blocks))
+        gradient = _Gradient(head, *(trains and needed for needed in ctx.needs_input_grad[:3]))
         numbers = torch.arange(len(labels), device=labels.device) if rows.index is None else rows.index
         total, found = head.hidden.new_zeros(()), []
         for block in blocks:
@@ -161,14 +161,20 @@ class LinearPolicyLoss(torch.autograd.Function):
         by_hidden = gradient.by_hidden
         if by_hidden is not None:
             by_hidden = rows.spread(by_hidden).to(hidden.dtype)
-        ctx.save_for_backward(by_hidden, gradient.by_weight, gradient.by_bias)
+        # Not saved but owned, so that the backward pass can hand them on without a copy.
+        ctx.gradients = [by_hidden, gradient.by_weight, gradient.by_bias]
         answers = rows.answers(Stats.joined(found, rows.question, head.hidden), options.need)
         ctx.mark_non_differentiable(*answers)
         return total, *answers
 
     @staticmethod
     def backward(ctx, by_loss, *_):
-        scaled = [None if g is None else g * by_loss.to(g.dtype) for g in ctx.saved_tensors]
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "linear_policy_loss hands its gradients on once: call it again for a second backward pass"
+            )
+        owned, ctx.gradients = ctx.gradients, None
+        scaled = [None if g is None else g.mul_(by_loss.to(g.dtype)) for g in owned]
         return *scaled, None, None, None, None, None, None
 
 
@@ -296,13 +302,13 @@ class _Head:
 class _Gradient:
     """The sums by hidden, weight and bias, in the working dtype; each rounded once, when it is complete."""
 
-    def __init__(self, head: _Head, hidden: bool, weight: bool, bias: bool, *, blocks: int = 1) -> None:
+    def __init__(self, head: _Head, hidden: bool, weight: bool, bias: bool) -> None:
         self.head = head
         self.wanted = hidden or weight or bias
         self.by_hidden = torch.zeros_like(head.hidden) if hidden else None
         self.by_weight = torch.empty_like(head.weight) if weight else None
         self.by_bias = torch.zeros_like(head.bias) if bias and head.bias is not None else None
-        self._open: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        self._sums: dict[int, tuple[Tensor | None, Tensor]] = {}
 
     def add(
         self, rows: slice | Tensor, columns: slice, chunk: tuple[Tensor, Tensor | None], z: Tensor, label: Tensor,
@@ -319,21 +325,30 @@ class _Gradient:
                 self.by_hidden[rows].addmm_(dz, chunk[0])
             else:
                 self.by_hidden.index_add_(0, rows, dz @ chunk[0])
-        hidden = self.head.hidden[rows]
-        of_weight, of_bias = self._open.get(columns.start, (None, None))
-        if self.by_weight is not None:
-            of_weight = dz.mT @ hidden if of_weight is None else of_weight.addmm_(dz.mT, hidden)
-        if self.by_bias is not None:
-            of_bias = dz.sum(0) if of_bias is None else of_bias.add_(dz.sum(0))
-        self._open[columns.start] = (of_weight, of_bias)
+        if self.by_weight is None and self.by_bias is None:
+            return
+        hidden, sums = self.head.hidden[rows], self._sums.get(columns.start)
+        if sums is None:
+            of_weight = None
+            if self.by_weight is not None:
+                # In the weight's own dtype the sum is the result; elsewhere it is kept apart until it is whole.
+                own = self.by_weight.dtype == dz.dtype
+                place = self.by_weight[columns] if own else dz.new_empty(dz.shape[1], hidden.shape[1])
+                of_weight = torch.mm(dz.mT, hidden, out=place)
+            self._sums[columns.start] = (of_weight, dz.sum(0))
+            return
+        if sums[0] is not None:
+            sums[0].addmm_(dz.mT, hidden)
+        sums[1].add_(dz.sum(0))
 
     def close(self, columns: slice) -> None:
         """No further rows of these columns."""
-        of_weight, of_bias = self._open.pop(columns.start, (None, None))
-        if self.by_weight is not None:
+        sums = self._sums.pop(columns.start, None)
+        of_weight = None if sums is None else sums[0]
+        if self.by_weight is not None and (of_weight is None or of_weight.dtype != self.by_weight.dtype):
             self.by_weight[columns] = 0.0 if of_weight is None else of_weight
         if self.by_bias is not None:
-            self.by_bias[columns] = 0.0 if of_bias is None else of_bias
+            self.by_bias[columns] = 0.0 if sums is None else sums[1]
 
 
 def _present(stats: Stats, need: tuple[Statistic, ...]) -> dict[Statistic, Tensor]:

@@ -132,7 +132,7 @@ def linear_policy_loss(
 ) -> tuple[Tensor, TokenStats]:
     """A loss that is a sum over tokens, with its gradients formed in the forward pass: three matrix products, not four.
 
-    The backward pass only multiplies by the upstream gradient. `token_loss` must treat rows one by one, since it sees
+    The backward pass only multiplies by the upstream gradient, and can run once. `token_loss` must treat rows one by one, since it sees
     them block by block.
 
     Args:
