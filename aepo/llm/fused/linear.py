@@ -132,8 +132,8 @@ def linear_policy_loss(
 ) -> tuple[Tensor, TokenStats]:
     """A loss that is a sum over tokens, with its gradients formed in the forward pass: three matrix products, not four.
 
-    The backward pass only multiplies by the upstream gradient, and can run once. `token_loss` must treat rows one by one, since it sees
-    them block by block.
+    The backward pass only multiplies by the upstream gradient, and can run once. `token_loss` must treat rows one by
+    one, since it sees them block by block.
 
     Args:
         token_loss: the loss of some rows from their statistics; differentiated by autograd. Rows that are ignored are
