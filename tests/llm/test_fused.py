@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aepo.llm.fused import TokenStats, autograd, linear_policy_loss, linear_token_stats, token_stats_from_logits
+from aepo.llm.fused import TokenStats, linear_policy_loss, linear_token_stats, token_stats_from_logits, torch_backend
 
 F64 = torch.float64
 # Sums of at most a hundred terms of size 10.
@@ -22,8 +22,8 @@ TEMPERATURES = (0.3, 0.6, 1.0, 1.7, "per token")
 
 @pytest.fixture(params=[(256, 2048), (3, 4)], ids=["one tile", "ragged tiles"])
 def tiles(request, monkeypatch):
-    monkeypatch.setattr(autograd, "TILE_ROWS", request.param[0])
-    monkeypatch.setattr(autograd, "TILE_COLUMNS", request.param[1])
+    monkeypatch.setattr(torch_backend, "TILE_ROWS", request.param[0])
+    monkeypatch.setattr(torch_backend, "TILE_COLUMNS", request.param[1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ def pulled(stats: TokenStats, ups: list[Tensor], chosen: tuple[int, ...] = (0, 1
 
 @given(cases, st.sampled_from([(1, 1), (2, 3), (4, 4), (256, 2048)]), st.sampled_from([(0,), (1,), (2,), (0, 1, 2)]))
 def test_values_and_gradients_are_those_of_whole_logits(one, tile, chosen):
-    before = autograd.TILE_ROWS, autograd.TILE_COLUMNS
-    autograd.TILE_ROWS, autograd.TILE_COLUMNS = tile
+    before = torch_backend.TILE_ROWS, torch_backend.TILE_COLUMNS
+    torch_backend.TILE_ROWS, torch_backend.TILE_COLUMNS = tile
     try:
         got, want, ups = one.stats(), one.oracle(), upstream(one)
         for mine, theirs in zip(got, want, strict=True):
@@ -138,7 +138,7 @@ def test_values_and_gradients_are_those_of_whole_logits(one, tile, chosen):
         for a, b in zip(mine, theirs, strict=True):
             close(a, b)
     finally:
-        autograd.TILE_ROWS, autograd.TILE_COLUMNS = before
+        torch_backend.TILE_ROWS, torch_backend.TILE_COLUMNS = before
 
 
 @given(cases, st.sampled_from([1, 100, 300, 10**9]))
@@ -463,8 +463,8 @@ class Largest(TorchDispatchMode):
 
 
 def test_no_tensor_of_tokens_by_vocabulary_is_made(monkeypatch):
-    monkeypatch.setattr(autograd, "TILE_ROWS", 8)
-    monkeypatch.setattr(autograd, "TILE_COLUMNS", 16)
+    monkeypatch.setattr(torch_backend, "TILE_ROWS", 8)
+    monkeypatch.setattr(torch_backend, "TILE_COLUMNS", 16)
     one = case(rows=64, width=4, vocabulary=512)
     with Largest({one.weight.numel()}) as seen:
         stats = one.stats()
@@ -485,13 +485,13 @@ def test_no_tensor_of_tokens_by_vocabulary_is_made(monkeypatch):
 def test_rows_without_a_gradient_cost_no_product(monkeypatch):
     one = case(rows=8)
     seen = []
-    real = autograd.logits_gradient
+    real = torch_backend.logits_gradient
 
     def counted(z, *args, **kwargs):
         seen.append(len(z))
         return real(z, *args, **kwargs)
 
-    monkeypatch.setattr(autograd, "logits_gradient", counted)
+    monkeypatch.setattr(torch_backend, "logits_gradient", counted)
     stats = one.stats()
     (stats.logp[[1, 4, 6]].sum() + stats.entropy[4]).backward()
     assert sum(seen) == 3

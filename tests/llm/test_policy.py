@@ -87,10 +87,10 @@ def test_a_model_that_scales_its_logits_is_refused_by_name():
 
 
 def test_scoring_and_training_make_no_tensor_of_tokens_by_vocabulary(monkeypatch):
-    from aepo.llm.fused import autograd
+    from aepo.llm.fused import torch_backend
 
-    monkeypatch.setattr(autograd, "TILE_ROWS", 4)
-    monkeypatch.setattr(autograd, "TILE_COLUMNS", 32)
+    monkeypatch.setattr(torch_backend, "TILE_ROWS", 4)
+    monkeypatch.setattr(torch_backend, "TILE_COLUMNS", 32)
     wrapped = ResponseStats(model("plain"))
     ids, position, response, mask = rows()
     # Tokens of the response times the vocabulary; the head itself is 16 wide.

@@ -122,6 +122,20 @@ class Running:
             self.mass_t = self.mass_t * shift_t.exp()
         self.top = top
 
+    def join(self, partial: Tensor) -> None:
+        """Take parts of the vocabulary whose sums are known: (5, S, N), top, mass, mass_t, moment and label's logit."""
+        for top, mass, mass_t, moment, label in partial.unbind(1):
+            other = Running(self.question, top)
+            other.top, other.mass, other.label = top, mass, label
+            other.mass_t = None if self.mass_t is None else mass_t
+            other.moment = None if self.moment is None else moment
+            highest = torch.maximum(self.top, top)
+            self.move(highest)
+            other.move(highest)
+            for name in ("mass", "mass_t", "moment", "label"):
+                if getattr(self, name) is not None:
+                    setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def reduce(self, group: Any) -> None:
         """Join the parts of the vocabulary that the group's processes took."""
         top = self.top.clone()

@@ -10,17 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aepo.llm.fused.autograd import (
-    STATISTICS,
-    LinearPolicyLoss,
-    LinearTokenStats,
-    LogitsTokenStats,
-    Options,
-    Statistic,
-    Temperature,
-    TokenLoss,
-    TokenStats,
-)
+from aepo.llm.fused import backends
+from aepo.llm.fused.autograd import LinearPolicyLoss, LinearTokenStats, LogitsTokenStats, TokenLoss
+from aepo.llm.fused.rows import STATISTICS, Options, Statistic, Temperature, TokenStats
 
 # Logits that `linear_policy_loss` keeps at a time.
 BLOCK_BYTES = 64 << 20
@@ -39,6 +31,7 @@ def linear_token_stats(
     ignore_index: int = -100,
     vocab_start: int = 0,
     group: Any = None,
+    backend: backends.Name = "auto",
 ) -> TokenStats:
     """Log-prob of each label at two temperatures and the entropy, of logits hidden @ weight.T that are never stored.
 
@@ -58,9 +51,11 @@ def linear_token_stats(
         vocab_start: first token of this process's part of the vocabulary.
         group: process group over which the vocabulary is split; every process passes the same hidden and labels and
             gets the same statistics and the whole gradient by hidden.
+        backend: `torch`, `triton`, or `auto`: triton where it can run, said once in the log.
 
     Raises:
-        ValueError: shapes that do not fit, labels out of range, a temperature or softcap <= 0, an unknown statistic.
+        ValueError: shapes that do not fit, labels out of range, a temperature or softcap <= 0, an unknown statistic, a
+            backend that cannot run here.
         TypeError: a dtype that does not fit.
 
     >>> hidden, weight = torch.eye(2), torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, 4.0]])
@@ -68,6 +63,7 @@ def linear_token_stats(
     >>> stats.logp.exp(), stats.logp_t.exp()  # uniform; e^4 / (1 + e^2 + e^4), and the same with half the logits
     (tensor([0.3333, 0.8668]), tensor([0.3333, 0.6652]))
     """
+    _check_linear(hidden, weight, labels, bias)
     options = Options(
         need=_known(need),
         entropy_tempered=entropy_tempered,
@@ -75,8 +71,8 @@ def linear_token_stats(
         ignore_index=ignore_index,
         vocab_start=vocab_start,
         group=group,
+        backend=backends.chosen(backend, hidden, weight, bias),
     )
-    _check_linear(hidden, weight, labels, bias)
     _check_numbers(temperature, labels, softcap)
     _check_labels(labels, options, None if group is not None else vocab_start + len(weight))
     found = LinearTokenStats.apply(hidden, weight, bias, labels, temperature, options)
@@ -102,10 +98,7 @@ def token_stats_from_logits(
     options = Options(
         need=_known(need),
         entropy_tempered=entropy_tempered,
-        softcap=None,
         ignore_index=ignore_index,
-        vocab_start=0,
-        group=None,
     )
     _check_floating(logits=logits)
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
@@ -152,8 +145,6 @@ def linear_policy_loss(
         entropy_tempered=entropy_tempered,
         softcap=softcap,
         ignore_index=ignore_index,
-        vocab_start=0,
-        group=None,
     )
     _check_linear(hidden, weight, labels, bias)
     _check_numbers(temperature, labels, softcap)
