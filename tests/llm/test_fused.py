@@ -1,7 +1,9 @@
 """The fused operation against formulas with whole logits, in float64: values, every gradient, and what it refuses."""
 
 import dataclasses
+import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -217,6 +219,25 @@ def test_only_what_is_needed_is_given(tiles):
         got = one.stats(need=need)
         for name in TokenStats._fields:
             close(getattr(got, name), getattr(whole, name) if name in need else None)
+
+
+def test_a_graph_that_nobody_used_is_freed_at_once(tiles):
+    # An output kept on its own graph would hold the hidden states until the garbage collector came by.
+    one = case()
+    for make in (
+        lambda hidden: linear_token_stats(hidden, one.weight, one.labels, 1.7).logp,
+        lambda hidden: token_stats_from_logits(hidden, one.labels.clamp(max=4), 1.7).logp,
+        lambda hidden: linear_policy_loss(hidden, one.weight, one.labels, lambda s, rows: s.entropy, 1.7)[0],
+    ):
+        hidden = one.hidden.detach().clone().requires_grad_()
+        held = weakref.ref(hidden)
+        gc.disable()
+        try:
+            made = make(hidden)
+            del hidden, made
+            assert held() is None
+        finally:
+            gc.enable()
 
 
 def test_without_gradients_the_policy_loss_forms_none(tiles):

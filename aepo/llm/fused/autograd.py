@@ -23,7 +23,7 @@ class LinearTokenStats(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, labels, temperature, options):
         rows = Rows.of(labels, temperature, options, work_dtype(hidden, weight, bias))
         stats = options.backend.statistics(options.linear(rows.picked(hidden), weight, bias), rows)
-        ctx.rows, ctx.stats, ctx.options = rows, stats, options
+        ctx.rows, ctx.stats, ctx.options = rows, stats.kept(), options
         ctx.save_for_backward(hidden, weight, bias)
         return rows.answers(stats, options.need)
 
@@ -55,7 +55,7 @@ class LogitsTokenStats(torch.autograd.Function):
                 part.take(_copied(logits, rows.index, tile, columns, rows.dtype), rows.label[tile], start=columns.start)
             found.append(part.stats())
         stats = Stats.joined(found, rows.question, like)
-        ctx.rows, ctx.stats, ctx.need = rows, stats, options.need
+        ctx.rows, ctx.stats, ctx.need = rows, stats.kept(), options.need
         ctx.save_for_backward(logits)
         return rows.answers(stats, options.need)
 
@@ -86,10 +86,8 @@ class LinearPolicyLoss(torch.autograd.Function):
         rows = Rows.of(labels, temperature, options, work_dtype(hidden, weight, bias))
         head = torch_backend.Head(options.linear(rows.picked(hidden), weight, bias), rows.dtype)
         block_rows = max(1, block_bytes // (len(weight) * head.hidden.element_size()))
-        blocks, chunks = (
-            list(torch_backend.tiles(rows.count, block_rows)),
-            list(torch_backend.tiles(len(weight), torch_backend.TILE_COLUMNS)),
-        )
+        blocks = list(torch_backend.tiles(rows.count, block_rows))
+        chunks = list(torch_backend.tiles(len(weight), torch_backend.TILE_COLUMNS))
         gradient = torch_backend.Sums(head, *(trains and needed for needed in ctx.needs_input_grad[:3]))
         numbers = torch.arange(len(labels), device=labels.device) if rows.index is None else rows.index
         total, found = head.hidden.new_zeros(()), []
@@ -134,7 +132,7 @@ class LinearPolicyLoss(torch.autograd.Function):
 
 
 def _block_loss(
-    token_loss: TokenLoss, rows: "Rows", stats: Stats, numbers: Tensor, need: tuple[Statistic, ...]
+    token_loss: TokenLoss, rows: Rows, stats: Stats, numbers: Tensor, need: tuple[Statistic, ...]
 ) -> tuple[Tensor, dict[Statistic, Tensor | None]]:
     """The loss of a block, summed, and its slope by each statistic, (n,)."""
     with torch.enable_grad():

@@ -57,6 +57,10 @@ class Stats:
         """Of some of the rows."""
         return Stats(**{name: None if value is None else value[index] for name, value in vars(self).items()})
 
+    def kept(self) -> "Stats":
+        """The same numbers for a backward pass: an output that its own graph held would keep both alive for ever."""
+        return Stats(**{name: None if value is None else value.detach() for name, value in vars(self).items()})
+
     @staticmethod
     def joined(parts: "list[Stats]", question: Question, like: Tensor) -> "Stats":
         """One after another; of no rows at all if there are none."""
