@@ -196,10 +196,15 @@ def test_every_mutation_replaces_exactly_one_statement():
 @pytest.mark.slow
 def test_the_theorems_rest_on_the_classical_reals_alone(built: tuple[Path, str]):
     _, printed = built
-    asked = len(re.findall(r"^Print Assumptions", (PROOFS / "Assumptions.v").read_text(), re.MULTILINE))
+    # Theorems are printed in groups: each of the more than sixty must be a member of a printed one.
+    text = without_comments((PROOFS / "Assumptions.v").read_text())
+    asked = re.findall(r"^Print Assumptions (\w+)\.", text, re.MULTILINE)
+    groups = dict(re.findall(r"^Definition (\w+) :=\s*\((.*?)\)\.", text, re.MULTILINE | re.DOTALL))
+    printed_theorems = {name for group in asked for name in re.findall(r"@([\w']+)", groups[group])}
+    assert set(theorems()) <= printed_theorems and len(printed_theorems) >= 60
     answers = re.findall(r"^(?:Axioms:|Closed under the global context)", printed, re.MULTILINE)
     axioms = set(re.findall(r"^([A-Za-z_][\w.']*)(?=\s*:|$)", printed, re.MULTILINE)) - {"Axioms"}
-    assert len(answers) == asked >= 30
+    assert len(answers) == len(asked) >= 1
     assert axioms <= ALLOWED_AXIOMS
     assert axioms, "the classical reals at least must be listed, or the output was not understood"
 
