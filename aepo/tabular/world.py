@@ -5,6 +5,7 @@ Letters: N runs, S states of the policy's table, K actions (tokens), P prompts o
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -108,15 +109,15 @@ def looked_up(values: Tensor, state: Tensor, token: Tensor) -> Tensor:
     return values.view(runs, -1).gather(1, flat).view(state.shape)
 
 
-class OneAction:
+class OneAction(ABC):
     """What worlds share whose responses are one action per state: the table's rows are the training states."""
 
     length = 1
 
     @property
+    @abstractmethod
     def verdicts(self) -> Tensor:
         """(N, S, K) bool: the actions that the verifier accepts in each training state."""
-        raise NotImplementedError
 
     @property
     def training(self) -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import assert_close
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -110,10 +111,6 @@ cases = st.builds(
 )
 
 
-def close(got: Tensor | None, want: Tensor | None, **tolerance) -> None:
-    torch.testing.assert_close(got, want, **(CLOSE | tolerance))
-
-
 def upstream(one: Case, seed: int = 1) -> list[Tensor]:
     """A gradient for each statistic; about a third of the rows have none."""
     generator = torch.Generator().manual_seed(seed)
@@ -135,10 +132,10 @@ def test_values_and_gradients_are_those_of_whole_logits(one, tile, chosen):
     try:
         got, want, ups = one.stats(), one.oracle(), upstream(one)
         for mine, theirs in zip(got, want, strict=True):
-            close(mine, theirs)
+            assert_close(mine, theirs, **CLOSE)
         mine, theirs = (torch.autograd.grad(pulled(s, ups, chosen), one.leaves) for s in (got, want))
         for a, b in zip(mine, theirs, strict=True):
-            close(a, b)
+            assert_close(a, b, **CLOSE)
     finally:
         torch_backend.TILE_ROWS, torch_backend.TILE_COLUMNS = before
 
@@ -156,14 +153,14 @@ def test_the_policy_loss_is_that_of_whole_logits_with_its_gradients(one, block_b
     loss, stats = linear_policy_loss(
         one.hidden, one.weight, one.labels, token_loss, block_bytes=block_bytes, **one.options
     )
-    close(loss, want)
+    assert_close(loss, want, **CLOSE)
     for mine, theirs in zip(stats, one.oracle(), strict=True):
-        close(mine, theirs.detach())
+        assert_close(mine, theirs.detach(), **CLOSE)
         assert not mine.requires_grad
     # The upstream gradient multiplies.
     mine, theirs = (torch.autograd.grad(-3 * x, one.leaves) for x in (loss, want))
     for a, b in zip(mine, theirs, strict=True):
-        close(a, b)
+        assert_close(a, b, **CLOSE)
 
 
 @given(cases)
@@ -172,10 +169,10 @@ def test_from_logits_values_and_gradients_are_the_same(one):
     got = token_stats_from_logits(z, one.labels, one.temperature, entropy_tempered=one.entropy_tempered)
     want = by_logits(z, one.labels, one.temperature, one.entropy_tempered)
     for mine, theirs in zip(got, want, strict=True):
-        close(mine, theirs)
+        assert_close(mine, theirs, **CLOSE)
     ups = upstream(one)
     a, b = (torch.autograd.grad(pulled(s, ups), z)[0] for s in (got, want))
-    close(a, b)
+    assert_close(a, b, **CLOSE)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -209,7 +206,10 @@ def test_what_is_frozen_gets_no_gradient_and_changes_none(trained, tiles):
             leaf.grad = None
         loss.backward()
         for i, leaf in enumerate(leaves):
-            close(leaf.grad, whole[i] if i in trained else None)
+            if i in trained:
+                assert_close(leaf.grad, whole[i], **CLOSE)
+            else:
+                assert leaf.grad is None
 
 
 def test_only_what_is_needed_is_given(tiles):
@@ -218,7 +218,10 @@ def test_only_what_is_needed_is_given(tiles):
     for need in (["logp"], ["entropy"], ["entropy", "logp_t"]):
         got = one.stats(need=need)
         for name in TokenStats._fields:
-            close(getattr(got, name), getattr(whole, name) if name in need else None)
+            if name in need:
+                assert_close(getattr(got, name), getattr(whole, name), **CLOSE)
+            else:
+                assert getattr(got, name) is None
 
 
 def test_a_graph_that_nobody_used_is_freed_at_once(tiles):
@@ -245,7 +248,7 @@ def test_without_gradients_the_policy_loss_forms_none(tiles):
     with torch.no_grad():
         loss, _ = linear_policy_loss(one.hidden, one.weight, one.labels, lambda s, rows: s.logp, **one.options)
     assert not loss.requires_grad
-    close(loss, one.oracle().logp.sum().detach())
+    assert_close(loss, one.oracle().logp.sum().detach(), **CLOSE)
 
 
 def test_a_second_backward_pass_through_the_policy_loss_is_refused():
@@ -272,10 +275,10 @@ def test_probabilities_sum_to_one_and_the_expected_score_is_zero(seed, temperatu
     hidden = one.hidden.detach().expand(7, -1).clone().requires_grad_()
     every = linear_token_stats(hidden, one.weight, torch.arange(7), temperature)
     for logp in (every.logp, every.logp_t):
-        close(logp.exp().sum(), torch.ones((), dtype=F64))
+        assert_close(logp.exp().sum(), torch.ones((), dtype=F64), **CLOSE)
         # sum_v p_v d ln p_v = 0.
         score = torch.autograd.grad((logp.exp().detach() * logp).sum(), hidden, retain_graph=True)[0]
-        close(score.sum(0), torch.zeros(one.hidden.shape[1], dtype=F64))
+        assert_close(score.sum(0), torch.zeros(one.hidden.shape[1], dtype=F64), **CLOSE)
 
 
 @given(cases, st.floats(-50, 50))
@@ -283,7 +286,7 @@ def test_a_shift_of_all_logits_changes_nothing(one, shift):
     plain = dataclasses.replace(one, bias=torch.zeros(len(one.weight), dtype=F64), softcap=None)
     moved = dataclasses.replace(plain, bias=torch.full((len(one.weight),), shift, dtype=F64))
     for a, b in zip(plain.stats(), moved.stats(), strict=True):
-        close(a, b, atol=1e-10)
+        assert_close(a, b, atol=1e-10)
 
 
 @given(cases, st.integers(0, 100))
@@ -295,7 +298,7 @@ def test_a_permutation_of_the_vocabulary_changes_nothing(one, seed):
     for a, b in zip(
         one.stats(), dataclasses.replace(one, weight=one.weight[order], labels=labels, bias=bias).stats(), strict=True
     ):
-        close(a, b)
+        assert_close(a, b, **CLOSE)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 0.6, 1.7]))
@@ -307,7 +310,7 @@ def test_the_tempered_entropys_slope_by_temperature_is_the_variance_over_t_cubed
     p = (z / t).softmax(-1)
     variance = (p * z.square()).sum(-1) - (p * z).sum(-1).square()
     # A central difference: third derivatives times step squared.
-    close((above - below) / (2 * step), variance / t**3, rtol=1e-3, atol=1e-5)
+    assert_close((above - below) / (2 * step), variance / t**3, rtol=1e-3, atol=1e-5)
 
 
 @given(cases, st.integers(0, 3))
@@ -316,7 +319,7 @@ def test_rows_do_not_see_each_other(one, row):
     t = one.temperature[row : row + 1] if isinstance(one.temperature, Tensor) else one.temperature
     alone = dataclasses.replace(one, hidden=one.hidden[row : row + 1], labels=one.labels[row : row + 1], temperature=t)
     for a, b in zip(one.stats(), alone.stats(), strict=True):
-        close(a[row : row + 1], b)
+        assert_close(a[row : row + 1], b, **CLOSE)
 
 
 def test_equal_calls_give_equal_bits(tiles):
@@ -360,11 +363,11 @@ def test_an_impossible_token_has_probability_zero_and_sends_no_nan(tiles):
     rest = [0, 2, 3]
     kept = dataclasses.replace(one, weight=one.weight[rest], labels=torch.tensor([0, 1, 2]))
     for a, b in zip(barred.stats(), kept.stats(), strict=True):
-        close(a, b)
+        assert_close(a, b, **CLOSE)
     mine = torch.autograd.grad(pulled(barred.stats(), upstream(one)), barred.leaves)
     theirs = torch.autograd.grad(pulled(kept.stats(), upstream(one)), one.leaves)
-    close(mine[0], theirs[0])
-    close(mine[1], theirs[1])
+    assert_close(mine[0], theirs[0], **CLOSE)
+    assert_close(mine[1], theirs[1], **CLOSE)
     assert (mine[2][[1, 4]] == 0).all()
     impossible = dataclasses.replace(barred, labels=torch.tensor([1, 1, 4])).stats()
     assert impossible.logp.tolist() == [-math.inf] * 3 and impossible.entropy.isfinite().all()
@@ -376,7 +379,7 @@ def test_a_nan_stays_in_its_row(tiles):
     broken[2] = math.nan
     for a, b in zip(dataclasses.replace(one, hidden=broken).stats(), one.stats(), strict=True):
         assert a[2].isnan()
-        close(a[[0, 1, 3]], b[[0, 1, 3]].detach())
+        assert_close(a[[0, 1, 3]], b[[0, 1, 3]].detach(), **CLOSE)
 
 
 @pytest.mark.parametrize("rows", [0, 3])
@@ -416,10 +419,10 @@ def test_views_that_are_not_contiguous_give_the_same(tiles):
     other = dataclasses.replace(one, hidden=mine[0], weight=mine[1], labels=labels)
     ups = upstream(one)
     for a, b in zip(other.stats(), one.stats(), strict=True):
-        close(a, b)
+        assert_close(a, b, **CLOSE)
     whole = torch.autograd.grad(pulled(one.stats(), ups), one.leaves)
     for a, b in zip(torch.autograd.grad(pulled(other.stats(), ups), mine), whole, strict=True):
-        close(a, b)
+        assert_close(a, b, **CLOSE)
 
 
 MIXED = ("bfloat16 bfloat16", "float16 float32", "bfloat16 float32", "float32 float64")
@@ -533,13 +536,13 @@ def split_over(rank: int, world: int, path: str) -> None:
         group=torch.distributed.group.WORLD,
     )  # fmt: skip
     for a, b in zip(stats, one.oracle(), strict=True):
-        close(a, b)
+        assert_close(a, b, **CLOSE)
     ups = upstream(one)
     got = torch.autograd.grad(pulled(stats, ups), [hidden, weight, bias])
     want = torch.autograd.grad(pulled(one.oracle(), ups), one.leaves)
-    close(got[0], want[0])
-    close(got[1], want[1][mine])
-    close(got[2], want[2][mine])
+    assert_close(got[0], want[0], **CLOSE)
+    assert_close(got[1], want[1][mine], **CLOSE)
+    assert_close(got[2], want[2][mine], **CLOSE)
     torch.distributed.destroy_process_group()
 
 

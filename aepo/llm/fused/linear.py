@@ -3,6 +3,7 @@
 Letters: N tokens, d hidden size, V vocabulary.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -63,7 +64,6 @@ def linear_token_stats(
     >>> stats.logp.exp(), stats.logp_t.exp()  # uniform; e^4 / (1 + e^2 + e^4), and the same with half the logits
     (tensor([0.3333, 0.8668]), tensor([0.3333, 0.6652]))
     """
-    _check_linear(hidden, weight, labels, bias)
     options = Options(
         need=_known(need),
         entropy_tempered=entropy_tempered,
@@ -71,10 +71,9 @@ def linear_token_stats(
         ignore_index=ignore_index,
         vocab_start=vocab_start,
         group=group,
-        backend=backends.chosen(backend, hidden, weight, bias),
     )
-    _check_numbers(temperature, labels, softcap)
-    _check_labels(labels, options, None if group is not None else vocab_start + len(weight))
+    _check_call(hidden, weight, bias, labels, temperature, options)
+    options = dataclasses.replace(options, backend=backends.chosen(backend, hidden, weight, bias))
     found = LinearTokenStats.apply(hidden, weight, bias, labels, temperature, options)
     return _answer(found, options.need)
 
@@ -95,11 +94,7 @@ def token_stats_from_logits(
     >>> token_stats_from_logits(torch.zeros(1, 4), torch.tensor([2]), 0.5)
     TokenStats(logp=tensor([-1.3863]), logp_t=tensor([-1.3863]), entropy=tensor([1.3863]))
     """
-    options = Options(
-        need=_known(need),
-        entropy_tempered=entropy_tempered,
-        ignore_index=ignore_index,
-    )
+    options = Options(need=_known(need), entropy_tempered=entropy_tempered, ignore_index=ignore_index)
     _check_floating(logits=logits)
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (N, V) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
@@ -126,7 +121,7 @@ def linear_policy_loss(
     """A loss that is a sum over tokens, with its gradients formed in the forward pass: three matrix products, not four.
 
     The backward pass only multiplies by the upstream gradient, and can run once. `token_loss` must treat rows one by
-    one, since it sees them block by block.
+    one, since it sees them block by block. The work is the torch backend's on every device.
 
     Args:
         token_loss: the loss of some rows from their statistics; differentiated by autograd. Rows that are ignored are
@@ -146,9 +141,7 @@ def linear_policy_loss(
         softcap=softcap,
         ignore_index=ignore_index,
     )
-    _check_linear(hidden, weight, labels, bias)
-    _check_numbers(temperature, labels, softcap)
-    _check_labels(labels, options, len(weight))
+    _check_call(hidden, weight, bias, labels, temperature, options)
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, got {block_bytes}")
     trains = torch.is_grad_enabled()
@@ -157,6 +150,14 @@ def linear_policy_loss(
 
 
 # -- checks --
+
+
+def _check_call(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: Temperature, options: Options
+) -> None:
+    _check_linear(hidden, weight, labels, bias)
+    _check_numbers(temperature, labels, options.softcap)
+    _check_labels(labels, options, None if options.group is not None else options.vocab_start + len(weight))
 
 
 def _known(need: Sequence[Statistic]) -> tuple[Statistic, ...]:
