@@ -87,7 +87,7 @@ class Rollouts:
         """(..., R): what each row counts in the mean over prompts of the group expectation; sums to 1 (Eq. 1)."""
         rows = max(self.reward.shape[-1], 1)
         if self.share is None:
-            return torch.full_like(self.reward, 1.0 / rows)
+            return self.reward.new_full((), 1.0 / rows).expand_as(self.reward)
         return self.share * (self.group_size / rows)
 
     def mean_entropy(self) -> Tensor:
@@ -98,7 +98,8 @@ class Rollouts:
         """
         entropy = self.scored("entropy")
         if self.full:
-            return self._over_rows(entropy.mean(-1))
+            # One token needs no mean, which would copy.
+            return self._over_rows(entropy.squeeze(-1) if entropy.shape[-1] == 1 else entropy.mean(-1))
         length = self.mask.sum(-1).clamp(min=1)
         # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
         on = torch.where(self.mask != 0, entropy, 0.0)

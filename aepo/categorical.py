@@ -33,6 +33,20 @@ def log_softmax(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     return torch.log_softmax(logits / temperature, dim=-1)
 
 
+def log_probs_and_probs(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """`log_softmax` and its exponential, both (..., V), for logits (..., V) in full precision.
+
+    One exponential serves both: on a few actions per row half the time of the two calls.
+
+    >>> log_probs_and_probs(torch.zeros(2))
+    (tensor([-0.6931, -0.6931]), tensor([0.5000, 0.5000]))
+    """
+    shifted = logits - logits.amax(-1, keepdim=True)
+    probs = shifted.exp()
+    total = probs.sum(-1, keepdim=True)
+    return shifted - total.log(), probs / total
+
+
 def log_prob(logits: Tensor, token: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Log-probability of the given tokens under pi^T (Section 3).
 

@@ -13,6 +13,7 @@ import torch
 from aepo import zoo
 from aepo.controller import Loop
 from aepo.tabular.contextual import Contextual, contextual
+from aepo.tabular.memory import keep_freed_memory
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import Noise, train_step
 
@@ -63,6 +64,7 @@ def world(runs: int, *, states: int = STATES, actions: int = 16) -> Contextual:
 
 def stepper(runs: int, method: str = "grpo", **sizes):
     """A function that makes one step of all runs, and how many updates that is."""
+    keep_freed_memory()  # as `train` does
     w, built = world(runs, **sizes), zoo.build(method)
     settings = Settings(steps=1, group_size=GROUP, lr=LR)
     noise = Noise(list(range(8)) * max(1, runs // 8))

@@ -17,7 +17,7 @@ from strategies import (
     temperatures,
 )
 
-from aepo.categorical import entropy, entropy_of, log_prob, log_softmax, token_stats
+from aepo.categorical import entropy, entropy_of, log_prob, log_probs_and_probs, log_softmax, token_stats
 
 # Moderate logits, for derivatives: where a probability underflows, a relative comparison of slopes says
 # nothing.
@@ -33,6 +33,14 @@ def rounding(z: torch.Tensor, temperature: float = 1.0) -> float:
 def test_log_softmax_is_the_logit_minus_the_log_of_the_sum_of_exponentials(z, temperature):
     want = [float(value) for value in exact_log_softmax(z, temperature)]
     assert_close(log_softmax(z, temperature), want, atol=rounding(z, temperature))
+
+
+@given(logits())
+def test_log_probs_and_probs_are_the_log_softmax_and_its_exponential(z):
+    want = [float(value) for value in exact_log_softmax(z, 1.0)]
+    log_probs, probs = log_probs_and_probs(z)
+    assert_close(log_probs, want, atol=rounding(z))
+    assert_close(probs, [math.exp(value) for value in want], atol=rounding(z))
 
 
 @given(logits(), temperatures)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch, Rollouts, minibatches
-from aepo.categorical import entropy_of, finite, log_softmax
+from aepo.categorical import entropy_of, finite, log_probs_and_probs, log_softmax
 from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
+from aepo.tabular.memory import keep_freed_memory
 from aepo.tabular.settings import Settings
 from aepo.tabular.world import World, looked_up, prompts_of_step, tempered_log_probs
 
@@ -39,8 +40,7 @@ class Policy:
     @classmethod
     def of(cls, parameters: Tensor, table: Tensor, *, graph: bool = True) -> "Policy":
         """From the parameters and the table that they make; without a graph only the table keeps its gradient."""
-        log_probs = log_softmax(table if graph else table.detach())
-        probs = log_probs.exp()
+        log_probs, probs = log_probs_and_probs(table if graph else table.detach())
         entropy = entropy_of(log_probs, probs)
         return cls(parameters=parameters, table=table, log_probs=log_probs, probs=probs, entropy=entropy)
 
@@ -116,14 +116,15 @@ def on_policy_gradient(policy: Policy, state: Tensor, batch: Batch, method: Meth
     probs, rows = policy.probs.detach(), state.reshape(runs, -1)
     credit = credit.reshape(runs, -1)
     total = log_probs.new_zeros(runs, states).scatter_add_(1, rows, credit)
-    by_logits = total.unsqueeze(-1) * probs
-    by_logits.view(runs, -1).scatter_add_(1, rows * actions + batch.token.reshape(runs, -1), -credit)
+    # The objective's gradient, which is the loss's with the other sign.
+    by_logits = total.neg_().unsqueeze(-1) * probs
+    by_logits.view(runs, -1).scatter_add_(1, rows * actions + batch.token.reshape(runs, -1), credit)
     if method.has_bonus and method.entropy_bonus == "exact":
         counted = batch.entropy_weight.reshape(runs, -1)
         weight = log_probs.new_zeros(runs, states).scatter_add_(1, rows, counted)
         below = finite(log_probs) + policy.entropy.detach().unsqueeze(-1)
-        by_logits = by_logits + weight.unsqueeze(-1) * probs * below
-    return torch.autograd.grad(policy.table, policy.parameters, by_logits)[0]
+        by_logits = by_logits - weight.unsqueeze(-1) * probs * below
+    return -torch.autograd.grad(policy.table, policy.parameters, by_logits)[0]
 
 
 def _rate(lr: Tensor | float, parameters: Tensor) -> Tensor:
@@ -297,6 +298,7 @@ def train(
         ValueError: as many seeds as runs are needed; more states a step than there are; a non-finite parameter (the run
             is named).
     """
+    keep_freed_memory()
     parameters = world.parameters
     if len(seeds) != len(parameters):
         raise ValueError(f"seeds must have one entry per run = {len(parameters)}, got {len(seeds)}")

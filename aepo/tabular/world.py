@@ -152,7 +152,7 @@ class OneAction(ABC):
         return Rollouts(
             prompt=prompt,
             token=action,
-            mask=torch.ones(action.shape, dtype=torch.float64),
+            mask=torch.ones((), dtype=torch.float64).expand(action.shape),
             reward=right.double(),
             group_size=group_size,
             full=True,
