@@ -90,8 +90,8 @@ MUTANTS = [
     Mutant(
         "equal rewards are divided by the epsilon",
         advantage.group_normalized,
-        "centred.masked_fill(equal, 0.0)",
-        "centred",
+        "spread.masked_fill(equal, torch.inf)",
+        "spread",
         test_advantage.test_equal_rewards_by_hand,
     ),
     Mutant(
