@@ -509,13 +509,13 @@ def test_no_tensor_of_tokens_by_vocabulary_is_made(monkeypatch):
 def test_rows_without_a_gradient_cost_no_product(monkeypatch):
     one = case(rows=8)
     seen = []
-    real = torch_backend.logits_gradient
+    real = torch_backend.chunked.logits_gradient
 
     def counted(z, *args, **kwargs):
         seen.append(len(z))
         return real(z, *args, **kwargs)
 
-    monkeypatch.setattr(torch_backend, "logits_gradient", counted)
+    monkeypatch.setattr(torch_backend.chunked, "logits_gradient", counted)
     stats = one.stats()
     (stats.logp[[1, 4, 6]].sum() + stats.entropy[4]).backward()
     assert sum(seen) == 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aepo.llm.fused import torch_backend
-from aepo.llm.fused.chunked import LOWEST, Running, Stats, logits_gradient
+from aepo.llm.fused.chunked import Running, Stats
 from aepo.llm.fused.rows import STATISTICS, Rows, Statistic, TokenStats, present, work_dtype
 
 TokenLoss = Callable[[TokenStats, Tensor], Tensor]
@@ -48,29 +48,28 @@ class LogitsTokenStats(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, labels, temperature, options):
         rows = Rows.of(labels, temperature, options, work_dtype(logits))
-        like, found = logits.new_empty((0, 0), dtype=rows.dtype), []
-        for tile in torch_backend.tiles(rows.count, torch_backend.TILE_ROWS):
-            part = Running(rows.question.rows(tile), like.new_empty(tile.stop - tile.start, 0))
-            for columns in torch_backend.tiles(logits.shape[1], torch_backend.TILE_COLUMNS):
-                part.take(_copied(logits, rows.index, tile, columns, rows.dtype), rows.label[tile], start=columns.start)
-            found.append(part.stats())
-        stats = Stats.joined(found, rows.question, like)
-        ctx.rows, ctx.stats, ctx.need = rows, stats.kept(), options.need
+        stats = options.backend.logits_statistics(logits, rows)
+        ctx.rows, ctx.stats, ctx.options, ctx.reused = rows, stats.kept(), options, False
         ctx.save_for_backward(logits)
         return rows.answers(stats, options.need)
 
     @staticmethod
     def backward(ctx, *gradients):
+        if ctx.reused:
+            raise RuntimeError(
+                "reuse_logits has overwritten the logits: a second backward pass needs reuse_logits=False"
+            )
         (logits,) = ctx.saved_tensors
-        rows, stats, upstream = ctx.rows.live(ctx.stats, dict(zip(ctx.need, gradients, strict=True)))
-        by_logits = torch.empty_like(logits) if rows.index is None else torch.zeros_like(logits)
-        for tile in torch_backend.tiles(rows.count, torch_backend.TILE_ROWS):
-            for columns in torch_backend.tiles(logits.shape[1], torch_backend.TILE_COLUMNS):
-                dz = logits_gradient(
-                    _copied(logits, rows.index, tile, columns, rows.dtype), rows.label[tile], stats.rows(tile),
-                    upstream.rows(tile), rows.question.rows(tile), start=columns.start,
-                )  # fmt: skip
-                by_logits[tile if rows.index is None else rows.index[tile], columns] = dz.to(logits.dtype)
+        rows, stats, upstream = ctx.rows.live(ctx.stats, dict(zip(ctx.options.need, gradients, strict=True)))
+        if ctx.options.reuse_logits:
+            ctx.reused, by_logits = True, logits.detach()
+        else:
+            by_logits = torch.empty_like(logits) if rows.index is None else torch.zeros_like(logits)
+        ctx.options.backend.logits_gradient(logits, rows, stats, upstream, by_logits)
+        if ctx.options.reuse_logits and rows.index is not None:
+            still = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+            still[rows.index] = False
+            by_logits[still] = 0.0
         return by_logits, None, None, None
 
 
@@ -145,8 +144,3 @@ def _block_loss(
             return loss.detach(), dict.fromkeys(need)
         slopes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     return loss.detach(), dict(zip(leaves, slopes, strict=True))
-
-
-def _copied(logits: Tensor, index: Tensor | None, tile: slice, columns: slice, dtype: torch.dtype) -> Tensor:
-    rows = tile if index is None else index[tile]
-    return logits[rows, columns].to(dtype, copy=True).clamp_(min=LOWEST)

@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from aepo.llm.fused import torch_backend
+from aepo.llm.fused import cuda_backend, torch_backend
 
 Name = Literal["auto", "torch", "triton"]
+LogitsName = Literal["auto", "torch", "cuda"]
 
 log = logging.getLogger("aepo")
 
@@ -36,6 +37,27 @@ def chosen(name: Name, *tensors: Tensor | None) -> Any:
     if name == "auto":
         _say(f"fused: triton backend ({given[0].device})")
     return triton_backend
+
+
+def chosen_for_logits(name: LogitsName, logits: Tensor) -> Any:
+    """The same for logits that exist.
+
+    Raises:
+        ValueError: an unknown name, or cuda where it cannot run.
+    """
+    if name not in get_args(LogitsName):
+        raise ValueError(f"backend must be one of {', '.join(get_args(LogitsName))}, got {name!r}")
+    if name == "torch":
+        return torch_backend
+    why_not = cuda_backend.obstacle(logits.device, logits.dtype)
+    if why_not is None:
+        if name == "auto":
+            _say(f"token_stats_from_logits: cuda backend ({logits.device})")
+        return cuda_backend
+    if name == "cuda":
+        raise ValueError(f"backend 'cuda' cannot run here: {why_not}; use 'torch', or 'auto' to choose by itself")
+    _say(f"token_stats_from_logits: torch backend ({why_not})")
+    return torch_backend
 
 
 @functools.cache

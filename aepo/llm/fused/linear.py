@@ -86,20 +86,39 @@ def token_stats_from_logits(
     need: Sequence[Statistic] = STATISTICS,
     entropy_tempered: bool = False,
     ignore_index: int = -100,
+    reuse_logits: bool = False,
+    backend: backends.LogitsName = "auto",
 ) -> TokenStats:
-    """The same from logits (N, V) that exist already; their gradient is the only other tensor of that size.
+    """The same from logits (N, V) that exist already; their gradient is the only other tensor of that size, or none.
 
-    Args, Raises: as for `linear_token_stats`.
+    Args:
+        reuse_logits: let the backward pass overwrite the logits with their gradient. Right if nothing else reads them
+            afterwards, as after a matrix product.
+        backend: `torch`, `cuda` (a kernel that nvcc builds at its first use), or `auto`: cuda where it can run, said
+            once in the log.
+        The others: as for `linear_token_stats`.
+
+    Raises:
+        As for `linear_token_stats`; ValueError: logits to reuse that are a leaf of the graph, or not contiguous by row.
 
     >>> token_stats_from_logits(torch.zeros(1, 4), torch.tensor([2]), 0.5)
     TokenStats(logp=tensor([-1.3863]), logp_t=tensor([-1.3863]), entropy=tensor([1.3863]))
     """
-    options = Options(need=_known(need), entropy_tempered=entropy_tempered, ignore_index=ignore_index)
+    options = Options(
+        need=_known(need), entropy_tempered=entropy_tempered, ignore_index=ignore_index, reuse_logits=reuse_logits
+    )
     _check_floating(logits=logits)
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (N, V) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
     _check_numbers(temperature, labels, None)
     _check_labels(labels, options, logits.shape[1])
+    if reuse_logits and logits.is_leaf and logits.requires_grad:
+        raise ValueError("reuse_logits would overwrite a leaf of the graph: pass what an operation returned, or False")
+    if logits.stride(1) != 1:
+        if reuse_logits:
+            raise ValueError(f"reuse_logits needs rows whose logits lie side by side, got strides {logits.stride()}")
+        logits = logits.contiguous()
+    options = dataclasses.replace(options, backend=backends.chosen_for_logits(backend, logits))
     found = LogitsTokenStats.apply(logits, labels, temperature, options)
     return _answer(found, options.need)
 

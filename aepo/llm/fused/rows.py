@@ -35,7 +35,8 @@ class Options:
     entropy_tempered: bool
     ignore_index: int
     backend: Any = None
-    """A module with `statistics` and `gradient`."""
+    """A module with `statistics` and `gradient`, or with `logits_statistics` and `logits_gradient`."""
+    reuse_logits: bool = False
     softcap: float | None = None
     vocab_start: int = 0
     group: Any = None

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aepo.llm.fused.chunked import LOWEST, Question, Running, Stats, Upstream, logits_gradient
+from aepo.llm.fused import chunked
+from aepo.llm.fused.chunked import LOWEST, Question, Running, Stats, Upstream
 from aepo.llm.fused.rows import Linear, Rows
 
 # Rows and columns of a chunk: matrix products reach their speed from here on, and 2 MB of logits stay in the cache.
@@ -46,6 +47,33 @@ def gradient(
             )  # fmt: skip
         sums.close(columns)
     return sums.by_hidden, sums.by_weight, sums.by_bias
+
+
+def logits_statistics(logits: Tensor, rows: Rows) -> Stats:
+    """Of the rows, from logits (N, V)."""
+    like, found = logits.new_empty((0, 0), dtype=rows.dtype), []
+    for tile in tiles(rows.count, TILE_ROWS):
+        part = Running(rows.question.rows(tile), like.new_empty(tile.stop - tile.start, 0))
+        for columns in tiles(logits.shape[1], TILE_COLUMNS):
+            part.take(_copied(logits, rows.index, tile, columns, rows.dtype), rows.label[tile], start=columns.start)
+        found.append(part.stats())
+    return Stats.joined(found, rows.question, like)
+
+
+def logits_gradient(logits: Tensor, rows: Rows, stats: Stats, upstream: Upstream, out: Tensor) -> None:
+    """The rows' gradient by the logits into out (N, V), which may be the logits themselves."""
+    for tile in tiles(rows.count, TILE_ROWS):
+        for columns in tiles(logits.shape[1], TILE_COLUMNS):
+            dz = chunked.logits_gradient(
+                _copied(logits, rows.index, tile, columns, rows.dtype), rows.label[tile], stats.rows(tile),
+                upstream.rows(tile), rows.question.rows(tile), start=columns.start,
+            )  # fmt: skip
+            out[tile if rows.index is None else rows.index[tile], columns] = dz.to(out.dtype)
+
+
+def _copied(logits: Tensor, index: Tensor | None, tile: slice, columns: slice, dtype: torch.dtype) -> Tensor:
+    rows = tile if index is None else index[tile]
+    return logits[rows, columns].to(dtype, copy=True).clamp_(min=LOWEST)
 
 
 class Head:
@@ -86,7 +114,7 @@ class Sums:
         """Add a chunk of some rows, whose logits are overwritten."""
         cap = self.head.softcap
         slope = None if cap is None else 1 - (z / cap).square_()
-        dz = logits_gradient(z, label, stats, upstream, question, start=start)
+        dz = chunked.logits_gradient(z, label, stats, upstream, question, start=start)
         if slope is not None:
             dz.mul_(slope)
         if self.by_hidden is not None:
