@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fused import by_logits, case, pulled, upstream
@@ -124,6 +125,33 @@ def test_views_that_are_not_contiguous_and_no_rows():
     stats = linear_token_stats(hidden, one.weight, torch.zeros(0, dtype=torch.int64), backend="triton")
     stats.logp.sum().backward()
     assert [x.shape for x in (*stats, hidden.grad)] == [(0,)] * 3 + [(0, 5)]
+
+
+def split_over(rank: int, world: int, path: str) -> None:
+    """Each rank's part of the vocabulary against the whole."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/join", rank=rank, world_size=world)
+    one = case(rows=17, width=19, vocabulary=83, bias=True, temperature="per token", ignored=1, softcap=3.0)
+    one, exact = in_float32(one)
+    # Not a multiple of a tile, and neither part the larger by chance.
+    bounds = [0, 30, 83]
+    mine = slice(bounds[rank], bounds[rank + 1])
+    weight, bias = (x.detach()[mine].clone().requires_grad_() for x in (one.weight, one.bias))
+    stats = linear_token_stats(
+        one.hidden, weight, one.labels, one.temperature, bias=bias, softcap=3.0, vocab_start=mine.start,
+        group=torch.distributed.group.WORLD, backend="triton",
+    )  # fmt: skip
+    for a, b in zip(stats, exact.oracle(), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=3e-5)
+    ups = upstream(one)
+    got = torch.autograd.grad(pulled(stats, [up.float() for up in ups]), [one.hidden, weight, bias])
+    by_hidden, by_weight, by_bias = torch.autograd.grad(pulled(exact.oracle(), ups), exact.leaves)
+    for a, b in zip(got, (by_hidden, by_weight[mine], by_bias[mine]), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_with_a_part_of_the_vocabulary_each_agree_with_whole_logits(tmp_path):
+    mp.spawn(split_over, args=(2, str(tmp_path)), nprocs=2)
 
 
 def test_equal_calls_give_equal_bits():

@@ -53,6 +53,8 @@ def statistics_kernel(
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = row < rows
     target = tl.load(label + row, mask=inside, other=-1) - vocab_start
+    # The last tile reaches beyond this process's columns, where another process's label may lie.
+    target = tl.where(target < columns, target, -1)
     inverse_t = tl.full((BLOCK_N,), 1.0, dtype=tl.float32)
     if TEMPERED:
         inverse_t = 1.0 / tl.load(temperature + row, mask=inside, other=1.0)
