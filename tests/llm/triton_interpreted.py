@@ -14,7 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fused import by_logits, case, pulled, upstream
+from test_fused import MIXED, by_logits, case, pulled, realistic, upstream
 
 from aepo.llm.fused import backends, linear_token_stats, torch_backend, triton_backend
 
@@ -77,6 +77,36 @@ def test_half_precision_operands_are_multiplied_exactly(dtype):
     agree(case(rows=9, width=24, vocabulary=70, bias=True), dtype=dtype, chosen=((0, 1, 2),))
 
 
+@pytest.mark.parametrize("names", [names for names in MIXED if "64" not in names])
+def test_operands_of_two_dtypes_are_multiplied_exactly(names):
+    hidden, weight = (getattr(torch, name) for name in names.split())
+    one = case(rows=6, width=32, vocabulary=50)
+    mixed = dataclasses.replace(one, hidden=one.hidden.detach().to(hidden), weight=one.weight.detach().to(weight))
+    exact = dataclasses.replace(mixed, hidden=mixed.hidden.double(), weight=mixed.weight.double())
+    for a, b in zip(mixed.stats(backend="triton"), exact.oracle(), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=3e-5)
+
+
+@pytest.mark.parametrize("width", [64, 8192])
+def test_narrow_and_wide_hidden_states(width):
+    one, exact = in_float32(case(rows=3, width=width, vocabulary=45))
+    scaled = dataclasses.replace(one, hidden=one.hidden.detach() / math.sqrt(width))
+    exact = dataclasses.replace(exact, hidden=scaled.hidden.double())
+    for a, b in zip(scaled.stats(backend="triton"), exact.oracle(), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=3e-5)
+
+
+def test_bf16_operands_of_a_real_vocabulary_are_within_5e_5_of_float64():
+    hidden, weight, labels, want = realistic()
+    # Large tiles, since the interpreter's time goes by their number.
+    tile = dataclasses.replace(triton_backend.INTERPRETED.statistics, columns=4096, width=128)
+    changed = dataclasses.replace(triton_backend.INTERPRETED, statistics=tile, splits=8)
+    with mock.patch.object(triton_backend, "INTERPRETED", changed):
+        got = linear_token_stats(hidden, weight, labels, 0.6, backend="triton")
+    for a, b in zip(got, want, strict=True):
+        assert (a.double() - b).abs().max() < 5e-5
+
+
 def test_only_what_is_needed_is_given():
     one, exact = in_float32(case(rows=3, vocabulary=40))
     for need in (["logp"], ["logp_t"], ["entropy"]):
@@ -118,6 +148,7 @@ def test_views_that_are_not_contiguous_and_no_rows():
         one,
         hidden=one.hidden.detach().T.contiguous().T,
         weight=one.weight.detach().repeat_interleave(2, 0)[::2],
+        labels=torch.stack([one.labels, one.labels.flip(0)], 1)[:, 0],
     )
     for a, b in zip(views.stats(backend="triton"), one.stats(backend="torch"), strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=1e-5, atol=1e-5)

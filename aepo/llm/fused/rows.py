@@ -94,6 +94,8 @@ class Rows:
         question = Question(
             temperature=column, entropy="entropy" in options.need, entropy_tempered=tempered and column is not None
         )
+        # Kernels read them one after the other.
+        labels = labels.contiguous()
         counts = labels != options.ignore_index
         if counts.all():
             return cls(total=len(labels), index=None, label=labels, question=question, dtype=dtype)
