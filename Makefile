@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-all lint proofs clean
+.PHONY: setup demo test test-all bench-gpu lint proofs clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,11 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+# Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton.
+bench-gpu: setup
+	$(BIN)/python -m pytest -m gpu -rs tests
+	$(BIN)/python benchmarks/fused_gpu.py
 
 lint: setup
 	$(BIN)/ruff check .
