@@ -179,7 +179,7 @@ def test_logits_are_overwritten_only_where_that_is_safe(backend, on_cpu):
 
 def test_auto_takes_torch_without_a_gpu_says_so_and_what_cannot_run_is_refused_by_name(caplog):
     value = torch.zeros(1, 1)
-    backends._say.cache_clear()
+    backends.say.cache_clear()
     with caplog.at_level("INFO", logger="aepo"):
         assert backends.chosen_for_logits("auto", value) is torch_backend
         assert backends.chosen_for_logits("auto", value) is torch_backend

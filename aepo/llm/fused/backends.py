@@ -30,12 +30,12 @@ def chosen(name: Name, *tensors: Tensor | None) -> Any:
         raise ValueError(f"backend 'triton' cannot run here: {why_not}; use 'torch', or 'auto' to choose by itself")
     if name == "torch" or why_not is not None:
         if name == "auto":
-            _say(f"fused: torch backend ({why_not})")
+            say(f"fused: torch backend ({why_not})")
         return torch_backend
     from aepo.llm.fused import triton_backend
 
     if name == "auto":
-        _say(f"fused: triton backend ({given[0].device})")
+        say(f"fused: triton backend ({given[0].device})")
     return triton_backend
 
 
@@ -52,16 +52,17 @@ def chosen_for_logits(name: LogitsName, logits: Tensor) -> Any:
     why_not = cuda_backend.obstacle(logits.device, logits.dtype)
     if why_not is None:
         if name == "auto":
-            _say(f"token_stats_from_logits: cuda backend ({logits.device})")
+            say(f"token_stats_from_logits: cuda backend ({logits.device})")
         return cuda_backend
     if name == "cuda":
         raise ValueError(f"backend 'cuda' cannot run here: {why_not}; use 'torch', or 'auto' to choose by itself")
-    _say(f"token_stats_from_logits: torch backend ({why_not})")
+    say(f"token_stats_from_logits: torch backend ({why_not})")
     return torch_backend
 
 
 @functools.cache
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line of the log, once a process."""
     log.info(line)
 
 

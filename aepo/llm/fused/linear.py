@@ -163,6 +163,8 @@ def linear_policy_loss(
     _check_call(hidden, weight, bias, labels, temperature, options)
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, got {block_bytes}")
+    if hidden.is_cuda:
+        backends.say("linear_policy_loss: torch backend (the only one it has)")
     trains = torch.is_grad_enabled()
     found = LinearPolicyLoss.apply(hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains)
     return found[0], _answer(found[1:], options.need)
