@@ -1,7 +1,13 @@
-"""Checkpoints: written beside and renamed, so that a folder `step_N` is always whole."""
+"""Checkpoints: written beside and renamed, so that a folder `step_N` was whole, and checked when it is read.
+
+A manifest names every file with its size and CRC-32; a checkpoint that no longer agrees is passed over for the one
+before, and said so. Ranks share the reading.
+"""
 
 import json
+import logging
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +17,17 @@ from aepo.controller import Loop
 from aepo.llm import ranks
 from aepo.llm.policy import DeepSpeedStepper, Policy
 from aepo.llm.settings import Settings, SettingsError, load
+
+log = logging.getLogger("aepo")
+
+MANIFEST = "manifest.json"
+# Weights and two moments in float32 and a second copy of the weights: no more than a checkpoint takes.
+BYTES_PER_PARAMETER = 16
+READ_BYTES = 1 << 22
+
+
+class CheckpointError(Exception):
+    """A checkpoint that could not be written; those before it are whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,56 +43,150 @@ def _folder(settings: Settings) -> Path:
 
 
 def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress: Progress) -> None:
-    """Write `step_N` (N steps done) and then delete all but the newest `keep_last`; called by all ranks together."""
+    """Write `step_N` (N steps done) and then delete all but the newest `keep_last`; called by all ranks together.
+
+    Raises:
+        CheckpointError: not enough room, or a write that failed. What was written of it is deleted.
+    """
     done = _folder(settings) / f"step_{progress.step:06d}"
     beside = done.with_name(f".{done.name}.part")
     if ranks.rank() == 0:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        (beside / "settings.yaml").write_text(settings.dump())
-        (beside / "progress.json").write_text(json.dumps({"step": progress.step, "updates": policy.updates}))
-        loop = {
-            "state": dict(progress.loop.state),
-            "previous_entropy": progress.loop.previous_entropy,
-            "initial_entropy": progress.loop.initial_entropy,
-        }
-        torch.save(loop, beside / "controller.pt")
-    ranks.barrier()
-    stepper.save(beside)
-    ranks.barrier()
+    problem = _no_room(settings, policy) if ranks.rank() == 0 else None
+    _together(problem, beside)
+    problem = None
+    try:
+        if ranks.rank() == 0:
+            (beside / "settings.yaml").write_text(settings.dump())
+            (beside / "progress.json").write_text(json.dumps({"step": progress.step, "updates": policy.updates}))
+            loop = {
+                "state": dict(progress.loop.state),
+                "previous_entropy": progress.loop.previous_entropy,
+                "initial_entropy": progress.loop.initial_entropy,
+            }
+            torch.save(loop, beside / "controller.pt")
+        stepper.save(beside)
+        ranks.barrier()
+        part = beside / f".{MANIFEST}.{ranks.rank()}"
+        part.write_text(json.dumps({str(p.relative_to(beside)): _fingerprint(p) for p in _own_files(beside)}))
+        ranks.barrier()
+        if ranks.rank() == 0:
+            _join_manifest(beside)
+    # torch writes files through its own stream, whose failures are RuntimeErrors.
+    except (OSError, RuntimeError) as error:
+        free = shutil.disk_usage(beside.parent).free
+        problem = f"writing {done} failed ({free / 1e9:.1f} GB free): {error}"
+    _together(problem, beside)
     if ranks.rank() == 0:
         shutil.rmtree(done, ignore_errors=True)
         beside.rename(done)
-        for old in _complete(settings)[: -settings.checkpoint.keep_last]:
-            shutil.rmtree(old)
+        complete = _complete(settings)
+        # Later ones are of a run that was resumed from before them.
+        keep = [p for p in complete if p.name <= done.name][-settings.checkpoint.keep_last :]
+        for other in set(complete) - set(keep):
+            shutil.rmtree(other)
     ranks.barrier()
+
+
+def _no_room(settings: Settings, policy: Policy) -> str | None:
+    """Why the disk cannot hold another checkpoint; as large as the last one, or by the number of parameters."""
+    folder, before = _folder(settings), _complete(settings)
+    needed = BYTES_PER_PARAMETER * sum(p.numel() for p in policy.model.parameters())
+    if before:
+        needed = sum(p.stat().st_size for p in before[-1].rglob("*") if p.is_file())
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return None
+    return (
+        f"no room for a checkpoint under {folder}: it takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+        "free some, lower checkpoint.keep_last, or choose another --out, then go on with --resume"
+    )
+
+
+def _together(problem: str | None, beside: Path) -> None:
+    """Raise on every rank if one has a problem, so that none waits for it."""
+    if ranks.total({"problems": torch.tensor(float(problem is not None))})["problems"]:
+        if ranks.rank() == 0:
+            shutil.rmtree(beside, ignore_errors=True)
+        raise CheckpointError(problem or "another rank could not write its part of the checkpoint")
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """This rank's share of a checkpoint's files, to be read."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.lstrip(".").startswith(MANIFEST))
+    return files[ranks.rank() :: ranks.world_size()]
+
+
+def _fingerprint(path: Path) -> list[int]:
+    """Size and CRC-32."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            crc = zlib.crc32(block, crc)
+    return [path.stat().st_size, crc]
+
+
+def _join_manifest(folder: Path) -> None:
+    parts = sorted(folder.glob(f".{MANIFEST}.*"))
+    files = {name: value for part in parts for name, value in json.loads(part.read_text()).items()}
+    (folder / MANIFEST).write_text(json.dumps(files, indent=1, sort_keys=True))
+    for part in parts:
+        part.unlink()
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with this rank's share of the files, or None."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())
+        missing = sorted(name for name in expected if not (folder / name).is_file())
+        if missing:
+            return f"{missing[0]} is missing"
+        for path in _own_files(folder):
+            name = str(path.relative_to(folder))
+            if name in expected and _fingerprint(path) != expected[name]:
+                return f"{name} is not what was written"
+    except (OSError, ValueError) as error:
+        return f"unreadable: {error}"
+    return None
 
 
 def _complete(settings: Settings) -> list[Path]:
     return sorted(p for p in _folder(settings).glob("step_*") if (p / "progress.json").is_file())
 
 
-def newest(settings: Settings) -> Path:
-    """The newest complete checkpoint of this run.
+def newest(settings: Settings, *, required: bool = True) -> Path | None:
+    """The newest checkpoint of this run whose files are what was written; called by all ranks together.
+
+    Damaged ones are named in the log and passed over. Without any whole one: None, if none is `required`.
 
     Raises:
         SettingsError: there is none, or it belongs to other settings (each difference is listed).
     """
-    complete = _complete(settings)
-    if not complete:
-        raise SettingsError(f"--resume: no checkpoint under {_folder(settings)}; leave --resume out to start anew")
-    saved = load(complete[-1] / "settings.yaml").model_dump()
-    differ = sorted(_differences(saved, settings.model_dump()))
-    if differ:
+    for folder in reversed(_complete(settings)):
+        damage = _damage(folder)
+        if damage is not None:
+            log.error("checkpoint %s is damaged and passed over: %s", folder, damage)
+        if ranks.total({"damaged": torch.tensor(float(damage is not None))})["damaged"]:
+            continue
+        saved = load(folder / "settings.yaml").model_dump()
+        differ = sorted(_differences(saved, settings.model_dump()))
+        if differ:
+            raise SettingsError(
+                f"--resume: {folder} was made with other settings; undo these or start anew in another --out:\n"
+                + "\n".join(differ)
+            )
+        return folder
+    if required:
         raise SettingsError(
-            f"--resume: {complete[-1]} was made with other settings; undo these or start anew in another --out:\n"
-            + "\n".join(differ)
+            f"--resume: no whole checkpoint under {_folder(settings)}; `--resume auto` or no --resume starts anew"
         )
-    return complete[-1]
+    log.warning("--resume auto: no whole checkpoint under %s, starting anew", _folder(settings))
+    return None
 
 
 # What may change between the parts of one run without changing the steps already done.
-_FREE = ("train.steps", "checkpoint.", "evaluation.", "train.micro_batch_tokens", "warm_start.cache")
+_FREE = ("train.steps", "checkpoint.", "watchdog.", "evaluation.", "train.micro_batch_tokens", "warm_start.cache")
 
 
 def _differences(saved: dict, now: dict, prefix: str = "") -> list[str]:

@@ -64,8 +64,7 @@ def own_rows(rollouts: Rollouts) -> Rollouts:
 
 def _gather_rows(value: Tensor) -> Tensor:
     """Concatenate along rows tensors (R, ...) whose sizes differ from rank to rank."""
-    # NCCL moves device memory only.
-    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    device = _device()
     shape = torch.tensor(value.shape, device=device)
     shapes = [torch.empty_like(shape) for _ in range(world_size())]
     dist.all_gather(shapes, shape)
@@ -77,10 +76,15 @@ def _gather_rows(value: Tensor) -> Tensor:
     return torch.cat([part[: int(s[0])] for part, s in zip(parts, shapes, strict=True)]).cpu()
 
 
+def _device() -> torch.device:
+    # NCCL moves device memory only.
+    return torch.device("cuda") if dist.is_initialized() and dist.get_backend() == "nccl" else torch.device("cpu")
+
+
 def total(sums: dict[str, Tensor]) -> dict[str, float]:
     """Scalars added over ranks."""
     names = sorted(sums)
-    values = torch.stack([sums[name].detach().double() for name in names])
+    values = torch.stack([sums[name].detach().double().to(_device()) for name in names])
     if world_size() > 1:
         dist.all_reduce(values)
     return dict(zip(names, values.tolist(), strict=True))

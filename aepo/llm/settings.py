@@ -182,9 +182,21 @@ class CheckpointSettings(Section):
     """What is kept on disk."""
 
     every: int = Field(100, ge=0)
-    """Steps between checkpoints; 0 keeps none. The last step always leaves the model in HF format under `final/`."""
+    """Steps between checkpoints; 0 keeps none, but for a run that SIGTERM ends. The last step always leaves the model
+    in HF format under `final/`."""
     keep_last: int = Field(2, ge=1)
     """Older ones are deleted after a new one is complete."""
+
+
+class WatchdogSettings(Section):
+    """Seconds that a phase of a step may take before the run prints where every rank is and ends; null: no limit."""
+
+    generate: float | None = Field(3600.0, gt=0)
+    reward: float | None = Field(900.0, gt=0)
+    score: float | None = Field(3600.0, gt=0)
+    update: float | None = Field(3600.0, gt=0)
+    save: float | None = Field(3600.0, gt=0)
+    evaluate: float | None = Field(36000.0, gt=0)
 
 
 class EvaluationSettings(Section):
@@ -218,6 +230,7 @@ class Settings(Section):
     controller: ControllerSettings = ControllerSettings()
     train: TrainSettings = TrainSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
@@ -316,8 +329,8 @@ class CommandLine(Section):
     """What was typed."""
 
     settings: Settings
-    resume: bool = False
-    """Go on from the newest checkpoint under `out`."""
+    resume: Literal["no", "must", "auto"] = "no"
+    """Go on from the newest whole checkpoint under `out`: `must` refuses if there is none, `auto` starts anew then."""
     overwrite: bool = False
     """Replace a run that `out` holds."""
 
@@ -340,7 +353,14 @@ def parse(argv: Sequence[str], *, default_config: str | None = None) -> CommandL
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", default=default_config, help="YAML preset, such as configs/demo_cpu.yaml")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint under --out")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        choices=("must", "auto"),
+        const="must",
+        default="no",
+        help="go on from the newest whole checkpoint under --out; `auto` starts anew where there is none",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args(list(argv))

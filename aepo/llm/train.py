@@ -8,11 +8,10 @@ import math
 import os
 import random
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,10 +21,12 @@ from aepo.controller import Control, Loop
 from aepo.llm import checkpoint, ranks, seeds
 from aepo.llm.engine import EmbeddedEngine, Engine
 from aepo.llm.microbatch import plan, trimmed
+from aepo.llm.phases import Phases
 from aepo.llm.policy import DeepSpeedStepper, Policy, ResponseStats, init_distributed
 from aepo.llm.record import Recorder, metrics_path, plot_entropy, saturation_warning, summarize
 from aepo.llm.settings import Settings, SettingsError, parse
 from aepo.llm.task import DataError, Task
+from aepo.llm.termination import Termination
 from aepo.llm.warm_start import load_model, load_task
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
@@ -46,21 +47,24 @@ class Trainer:
     engine: Engine
     policy: Policy
     method: Method
+    phases: Phases
 
     def rollouts(self, branch: str, step: int, prompts: np.ndarray, temperature: float) -> Rollouts:
         """Sampled, graded and scored responses of every rank to `prompts`, the same on every rank."""
         n = self.settings.rollout.group_size
         slots = ranks.share(np.arange(len(prompts)), rank=ranks.rank(), world=ranks.world_size())
         mine = prompts[slots]
-        sampled = self.engine.sample(
-            [self.task.prompts[p] for p in mine],
-            n=n,
-            temperature=temperature,
-            row_seeds=seeds.row_seeds(self.settings.seed, step, branch, slots, n),
-        )
+        with self.phases("generate"):
+            sampled = self.engine.sample(
+                [self.task.prompts[p] for p in mine],
+                n=n,
+                temperature=temperature,
+                row_seeds=seeds.row_seeds(self.settings.seed, step, branch, slots, n),
+            )
         prompt = np.repeat(mine, n)
         responses = (t[: int(m)] for t, m in zip(sampled.token.tolist(), sampled.mask.sum(1), strict=True))
-        reward = [self.task.grade(p, r) for p, r in zip(prompt.tolist(), responses, strict=True)]
+        with self.phases("reward"):
+            reward = [self.task.grade(p, r) for p, r in zip(prompt.tolist(), responses, strict=True)]
         graded = Rollouts(
             prompt=torch.from_numpy(prompt),
             token=sampled.token,
@@ -69,12 +73,14 @@ class Trainer:
             group_size=n,
             engine_logp=sampled.logp,
         )
-        return ranks.gather(self.policy.score(graded))
+        with self.phases("score"):
+            return ranks.gather(self.policy.score(graded))
 
     def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
         """Global rollouts with logp_t, each rank scoring its part."""
-        part = self.policy.tempered_score(ranks.own_rows(rollouts), temperature)
-        return rollouts.replace(logp_t=ranks.gather(part).logp_t)
+        with self.phases("score"):
+            part = self.policy.tempered_score(ranks.own_rows(rollouts), temperature)
+            return rollouts.replace(logp_t=ranks.gather(part).logp_t)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +109,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         FloatingPointError: a loss or gradient that is not finite; the run ends before such weights are saved.
     """
     settings, method, policy = trainer.settings, trainer.method, trainer.policy
-    clock = Clock()
+    trainer.phases.begin(step)
     count = settings.train.prompts_per_step
     prompts = np.asarray(trainer.task.train)[
         seeds.order(settings.seed, step * count, count, size=len(trainer.task.train))
@@ -127,10 +133,9 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         second = trainer.rollouts("tempered", step, again, float(control.temperature))
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
-    clock.lap("generate")
     batch = assemble(method, control, main, second)
-    sums, norms = update(policy, batch, method, parts=settings.train.minibatches)
-    clock.lap("update")
+    with trainer.phases("update"):
+        sums, norms = update(policy, batch, method, parts=settings.train.minibatches)
     metrics = {
         "step": step,
         "reward": float(main.mean_reward()),
@@ -150,7 +155,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         "kl": sums["kl"] / max(sums["tokens"], 1e-30),
         "grad_norm": float(np.mean(norms)),
         "engine_mismatch": _mismatch(main),
-        **clock.seconds(),
+        **trainer.phases.seconds(),
     }
     for name in ("loss", "grad_norm", "entropy"):
         if not math.isfinite(metrics[name]):
@@ -197,24 +202,6 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int) -> tuple
 def _mismatch(rollouts: Rollouts) -> float:
     """Mean |engine - trainer| log-prob of the T = 1 samples: the engine's numerics, in nats."""
     return float(((rollouts.engine_logp - rollouts.old_logp).abs() * rollouts.mask).sum() / rollouts.mask.sum())
-
-
-class Clock:
-    """Seconds by phase."""
-
-    def __init__(self) -> None:
-        self.begin = self.last = time.monotonic()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, phase: str) -> None:
-        """Everything since the last lap was `phase`."""
-        now = time.monotonic()
-        self.laps[f"time/{phase}"] = now - self.last
-        self.last = now
-
-    def seconds(self) -> dict[str, float]:
-        """time/PHASE of every lap, and time/step of all."""
-        return {**self.laps, "time/step": self.last - self.begin}
 
 
 def evaluate(trainer: Trainer) -> dict[str, float]:
@@ -264,14 +251,24 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
         max_tokens=settings.rollout.max_response_tokens,
         rows_at_once=settings.rollout.rows_at_once,
     )
-    trainer = Trainer(settings=settings, task=task, engine=engine, policy=policy, method=settings.method.build())
+    trainer = Trainer(
+        settings=settings,
+        task=task,
+        engine=engine,
+        policy=policy,
+        method=settings.method.build(),
+        phases=Phases(settings.watchdog.model_dump(), rank=ranks.rank()),
+    )
     return trainer, stepper
 
 
 def run(
-    settings: Settings, *, resume: bool = False, on_step: Callable[[Step], None] = lambda step: None
+    settings: Settings,
+    *,
+    resume: Literal["no", "must", "auto"] = "no",
+    on_step: Callable[[Step], None] = lambda step: None,
 ) -> dict[str, Any] | None:
-    """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere."""
+    """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere and where SIGTERM ended the run."""
     init_distributed()
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         # Threads that spin for work cost a small model an order of magnitude as soon as the cores are busy.
@@ -280,7 +277,7 @@ def run(
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)
     torch.manual_seed(settings.seed)
-    folder = checkpoint.newest(settings) if resume else None
+    folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
     trainer, stepper = build(settings)
     main_rank = ranks.rank() == 0
     progress = checkpoint.Progress(step=0, loop=Loop.start(trainer.method.controller, torch.zeros(())))
@@ -289,20 +286,29 @@ def run(
         log.info("resumed from %s at step %d", folder, progress.step)
     recorder = Recorder(settings, first_step=progress.step) if main_rank else None
     recent: list[bool] = []
-    loop = progress.loop
-    for step in range(progress.step, settings.train.steps):
-        loop, record = train_step(trainer, loop, step=step)
-        if recorder is not None:
-            recorder.write(record.metrics)
-            recent = [*recent, record.metrics["raise_entropy"]][-50:]
-            warning = saturation_warning(sum(recent) / len(recent), trainer.method)
-            if warning and len(recent) == 50 and (step + 1) % 50 == 0:
-                log.warning("%s", warning)
-        on_step(record)
-        every, last = settings.checkpoint.every, step + 1 == settings.train.steps
-        if every and ((step + 1) % every == 0 or last):
-            checkpoint.save(settings, trainer.policy, stepper, checkpoint.Progress(step=step + 1, loop=loop))
-    evaluation = evaluate(trainer)
+    loop, termination = progress.loop, Termination()
+    with termination.listening():
+        for step in range(progress.step, settings.train.steps):
+            loop, record = train_step(trainer, loop, step=step)
+            if recorder is not None:
+                recorder.write(record.metrics)
+                recent = [*recent, record.metrics["raise_entropy"]][-50:]
+                warning = saturation_warning(sum(recent) / len(recent), trainer.method)
+                if warning and len(recent) == 50 and (step + 1) % 50 == 0:
+                    log.warning("%s", warning)
+            on_step(record)
+            every, last = settings.checkpoint.every, step + 1 == settings.train.steps
+            ends = termination.agreed()
+            if ends or (every and ((step + 1) % every == 0 or last)):
+                with trainer.phases("save"):
+                    checkpoint.save(settings, trainer.policy, stepper, checkpoint.Progress(step=step + 1, loop=loop))
+            if ends:
+                log.warning("SIGTERM: saved after step %d under %s; go on with --resume", step, settings.out)
+                if recorder is not None:
+                    recorder.close()
+                return None
+    with trainer.phases("evaluate"):
+        evaluation = evaluate(trainer)
     summary = None
     if recorder is not None:
         recorder.close()
@@ -326,9 +332,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         default = None if torch.cuda.is_available() else str(DEMO_CONFIG)
         typed = parse(sys.argv[1:] if argv is None else argv, default_config=default)
-        if not typed.resume and not typed.overwrite and metrics_path(typed.settings).exists():
+        if typed.resume == "no" and not typed.overwrite and metrics_path(typed.settings).exists():
             raise SettingsError(
-                f"out={typed.settings.out} holds a run already: add --resume to go on, --overwrite to replace it, "
+                f"out={typed.settings.out} holds a run already: add --resume (or --resume auto, which starts anew "
+                "where no checkpoint is whole) to go on, --overwrite to replace it, "
                 "or choose another --out"
             )
         run(typed.settings, resume=typed.resume)
@@ -336,6 +343,9 @@ def main(argv: list[str] | None = None) -> int:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except checkpoint.CheckpointError as error:
+        print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
+        return 3
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -20,13 +20,16 @@ SMALL = (
 )  # fmt: skip
 
 
-def launch(out: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess:
-    """`deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def launch(out: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess:
+    """`deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`."""
     command = [
-        str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(port),
+        str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(free_port()),
         str(ROOT / "aepo/llm/train.py"), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}",
         *arguments,
     ]  # fmt: skip

@@ -1,0 +1,29 @@
+"""The trainer with one fault planted in a phase of a step: FAULT=kill:update:2 or FAULT=hang:score:1:RANK."""
+
+import os
+import signal
+import time
+
+from aepo.llm import phases, train
+
+kind, name, at_step, *rank = os.environ["FAULT"].split(":")
+phases.GRACE = 2.0
+enter = phases.Phases.__call__
+
+
+class Faulty(phases.Phases):
+    def __call__(self, phase: str):
+        entered = enter(self, phase)
+        if phase != name or self.step != int(at_step) or (rank and self.rank != int(rank[0])):
+            return entered
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        with entered:
+            time.sleep(600)
+        raise AssertionError("the watchdog let this pass")
+
+
+train.Phases = Faulty
+
+if __name__ == "__main__":
+    raise SystemExit(train.main())

@@ -1,0 +1,98 @@
+"""Runs that are ended in the middle: by SIGTERM, by kill -9 in each phase, by a rank that hangs. Real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import ROOT, SMALL, free_port, trained, weights, without_times
+
+STEPS = ("--train.steps=12", "--checkpoint.every=1", "--controller.sees=previous")
+
+
+def start(out: Path, *arguments: str, fault: str | None = None, rank: int = 0, world: int = 1, port: int = 0):
+    """One rank, started by hand."""
+    script = ROOT / "aepo/llm/train.py" if fault is None else Path(__file__).with_name("faulty_train.py")
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port()), "FAULT": fault or "",
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    command = [sys.executable, str(script), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}", *SMALL]
+    return subprocess.Popen(
+        [*command, *STEPS, *arguments], cwd=out.parent, env=environment, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal_runs(whole: Path, parts: Path) -> None:
+    assert without_times(rows(whole)) == without_times(rows(parts))
+    first, second = weights(whole), weights(parts)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    trained(out, *STEPS)
+    return out
+
+
+def test_sigterm_saves_and_exits_with_0_and_a_damaged_checkpoint_is_passed_over(tmp_path, whole):
+    out = tmp_path / "run"
+    # More steps than it will make: their number may change on the way.
+    running = start(out, "--resume", "auto", "--train.steps=1000")
+    metrics = out / "metrics.jsonl"
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 1):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    saved = sorted((out / "checkpoints").iterdir())
+    done = len(rows(out))
+    assert saved[-1].name == f"step_{done:06d}" and f"SIGTERM: saved after step {done - 1}" in said
+    assert done < 12, "SIGTERM came after the steps that are compared"
+    if len(saved) > 1:
+        state = max((p for p in saved[-1].rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        state.write_bytes(state.read_bytes()[:-100])
+    resumed = start(out, "--resume", "auto")
+    _, said = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
+    assert len(saved) == 1 or f"{saved[-1].name} is damaged and passed over" in said
+    assert_equal_runs(whole, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["generate", "reward", "score", "update", "save"])
+def test_kill_9_in_any_phase_costs_no_step_that_was_saved(tmp_path, whole, phase):
+    out = tmp_path / "run"
+    killed = start(out, fault=f"kill:{phase}:2")
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    again = start(out, "--resume", "auto")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert_equal_runs(whole, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["generate", "update"])
+def test_a_rank_that_hangs_ends_the_run_with_the_stacks_of_every_rank(tmp_path, phase):
+    port, fault = free_port(), f"hang:{phase}:1:1"
+    deadlines = [f"--watchdog.{name}=5" for name in ("generate", "score", "update")]
+    ranks = [start(tmp_path / "run", *deadlines, fault=fault, rank=r, world=2, port=port) for r in range(2)]
+    said = [running.communicate(timeout=120)[1] for running in ranks]
+    assert [running.returncode for running in ranks] == [4, 4], said
+    assert f"rank 1: phase '{phase}' of step 1 has run for 5 s" in said[1] and "faulty_train.py" in said[1]
+    # The other waits for it in a collective, there or in the next phase, and says so.
+    assert "rank 0: phase '" in said[0] and "of step 1 has run for 5 s" in said[0]
