@@ -42,14 +42,13 @@ def group_normalized(reward: Tensor, *, group_size: int, share: Tensor | None = 
     equal = grouped.amax(-1, keepdim=True) == grouped.amin(-1, keepdim=True)
     probability = 1.0 / group_size if share is None else share.unflatten(-1, (-1, group_size))
     centred = grouped - _mean(grouped, probability)
-    spread = torch.ones_like(centred[..., :1])
     if std != "none":
         variance = _mean(centred.square(), probability)
         if std == "sample" and share is None and group_size > 1:
             variance = variance * (group_size / (group_size - 1))
-        spread = variance.sqrt() + STD_EPSILON
-    # Rounding may leave a mean that differs from equal rewards; dividing by infinity takes it away.
-    return (centred / spread.masked_fill(equal, torch.inf)).flatten(-2)
+        centred = centred / (variance.sqrt() + STD_EPSILON)
+    # Rounding may leave a mean that differs from equal rewards.
+    return centred.masked_fill_(equal, 0.0).flatten(-2)
 
 
 def _mean(grouped: Tensor, probability: Tensor | float) -> Tensor:

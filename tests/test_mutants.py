@@ -90,8 +90,8 @@ MUTANTS = [
     Mutant(
         "equal rewards are divided by the epsilon",
         advantage.group_normalized,
-        "spread.masked_fill(equal, torch.inf)",
-        "spread",
+        "centred.masked_fill_(equal, 0.0)",
+        "centred",
         test_advantage.test_equal_rewards_by_hand,
     ),
     Mutant(

@@ -92,7 +92,7 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
 def _no_room(settings: Settings, policy: Policy) -> str | None:
     """Why the disk cannot hold another checkpoint; as large as the last one, or by the number of parameters."""
     folder, before = _folder(settings), _complete(settings)
-    needed = BYTES_PER_PARAMETER * sum(p.numel() for p in policy.model.parameters())
+    needed = BYTES_PER_PARAMETER * policy.parameter_count
     if before:
         needed = sum(p.stat().st_size for p in before[-1].rglob("*") if p.is_file())
     free = shutil.disk_usage(folder).free

@@ -1,6 +1,6 @@
 """Rollout engines: the protocol, and the embedded one, a KV-cached sampler over the trainer's own model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class Sampled:
 class Engine(Protocol):
     """Tokens in, tokens out."""
 
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take the trainer's weights as they are now, by name; called by all ranks together before they sample."""
+        ...
+
     def sample(self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64) -> Sampled:
         """n responses per prompt at `temperature`, from the weights that the trainer has now.
 
@@ -40,7 +44,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EmbeddedEngine:
-    """Samples from the model that is being trained, so there are no weights to push.
+    """Samples from the model that is being trained, or from a whole copy of it where ranks share the weights out.
 
     Prompts are filled in once and their cache repeated n times; finished rows leave the batch when half of it is done.
     """
@@ -52,6 +56,18 @@ class EmbeddedEngine:
     max_tokens: int
     """Longest response, the end token included."""
     rows_at_once: int = 1024
+    is_copy: bool = False
+    """Whether the model is a copy, which `load` fills, and not the trainer's own."""
+
+    @torch.no_grad()
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        if not self.is_copy:
+            return
+        mine = dict(self.model.named_parameters())
+        for name, value in weights:
+            mine.pop(name).copy_(value)
+        if mine:
+            raise ValueError(f"the trainer has no weight for the engine's {', '.join(sorted(mine))}")
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64) -> Sampled:

@@ -4,7 +4,7 @@ Letters as in `aepo.batch`; V the vocabulary.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Batch, Rollouts
+from aepo.llm import ranks
 from aepo.llm.engine import left_padded
 from aepo.llm.fused import linear_token_stats
 from aepo.llm.microbatch import plan
@@ -98,8 +99,14 @@ class Stepper(Protocol):
 
     module: nn.Module
     """The ResponseStats that is trained."""
+    collective: bool
+    """Whether every forward pass of `module` needs all ranks, which then must run equally many."""
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]: ...
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and whole value of every weight of the model, valid until the next; all ranks go through it together."""
+        ...
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulate this rank's gradient of the global loss; `last` ends the accumulation."""
@@ -113,6 +120,8 @@ class Stepper(Protocol):
 class TorchStepper:
     """One process, any dtype, any torch optimizer."""
 
+    collective = False
+
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, *, max_grad_norm: float) -> None:
         self.module = module
         self.optimizer = optimizer
@@ -120,6 +129,9 @@ class TorchStepper:
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
         return self.module(*args)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, p.detach()) for name, p in self.module.model.named_parameters())
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()
@@ -134,7 +146,10 @@ class TorchStepper:
 
 
 class DeepSpeedStepper:
-    """ZeRO 0 to 2 over the ranks of the `deepspeed` launcher."""
+    """ZeRO 0 to 3 over the ranks of the `deepspeed` launcher."""
+
+    # Weights gathered at once when they are handed on, in numbers: a layer of a 7B model.
+    GATHERED = 250_000_000
 
     def __init__(self, module: nn.Module, train: TrainSettings) -> None:
         import deepspeed
@@ -158,9 +173,29 @@ class DeepSpeedStepper:
             },
         )
         self.module = self.engine.module
+        self.collective = train.zero_stage == 3
+        if self.collective:
+            # The head's own forward never runs, so ResponseStats must ask for its weight.
+            head = self.module.model.get_output_embeddings()
+            for parameter in head.parameters(recurse=False):
+                deepspeed.zero.register_external_parameter(self.module, parameter)
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
         return self.engine(*args)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        import deepspeed
+
+        block: list[tuple[str, nn.Parameter]] = []
+        named = list(self.module.model.named_parameters())
+        for i, (name, parameter) in enumerate(named):
+            block.append((name, parameter))
+            full = sum(_size(p) for _, p in block) >= self.GATHERED
+            if not (full or i + 1 == len(named)):
+                continue
+            with deepspeed.zero.GatheredParameters([p for _, p in block], enabled=self.collective):
+                yield from ((name, p.detach()) for name, p in block)
+            block = []
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
@@ -243,6 +278,11 @@ class Policy:
         """The causal LM itself."""
         return self.stepper.module.model
 
+    @property
+    def parameter_count(self) -> int:
+        """Numbers in all weights of the model."""
+        return sum(_size(p) for p in self.model.parameters())
+
     def score(self, rollouts: Rollouts) -> Rollouts:
         """The rollouts with old_logp and entropy of the current weights, on the CPU."""
         old_logp, entropy = self._stats(rollouts, 1.0)
@@ -256,26 +296,32 @@ class Policy:
         """Log-prob at the temperature and, at 1, entropy: each (R, T), 0 on padding."""
         tokens = rollouts.token.shape
         found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 else 1)]
+        micros: list[list[int]] = []
         if rollouts.token.numel():
             lengths = self.lengths(rollouts.prompt, rollouts.mask)
             (micros,) = plan(lengths, world=1, token_budget=self.token_budget)
-            with torch.no_grad():
-                for rows in micros:
-                    index = torch.tensor(rows)
-                    cut = max(1, int(rollouts.mask[index].sum(-1).max()))
-                    stats = self._forward(
-                        self.stepper.module,
-                        rollouts.prompt[index],
-                        rollouts.token[index, :cut],
-                        rollouts.mask[index, :cut],
-                        temperature,
-                    )
-                    place = (index.unsqueeze(-1), torch.arange(cut))
-                    found = [
-                        kept.to(new.dtype).index_put(place, new.cpu())
-                        for kept, new in zip(found, stats, strict=False)
-                        if new is not None
-                    ]
+        with torch.no_grad():
+            for rows in micros:
+                index = torch.tensor(rows)
+                cut = max(1, int(rollouts.mask[index].sum(-1).max()))
+                stats = self._forward(
+                    self.stepper.module,
+                    rollouts.prompt[index],
+                    rollouts.token[index, :cut],
+                    rollouts.mask[index, :cut],
+                    temperature,
+                )
+                place = (index.unsqueeze(-1), torch.arange(cut))
+                found = [
+                    kept.to(new.dtype).index_put(place, new.cpu())
+                    for kept, new in zip(found, stats, strict=False)
+                    if new is not None
+                ]
+            if self.stepper.collective:
+                # Ranks have sampled different lengths and so have different numbers of passes.
+                for _ in range(ranks.largest(len(micros)) - len(micros)):
+                    one = torch.zeros(1, 1)
+                    self._forward(self.stepper.module, one[0].long(), one.long(), one, temperature)
         return found
 
     def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
@@ -316,6 +362,11 @@ class Policy:
             mask.to(self.device),
             temperature,
         )
+
+
+def _size(parameter: Tensor) -> int:
+    """Numbers of a weight, also where ZeRO 3 has parted it."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def local_rank() -> int:

@@ -81,6 +81,15 @@ def _device() -> torch.device:
     return torch.device("cuda") if dist.is_initialized() and dist.get_backend() == "nccl" else torch.device("cpu")
 
 
+def largest(count: int) -> int:
+    """The largest of the ranks' counts."""
+    if world_size() == 1:
+        return count
+    value = torch.tensor(count, device=_device())
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return int(value)
+
+
 def total(sums: dict[str, Tensor]) -> dict[str, float]:
     """Scalars added over ranks."""
     names = sorted(sums)

@@ -174,8 +174,9 @@ class TrainSettings(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch_tokens: int = Field(16384, ge=1)
     """Most tokens (padding included) of one forward pass; changes speed and memory, never the gradient."""
-    zero_stage: Literal[0, 1, 2] = 0
-    """DeepSpeed's ZeRO stage."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
+    embedded engine holds a whole copy of the weights on every rank."""
 
 
 class CheckpointSettings(Section):
@@ -191,6 +192,8 @@ class CheckpointSettings(Section):
 class WatchdogSettings(Section):
     """Seconds that a phase of a step may take before the run prints where every rank is and ends; null: no limit."""
 
+    push: float | None = Field(900.0, gt=0)
+    """Handing the new weights to the engine."""
     generate: float | None = Field(3600.0, gt=0)
     reward: float | None = Field(900.0, gt=0)
     score: float | None = Field(3600.0, gt=0)

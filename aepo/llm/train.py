@@ -3,6 +3,7 @@
 deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --target.value=0.5
 """
 
+import copy
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ import torch
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.controller import Control, Loop
 from aepo.llm import checkpoint, ranks, seeds
-from aepo.llm.engine import EmbeddedEngine, Engine
+from aepo.llm.engine import EmbeddedEngine
 from aepo.llm.microbatch import plan, trimmed
 from aepo.llm.phases import Phases
 from aepo.llm.policy import DeepSpeedStepper, Policy, ResponseStats, init_distributed
@@ -44,7 +45,7 @@ class Trainer:
 
     settings: Settings
     task: Task
-    engine: Engine
+    engine: EmbeddedEngine
     policy: Policy
     method: Method
     phases: Phases
@@ -110,6 +111,8 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     """
     settings, method, policy = trainer.settings, trainer.method, trainer.policy
     trainer.phases.begin(step)
+    with trainer.phases("push"):
+        trainer.engine.load(policy.stepper.weights())
     count = settings.train.prompts_per_step
     prompts = np.asarray(trainer.task.train)[
         seeds.order(settings.seed, step * count, count, size=len(trainer.task.train))
@@ -235,6 +238,8 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
     ranks.barrier()
     if ranks.rank() != 0:
         model = load_model(settings, task)
+    # Under ZeRO 3 a forward pass needs all ranks, and ranks do not sample equally many tokens.
+    replica = copy.deepcopy(model) if settings.train.zero_stage == 3 else None
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
     policy = Policy(
         stepper,
@@ -245,7 +250,8 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
         warmup_steps=settings.train.warmup_steps,
     )
     engine = EmbeddedEngine(
-        model=policy.model,
+        model=policy.model if replica is None else replica.to(policy.device),
+        is_copy=replica is not None,
         eos_id=task.tokenizer.eos_token_id,
         pad_id=task.tokenizer.pad_token_id,
         max_tokens=settings.rollout.max_response_tokens,
@@ -308,12 +314,13 @@ def run(
                     recorder.close()
                 return None
     with trainer.phases("evaluate"):
+        trainer.engine.load(stepper.weights())
         evaluation = evaluate(trainer)
     summary = None
     if recorder is not None:
         recorder.close()
         final = Path(settings.out) / "final"
-        trainer.policy.model.save_pretrained(final)
+        trainer.engine.model.save_pretrained(final)
         trainer.task.tokenizer.save_pretrained(final)
         plot_entropy(settings, trainer.method)
         summary = summarize(settings, trainer.method, evaluation)

@@ -26,7 +26,7 @@ class Stepper:
             raise self.fails
 
 
-POLICY = SimpleNamespace(updates=3, model=torch.nn.Linear(2, 2))
+POLICY = SimpleNamespace(updates=3, parameter_count=6)
 
 
 def settings(out: Path, keep_last: int = 2, **changes) -> Settings:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)]
-# A short run of the real configuration; no warm start, so that a test takes seconds.
+# One warm start of a few seconds for all tests: from random weights no response is right, and nothing would be learned.
+WARM_STARTS = tempfile.TemporaryDirectory(prefix="aepo_warm_starts_")
+# A short run of the real configuration.
 SMALL = (
-    "--warm_start.steps=0", "--train.prompts_per_step=8", "--train.minibatches=2", "--rollout.group_size=4",
+    "--warm_start.steps=100", "--warm_start.rows=64", f"--warm_start.cache={WARM_STARTS.name}",
+    "--train.prompts_per_step=16", "--train.minibatches=2", "--rollout.group_size=4",
     "--evaluation.samples=4", "--evaluation.ks=[1,4]", "--checkpoint.every=2", "--method.cap_up=6",
 )  # fmt: skip
 
@@ -45,6 +49,11 @@ def trained(out: Path, *arguments: str, ranks: int = 1, small: Sequence[str] = S
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def assert_learned(rows: list[dict]) -> None:
+    """The weights moved in more than half of the steps: equality of runs that learn nothing would say nothing."""
+    assert sum(row["grad_norm"] > 0 for row in rows) > len(rows) / 2, [row["grad_norm"] for row in rows]
+
+
 def without_times(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
 
@@ -70,6 +79,7 @@ def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
     one = trained(tmp_path / "one", "--train.steps=5", *method, small=small)
     two = trained(tmp_path / "two", "--train.steps=5", *method, ranks=2, small=small)
     assert [row["step"] for row in one] == list(range(5))
+    assert_learned(one)
     for a, b in zip(without_times(one), without_times(two), strict=True):
         assert a.keys() == b.keys()
         for name in a:
@@ -90,6 +100,7 @@ def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method)
     assert "train.lr" in refused.stderr
     parts = trained(tmp_path / "parts", "--train.steps=4", "--controller.sees=previous", *method, "--resume", **same)
     assert without_times(whole) == without_times(parts)
+    assert_learned(whole)
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(first[name], second[name]) for name in first)
     loops = [
@@ -100,6 +111,19 @@ def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method)
         assert torch.equal(loops[0][name], loops[1][name])
     assert loops[0]["state"].keys() == loops[1]["state"].keys() and bool(loops[0]["state"]) == bool(method)
     assert all(torch.equal(loops[0]["state"][name], loops[1]["state"][name]) for name in loops[0]["state"])
+
+
+@pytest.mark.slow
+def test_every_zero_stage_trains_the_same_parameters(tmp_path):
+    found = []
+    for stage in range(4):
+        rows = trained(tmp_path / f"stage{stage}", "--train.steps=5", f"--train.zero_stage={stage}", ranks=2)
+        assert_learned(rows)
+        found.append(weights(tmp_path / f"stage{stage}"))
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)
 
 
 def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):
