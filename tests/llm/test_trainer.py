@@ -126,6 +126,19 @@ def test_every_zero_stage_trains_the_same_parameters(tmp_path):
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_zero_stage_resumes_bit_for_bit_on_two_ranks(tmp_path, stage):
+    chosen = (f"--train.zero_stage={stage}", "--controller.sees=previous")
+    whole = trained(tmp_path / "whole", "--train.steps=4", *chosen, ranks=2)
+    trained(tmp_path / "parts", "--train.steps=2", *chosen, ranks=2)
+    parts = trained(tmp_path / "parts", "--train.steps=4", *chosen, "--resume", ranks=2)
+    assert_learned(whole)
+    assert without_times(whole) == without_times(parts)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):
     data = tmp_path / "questions.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in FIXTURE))
