@@ -6,14 +6,13 @@ import time
 
 from aepo.llm import phases, train
 
-kind, name, at_step, *rank = os.environ["FAULT"].split(":")
-phases.GRACE = 2.0
-enter = phases.Phases.__call__
-
 
 class Faulty(phases.Phases):
+    """Phases of which one kills its process or never ends."""
+
     def __call__(self, phase: str):
-        entered = enter(self, phase)
+        kind, name, at_step, *rank = os.environ["FAULT"].split(":")
+        entered = super().__call__(phase)
         if phase != name or self.step != int(at_step) or (rank and self.rank != int(rank[0])):
             return entered
         if kind == "kill":
@@ -23,7 +22,7 @@ class Faulty(phases.Phases):
         raise AssertionError("the watchdog let this pass")
 
 
-train.Phases = Faulty
-
 if __name__ == "__main__":
+    phases.GRACE = 2.0
+    train.Phases = Faulty
     raise SystemExit(train.main())

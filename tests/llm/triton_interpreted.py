@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fused import MIXED, by_logits, case, pulled, realistic, upstream
 
-from aepo.llm.fused import backends, linear_token_stats, torch_backend, triton_backend
+from aepo.llm.fused import backends, linear_policy_loss, linear_token_stats, torch_backend, triton_backend
 
 
 def in_float32(one, dtype=torch.float32):
@@ -105,6 +105,32 @@ def test_bf16_operands_of_a_real_vocabulary_are_within_5e_5_of_float64():
         got = linear_token_stats(hidden, weight, labels, 0.6, backend="triton")
     for a, b in zip(got, want, strict=True):
         assert (a.double() - b).abs().max() < 5e-5
+
+
+@settings(max_examples=25)
+@given(cases)
+def test_the_policy_loss_is_that_of_whole_logits_with_its_gradients(one):
+    mine, exact = in_float32(one)
+    ups = upstream(one)
+
+    def token_loss(ups):
+        # Curved in each statistic, so that a slope taken at another value shows.
+        return lambda stats, rows: (
+            ups[0][rows] * stats.logp.exp() + ups[1][rows] * stats.logp_t.exp() + ups[2][rows] * stats.entropy
+        )
+
+    everyone = torch.arange(len(one.labels))
+    loss, stats = linear_policy_loss(
+        mine.hidden, mine.weight, mine.labels, token_loss([up.float() for up in ups]), backend="triton", **mine.options
+    )
+    want = (token_loss(ups)(exact.oracle(), everyone) * (one.labels != -100)).sum()
+    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=1e-4)
+    for a, b in zip(stats, exact.oracle(), strict=True):
+        torch.testing.assert_close(a.double(), b.detach(), rtol=1e-5, atol=3e-5)
+        assert not a.requires_grad
+    a, b = (torch.autograd.grad(-3 * x, leaves) for x, leaves in ((loss, mine.leaves), (want, exact.leaves)))
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x.double(), y, rtol=1e-4, atol=3e-4)
 
 
 def test_only_what_is_needed_is_given():

@@ -3,6 +3,7 @@
 Letters: N tokens, n of them, d hidden size, V vocabulary, C columns of a chunk of it.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from aepo.llm.fused import torch_backend
 from aepo.llm.fused.chunked import Running, Stats
-from aepo.llm.fused.rows import STATISTICS, Rows, Statistic, TokenStats, present, work_dtype
+from aepo.llm.fused.rows import STATISTICS, Linear, Options, Rows, Statistic, TokenStats, present, work_dtype
 
 TokenLoss = Callable[[TokenStats, Tensor], Tensor]
 """(statistics of some rows, (n,) each, their indices (n,)) -> their losses (n,), or the sum of them."""
@@ -76,46 +77,24 @@ class LogitsTokenStats(torch.autograd.Function):
 class LinearPolicyLoss(torch.autograd.Function):
     """hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains -> loss, then statistics.
 
-    Blocks of rows whose logits fit block_bytes: statistics, loss and its slopes, and the gradients from the same
-    logits. `trains` says whether anybody will ask for a gradient.
+    `trains` says whether anybody will ask for a gradient.
     """
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains):
         rows = Rows.of(labels, temperature, options, work_dtype(hidden, weight, bias))
-        head = torch_backend.Head(options.linear(rows.picked(hidden), weight, bias), rows.dtype)
-        block_rows = max(1, block_bytes // (len(weight) * head.hidden.element_size()))
-        blocks = list(torch_backend.tiles(rows.count, block_rows))
-        chunks = list(torch_backend.tiles(len(weight), torch_backend.TILE_COLUMNS))
-        gradient = torch_backend.Sums(head, *(trains and needed for needed in ctx.needs_input_grad[:3]))
-        numbers = torch.arange(len(labels), device=labels.device) if rows.index is None else rows.index
-        total, found = head.hidden.new_zeros(()), []
-        for block in blocks:
-            part, kept = Running(rows.question.rows(block), head.hidden[block]), []
-            for columns in chunks:
-                kept.append(head.logits(block, head.chunk(columns)))
-                part.take(kept[-1].clone(), rows.label[block], start=columns.start)
-            found.append(part.stats())
-            loss, slopes = _block_loss(token_loss, rows.rows(block), found[-1], numbers[block], options.need)
-            total += loss
-            if not gradient.wanted:
-                continue
-            inside, stats, upstream = rows.rows(block).live(found[-1], slopes)
-            chosen = block if inside.chosen is None else inside.chosen + block.start
-            for columns, z in zip(chunks, kept, strict=True):
-                z = z if inside.chosen is None else z[inside.chosen]
-                gradient.add(
-                    chosen, columns, head.chunk(columns), z, inside.label, stats, upstream, inside.question,
-                    start=columns.start,
-                )  # fmt: skip
-        for columns in chunks:
-            gradient.close(columns)
-        by_hidden = gradient.by_hidden
+        needs = tuple(trains and needed for needed in ctx.needs_input_grad[:3])
+        linear = options.linear(rows.picked(hidden), weight, bias)
+        if options.backend is torch_backend:
+            total, stats, gradients = _loss_by_blocks(linear, rows, token_loss, options, block_bytes, needs)
+        else:
+            total, stats, gradients = _loss_at_once(linear, rows, token_loss, options, needs)
+        by_hidden, by_weight, by_bias = gradients
         if by_hidden is not None:
             by_hidden = rows.spread(by_hidden).to(hidden.dtype)
         # Not saved but owned, so that the backward pass can hand them on without a copy.
-        ctx.gradients = [by_hidden, gradient.by_weight, gradient.by_bias]
-        answers = rows.answers(Stats.joined(found, rows.question, head.hidden), options.need)
+        ctx.gradients = [by_hidden, by_weight, by_bias]
+        answers = rows.answers(stats, options.need)
         ctx.mark_non_differentiable(*answers)
         return total, *answers
 
@@ -128,6 +107,71 @@ class LinearPolicyLoss(torch.autograd.Function):
         owned, ctx.gradients = ctx.gradients, None
         scaled = [None if g is None else g.mul_(by_loss.to(g.dtype)) for g in owned]
         return *scaled, None, None, None, None, None, None
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""By the rows' hidden states in the working dtype, by the weight and by the bias."""
+
+
+def _loss_at_once(
+    linear: Linear, rows: Rows, token_loss: TokenLoss, options: Options, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor, Stats, Gradients]:
+    """Statistics of all rows, then the loss and its slopes, then the gradient, which makes the logits again."""
+    stats = options.backend.statistics(linear, rows).kept()
+    loss, slopes = _block_loss(token_loss, rows, stats, _numbers(rows), options.need)
+    if not any(needs):
+        return loss, stats, (None, None, None)
+    inside, live_stats, upstream = rows.live(stats, slopes)
+    if inside.chosen is not None:
+        linear = dataclasses.replace(linear, hidden=linear.hidden[inside.chosen])
+    by_hidden, by_weight, by_bias = options.backend.gradient(linear, inside, live_stats, upstream, needs=needs)
+    if by_hidden is not None and inside.chosen is not None:
+        by_hidden = by_hidden.new_zeros(rows.count, by_hidden.shape[1]).index_copy_(0, inside.chosen, by_hidden)
+    return loss, stats, (by_hidden, by_weight, by_bias)
+
+
+def _loss_by_blocks(
+    linear: Linear,
+    rows: Rows,
+    token_loss: TokenLoss,
+    options: Options,
+    block_bytes: int,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor, Stats, Gradients]:
+    """Blocks of rows whose logits fit block_bytes: statistics, loss, slopes and gradients from the same logits."""
+    head = torch_backend.Head(linear, rows.dtype)
+    block_rows = max(1, block_bytes // (len(linear.weight) * head.hidden.element_size()))
+    chunks = list(torch_backend.tiles(len(linear.weight), torch_backend.TILE_COLUMNS))
+    gradient = torch_backend.Sums(head, *needs)
+    numbers = _numbers(rows)
+    total, found = head.hidden.new_zeros(()), []
+    for block in torch_backend.tiles(rows.count, block_rows):
+        part, kept = Running(rows.question.rows(block), head.hidden[block]), []
+        for columns in chunks:
+            kept.append(head.logits(block, head.chunk(columns)))
+            part.take(kept[-1].clone(), rows.label[block], start=columns.start)
+        found.append(part.stats())
+        loss, slopes = _block_loss(token_loss, rows.rows(block), found[-1], numbers[block], options.need)
+        total += loss
+        if not gradient.wanted:
+            continue
+        inside, stats, upstream = rows.rows(block).live(found[-1], slopes)
+        chosen = block if inside.chosen is None else inside.chosen + block.start
+        for columns, z in zip(chunks, kept, strict=True):
+            z = z if inside.chosen is None else z[inside.chosen]
+            gradient.add(
+                chosen, columns, head.chunk(columns), z, inside.label, stats, upstream, inside.question,
+                start=columns.start,
+            )  # fmt: skip
+    for columns in chunks:
+        gradient.close(columns)
+    stats = Stats.joined(found, rows.question, head.hidden)
+    return total, stats, (gradient.by_hidden, gradient.by_weight, gradient.by_bias)
+
+
+def _numbers(rows: Rows) -> Tensor:
+    """(n,) int64: which of the N tokens the rows are."""
+    return torch.arange(rows.total, device=rows.label.device) if rows.index is None else rows.index
 
 
 def _block_loss(

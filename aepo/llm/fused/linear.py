@@ -136,16 +136,18 @@ def linear_policy_loss(
     softcap: float | None = None,
     ignore_index: int = -100,
     block_bytes: int = BLOCK_BYTES,
+    backend: backends.Name = "auto",
 ) -> tuple[Tensor, TokenStats]:
-    """A loss that is a sum over tokens, with its gradients formed in the forward pass: three matrix products, not four.
+    """A loss that is a sum over tokens, with its gradients formed in the forward pass.
 
     The backward pass only multiplies by the upstream gradient, and can run once. `token_loss` must treat rows one by
-    one, since it sees them block by block. The work is the torch backend's on every device.
+    one, since it may see them block by block. The torch backend keeps a block's logits from the statistics to the
+    gradient: three matrix products, not four. The triton backend stores no logits and makes them twice.
 
     Args:
         token_loss: the loss of some rows from their statistics; differentiated by autograd. Rows that are ignored are
             not shown to it.
-        block_bytes: logits kept at a time.
+        block_bytes: logits that the torch backend keeps at a time.
         The others: as for `linear_token_stats`.
 
     Returns:
@@ -163,8 +165,7 @@ def linear_policy_loss(
     _check_call(hidden, weight, bias, labels, temperature, options)
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, got {block_bytes}")
-    if hidden.is_cuda:
-        backends.say("linear_policy_loss: torch backend (the only one it has)")
+    options = dataclasses.replace(options, backend=backends.chosen(backend, hidden, weight, bias))
     trains = torch.is_grad_enabled()
     found = LinearPolicyLoss.apply(hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains)
     return found[0], _answer(found[1:], options.need)
