@@ -73,7 +73,12 @@ HAS_STATE = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [(), SCORES_TWICE], ids=["aepo", "reweighting"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param((), id="aepo"), pytest.param(SCORES_TWICE, id="reweighting", marks=SLOW)]
+)
 def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
     small = [word for word in SMALL if not (method and word.startswith("--method."))]
     one = trained(tmp_path / "one", "--train.steps=5", *method, small=small)
@@ -89,7 +94,9 @@ def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
                 assert a[name] == b[name], (a["step"], name)
 
 
-@pytest.mark.parametrize("method", [(), HAS_STATE], ids=["aepo", "aepo_adaptive"])
+@pytest.mark.parametrize(
+    "method", [pytest.param((), id="aepo", marks=SLOW), pytest.param(HAS_STATE, id="aepo_adaptive")]
+)
 def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method):
     small = [word for word in SMALL if not (method and word.startswith("--method."))]
     same = {"small": small}
