@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import math
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -532,30 +533,37 @@ def test_rows_without_a_gradient_cost_no_product(monkeypatch):
 # -- a vocabulary split over processes --
 
 
-def split_over(rank: int, world: int, path: str) -> None:
+def split_over(
+    rank: int, world: int, path: str, options: dict[str, Any], bounds: list[int], dtype: torch.dtype, backend: str,
+    close: dict[str, float], close_gradients: dict[str, float],
+) -> None:  # fmt: skip
+    """Each rank's part of the vocabulary against the whole; leaves a file when everything agrees."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}/join", rank=rank, world_size=world)
-    one = case(vocabulary=11, bias=True, temperature="per token", ignored=1, softcap=3.0)
-    bounds = [0, 4, 11]
+    one = case(**options)
+    rounded = [x.detach().to(dtype) for x in one.leaves]
+    exact = [x.double().requires_grad_() for x in rounded]
+    whole = dataclasses.replace(one, hidden=exact[0], weight=exact[1], bias=exact[2])
     mine = slice(bounds[rank], bounds[rank + 1])
-    hidden = one.hidden.detach().requires_grad_()
-    weight, bias = (x.detach()[mine].clone().requires_grad_() for x in (one.weight, one.bias))
+    hidden, weight, bias = (x.clone().requires_grad_() for x in (rounded[0], rounded[1][mine], rounded[2][mine]))
     stats = linear_token_stats(
-        hidden, weight, one.labels, one.temperature, bias=bias, softcap=3.0, vocab_start=mine.start,
-        group=torch.distributed.group.WORLD,
+        hidden, weight, one.labels, one.temperature, bias=bias, softcap=one.softcap, vocab_start=mine.start,
+        group=torch.distributed.group.WORLD, backend=backend,
     )  # fmt: skip
-    for a, b in zip(stats, one.oracle(), strict=True):
-        assert_close(a, b, **CLOSE)
+    for a, b in zip(stats, whole.oracle(), strict=True):
+        assert_close(a.double(), b, **close)
     ups = upstream(one)
-    got = torch.autograd.grad(pulled(stats, ups), [hidden, weight, bias])
-    want = torch.autograd.grad(pulled(one.oracle(), ups), one.leaves)
-    assert_close(got[0], want[0], **CLOSE)
-    assert_close(got[1], want[1][mine], **CLOSE)
-    assert_close(got[2], want[2][mine], **CLOSE)
+    got = torch.autograd.grad(pulled(stats, [up.to(stats.logp.dtype) for up in ups]), [hidden, weight, bias])
+    want = torch.autograd.grad(pulled(whole.oracle(), ups), exact)
+    for a, b in zip(got, (want[0], want[1][mine], want[2][mine]), strict=True):
+        assert_close(a.double(), b, **close_gradients)
     torch.distributed.destroy_process_group()
+    Path(path, f"agrees_{rank}").touch()
 
 
 def test_two_processes_with_half_a_vocabulary_each_agree_with_one(tmp_path):
-    mp.spawn(split_over, args=(2, str(tmp_path)), nprocs=2)
+    options = {"vocabulary": 11, "bias": True, "temperature": "per token", "ignored": 1, "softcap": 3.0}
+    mp.spawn(split_over, args=(2, str(tmp_path), options, [0, 4, 11], F64, "torch", CLOSE, CLOSE), nprocs=2)
+    assert sorted(p.name for p in tmp_path.glob("agrees_*")) == ["agrees_0", "agrees_1"]
 
 
 # -- refusals --

@@ -14,7 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fused import MIXED, by_logits, case, pulled, realistic, upstream
+from test_fused import MIXED, by_logits, case, pulled, realistic, split_over, upstream
 
 from aepo.llm.fused import backends, linear_policy_loss, linear_token_stats, torch_backend, triton_backend
 
@@ -30,7 +30,7 @@ def in_float32(one, dtype=torch.float32):
     return dataclasses.replace(one, **leaves), dataclasses.replace(one, **exact)
 
 
-def agree(one, *, dtype=torch.float32, chosen=((0,), (1,), (2,), (0, 1, 2))):
+def assert_agrees(one, *, dtype=torch.float32, chosen=((0,), (1,), (2,), (0, 1, 2))):
     mine, exact = in_float32(one, dtype)
     got, want = mine.stats(backend="triton"), exact.oracle()
     for a, b in zip(got, want, strict=True):
@@ -69,12 +69,12 @@ def test_values_and_gradients_are_those_of_whole_logits(one, splits, chunk_bytes
         mock.patch.object(triton_backend, "INTERPRETED", changed),
         mock.patch.object(triton_backend, "CHUNK_BYTES", chunk_bytes),
     ):
-        agree(one)
+        assert_agrees(one)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_operands_are_multiplied_exactly(dtype):
-    agree(case(rows=9, width=24, vocabulary=70, bias=True), dtype=dtype, chosen=((0, 1, 2),))
+    assert_agrees(case(rows=9, width=24, vocabulary=70, bias=True), dtype=dtype, chosen=((0, 1, 2),))
 
 
 @pytest.mark.parametrize("names", [names for names in MIXED if "64" not in names])
@@ -184,31 +184,16 @@ def test_views_that_are_not_contiguous_and_no_rows():
     assert [x.shape for x in (*stats, hidden.grad)] == [(0,)] * 3 + [(0, 5)]
 
 
-def split_over(rank: int, world: int, path: str) -> None:
-    """Each rank's part of the vocabulary against the whole."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/join", rank=rank, world_size=world)
-    one = case(rows=17, width=19, vocabulary=83, bias=True, temperature="per token", ignored=1, softcap=3.0)
-    one, exact = in_float32(one)
-    # Not a multiple of a tile, and neither part the larger by chance.
-    bounds = [0, 30, 83]
-    mine = slice(bounds[rank], bounds[rank + 1])
-    weight, bias = (x.detach()[mine].clone().requires_grad_() for x in (one.weight, one.bias))
-    stats = linear_token_stats(
-        one.hidden, weight, one.labels, one.temperature, bias=bias, softcap=3.0, vocab_start=mine.start,
-        group=torch.distributed.group.WORLD, backend="triton",
-    )  # fmt: skip
-    for a, b in zip(stats, exact.oracle(), strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=3e-5)
-    ups = upstream(one)
-    got = torch.autograd.grad(pulled(stats, [up.float() for up in ups]), [one.hidden, weight, bias])
-    by_hidden, by_weight, by_bias = torch.autograd.grad(pulled(exact.oracle(), ups), exact.leaves)
-    for a, b in zip(got, (by_hidden, by_weight[mine], by_bias[mine]), strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
-    torch.distributed.destroy_process_group()
-
-
 def test_two_processes_with_a_part_of_the_vocabulary_each_agree_with_whole_logits(tmp_path):
-    mp.spawn(split_over, args=(2, str(tmp_path)), nprocs=2)
+    options = {
+        "rows": 17, "width": 19, "vocabulary": 83, "bias": True, "temperature": "per token", "ignored": 1,
+        "softcap": 3.0,
+    }  # fmt: skip
+    close, close_gradients = {"rtol": 1e-5, "atol": 3e-5}, {"rtol": 1e-4, "atol": 1e-4}
+    # 30 columns are no multiple of a tile, so that the first part's last tile reaches into the second part.
+    arguments = (2, str(tmp_path), options, [0, 30, 83], torch.float32, "triton", close, close_gradients)
+    mp.spawn(split_over, args=arguments, nprocs=2)
+    assert sorted(p.name for p in tmp_path.glob("agrees_*")) == ["agrees_0", "agrees_1"]
 
 
 def test_equal_calls_give_equal_bits():

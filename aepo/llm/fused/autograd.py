@@ -3,7 +3,6 @@
 Letters: N tokens, n of them, d hidden size, V vocabulary, C columns of a chunk of it.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from aepo.llm.fused import torch_backend
 from aepo.llm.fused.chunked import Running, Stats
-from aepo.llm.fused.rows import STATISTICS, Linear, Options, Rows, Statistic, TokenStats, present, work_dtype
+from aepo.llm.fused.rows import STATISTICS, Options, Rows, Statistic, TokenStats, present, work_dtype
 
 TokenLoss = Callable[[TokenStats, Tensor], Tensor]
 """(statistics of some rows, (n,) each, their indices (n,)) -> their losses (n,), or the sum of them."""
@@ -84,14 +83,13 @@ class LinearPolicyLoss(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains):
         rows = Rows.of(labels, temperature, options, work_dtype(hidden, weight, bias))
         needs = tuple(trains and needed for needed in ctx.needs_input_grad[:3])
-        linear = options.linear(rows.picked(hidden), weight, bias)
+        layer = (hidden, weight, bias)
         if options.backend is torch_backend:
-            total, stats, gradients = _loss_by_blocks(linear, rows, token_loss, options, block_bytes, needs)
+            total, stats, gradients = _loss_by_blocks(layer, rows, token_loss, options, block_bytes, needs)
         else:
-            total, stats, gradients = _loss_at_once(linear, rows, token_loss, options, needs)
+            total, stats, gradients = _loss_at_once(layer, rows, token_loss, options, needs)
         by_hidden, by_weight, by_bias = gradients
-        if by_hidden is not None:
-            by_hidden = rows.spread(by_hidden).to(hidden.dtype)
+        by_hidden = None if by_hidden is None else by_hidden.to(hidden.dtype)
         # Not saved but owned, so that the backward pass can hand them on without a copy.
         ctx.gradients = [by_hidden, by_weight, by_bias]
         answers = rows.answers(stats, options.need)
@@ -109,29 +107,29 @@ class LinearPolicyLoss(torch.autograd.Function):
         return *scaled, None, None, None, None, None, None
 
 
+Layer = tuple[Tensor, Tensor, Tensor | None]
+"""Hidden states (N, d), weight (V, d) and bias (V,)."""
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""By the rows' hidden states in the working dtype, by the weight and by the bias."""
+"""By each of these, the first in the working dtype."""
 
 
 def _loss_at_once(
-    linear: Linear, rows: Rows, token_loss: TokenLoss, options: Options, needs: tuple[bool, bool, bool]
+    layer: Layer, rows: Rows, token_loss: TokenLoss, options: Options, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Stats, Gradients]:
     """Statistics of all rows, then the loss and its slopes, then the gradient, which makes the logits again."""
-    stats = options.backend.statistics(linear, rows).kept()
+    hidden, weight, bias = layer
+    stats = options.backend.statistics(options.linear(rows.picked(hidden), weight, bias), rows).kept()
     loss, slopes = _block_loss(token_loss, rows, stats, _numbers(rows), options.need)
     if not any(needs):
         return loss, stats, (None, None, None)
     inside, live_stats, upstream = rows.live(stats, slopes)
-    if inside.chosen is not None:
-        linear = dataclasses.replace(linear, hidden=linear.hidden[inside.chosen])
+    linear = options.linear(inside.picked(hidden), weight, bias)
     by_hidden, by_weight, by_bias = options.backend.gradient(linear, inside, live_stats, upstream, needs=needs)
-    if by_hidden is not None and inside.chosen is not None:
-        by_hidden = by_hidden.new_zeros(rows.count, by_hidden.shape[1]).index_copy_(0, inside.chosen, by_hidden)
-    return loss, stats, (by_hidden, by_weight, by_bias)
+    return loss, stats, (None if by_hidden is None else inside.spread(by_hidden), by_weight, by_bias)
 
 
 def _loss_by_blocks(
-    linear: Linear,
+    layer: Layer,
     rows: Rows,
     token_loss: TokenLoss,
     options: Options,
@@ -139,9 +137,10 @@ def _loss_by_blocks(
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Stats, Gradients]:
     """Blocks of rows whose logits fit block_bytes: statistics, loss, slopes and gradients from the same logits."""
-    head = torch_backend.Head(linear, rows.dtype)
-    block_rows = max(1, block_bytes // (len(linear.weight) * head.hidden.element_size()))
-    chunks = list(torch_backend.tiles(len(linear.weight), torch_backend.TILE_COLUMNS))
+    hidden, weight, bias = layer
+    head = torch_backend.Head(options.linear(rows.picked(hidden), weight, bias), rows.dtype)
+    block_rows = max(1, block_bytes // (len(weight) * head.hidden.element_size()))
+    chunks = list(torch_backend.tiles(len(weight), torch_backend.TILE_COLUMNS))
     gradient = torch_backend.Sums(head, *needs)
     numbers = _numbers(rows)
     total, found = head.hidden.new_zeros(()), []
@@ -166,7 +165,8 @@ def _loss_by_blocks(
     for columns in chunks:
         gradient.close(columns)
     stats = Stats.joined(found, rows.question, head.hidden)
-    return total, stats, (gradient.by_hidden, gradient.by_weight, gradient.by_bias)
+    by_hidden = None if gradient.by_hidden is None else rows.spread(gradient.by_hidden)
+    return total, stats, (by_hidden, gradient.by_weight, gradient.by_bias)
 
 
 def _numbers(rows: Rows) -> Tensor:
