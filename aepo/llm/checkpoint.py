@@ -186,7 +186,16 @@ def newest(settings: Settings, *, required: bool = True) -> Path | None:
 
 
 # What may change between the parts of one run without changing the steps already done.
-_FREE = ("train.steps", "checkpoint.", "watchdog.", "evaluation.", "train.micro_batch_tokens", "warm_start.cache")
+_FREE = (
+    "train.steps",
+    "train.micro_batch_tokens",
+    "train.packing",
+    "checkpoint.",
+    "watchdog.",
+    "evaluation.",
+    "reward.workers",
+    "warm_start.cache",
+)
 
 
 def _differences(saved: dict, now: dict, prefix: str = "") -> list[str]:

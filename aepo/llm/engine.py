@@ -4,11 +4,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aepo.categorical import log_softmax
 from aepo.llm.seeds import UInt64, uniforms
+
+Temperatures = float | Sequence[float] | NDArray[np.float64]
+"""One temperature for all prompts, or one per prompt."""
+
+
+def temperature_of_each(temperature: Temperatures, count: int) -> NDArray[np.float64]:
+    """(count,) float64.
+
+    Raises:
+        ValueError: not one per prompt, or one that is not > 0.
+
+    >>> temperature_of_each(1.2, 2).tolist(), temperature_of_each([1.0, 0.8], 2).tolist()
+    ([1.2, 1.2], [1.0, 0.8])
+    """
+    each = np.broadcast_to(np.asarray(temperature, dtype=np.float64), (count,))
+    if not (each > 0).all():
+        raise ValueError(f"temperature must be > 0, got {each.min()}")
+    return each
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,15 +50,32 @@ class Engine(Protocol):
         """Take the trainer's weights as they are now, by name; called by all ranks together before they sample."""
         ...
 
-    def sample(self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64) -> Sampled:
-        """n responses per prompt at `temperature`, from the weights that the trainer has now.
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int,
+        temperature: Temperatures,
+        row_seeds: UInt64,
+        max_tokens: int | None = None,
+    ) -> Sampled:
+        """n responses per prompt, from the weights that were loaded last.
 
         Args:
             prompts: P prompts as tokens, none empty.
             n: responses per prompt; rows come out prompt after prompt.
-            temperature: > 0.
+            temperature: > 0, one for all or one per prompt.
             row_seeds: (P x n,) one seed per response.
+            max_tokens: longest response; None for the engine's own limit.
         """
+        ...
+
+    def rest(self) -> None:
+        """Nothing is sampled until the next `load`: memory may be given back."""
+        ...
+
+    def close(self) -> None:
+        """No more use is made of the engine."""
         ...
 
 
@@ -69,13 +106,31 @@ class EmbeddedEngine:
         if mine:
             raise ValueError(f"the trainer has no weight for the engine's {', '.join(sorted(mine))}")
 
+    def rest(self) -> None:
+        """The weights are the trainer's own or a copy that stays: nothing is given back."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
     @torch.inference_mode()
-    def sample(self, prompts: Sequence[Sequence[int]], *, n: int, temperature: float, row_seeds: UInt64) -> Sampled:
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int,
+        temperature: Temperatures,
+        row_seeds: UInt64,
+        max_tokens: int | None = None,
+    ) -> Sampled:
+        each = temperature_of_each(temperature, len(prompts))
+        longest = self.max_tokens if max_tokens is None else max_tokens
         training = self.model.training
         self.model.eval()
         at_once = max(1, self.rows_at_once // n)
         parts = [
-            self._sample(prompts[i : i + at_once], n, temperature, row_seeds[i * n : (i + at_once) * n])
+            self._sample(
+                prompts[i : i + at_once], n, each[i : i + at_once], row_seeds[i * n : (i + at_once) * n], longest
+            )
             for i in range(0, len(prompts), at_once)
         ]
         self.model.train(training)
@@ -89,7 +144,14 @@ class EmbeddedEngine:
 
         return Sampled(token=joined("token", self.pad_id), mask=joined("mask", 0.0), logp=joined("logp", 0.0))
 
-    def _sample(self, prompts: Sequence[Sequence[int]], n: int, temperature: float, row_seeds: UInt64) -> Sampled:
+    def _sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        temperature: NDArray[np.float64],
+        row_seeds: UInt64,
+        longest: int,
+    ) -> Sampled:
         from transformers import DynamicCache
 
         device = next(self.model.parameters()).device
@@ -111,13 +173,16 @@ class EmbeddedEngine:
         position = position[:, -1:].repeat_interleave(n, 0)
 
         rows = len(prompts) * n
-        token = torch.full((rows, self.max_tokens), self.pad_id, dtype=torch.int64)
-        mask = torch.zeros(rows, self.max_tokens)
-        logp = torch.zeros(rows, self.max_tokens)
+        # One number where it is the same for all: dividing by 1 would copy the logits.
+        row_temperature = torch.from_numpy(temperature.copy()).repeat_interleave(n).to(device)
+        shared = float(temperature[0]) if (temperature == temperature[0]).all() else None
+        token = torch.full((rows, longest), self.pad_id, dtype=torch.int64)
+        mask = torch.zeros(rows, longest)
+        logp = torch.zeros(rows, longest)
         active = torch.arange(rows)  # row of `token` behind each row of the forward pass
         done = torch.zeros(rows, dtype=torch.bool)  # of the rows of the forward pass
-        for t in range(self.max_tokens):
-            log_probs = log_softmax(logits, temperature)
+        for t in range(longest):
+            log_probs = log_softmax(logits, row_temperature[active.to(device)] if shared is None else shared)
             chosen = inverse_transform(log_probs, torch.from_numpy(uniforms(row_seeds, t)[active.numpy()]))
             chosen_logp = log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
             open_rows = active[~done]
@@ -125,7 +190,7 @@ class EmbeddedEngine:
             logp[open_rows, t] = chosen_logp.float().cpu()[~done]
             mask[open_rows, t] = 1.0
             done |= (chosen == self.eos_id).cpu()
-            if done.all() or t + 1 == self.max_tokens:
+            if done.all() or t + 1 == longest:
                 break
             if done.sum() * 2 >= len(done):
                 keep = (~done).nonzero().squeeze(-1)

@@ -27,8 +27,9 @@ TIMEOUT_SECONDS = 5
 # A deadline that was swallowed comes again after this long.
 DEADLINE_REPEAT_SECONDS = 0.2
 
-REASONS = ("exact", "rounded", "math-verify", "wrong", "no answer", "refused", "timeout", "error")
-"""What `Verdict.reason` starts with; refused and error add details after a colon. The first three pass."""
+REASONS = ("exact", "rounded", "math-verify", "wrong", "no answer", "refused", "timeout", "error", "custom")
+"""What `Verdict.reason` starts with; refused and error add details after a colon. The first three pass;
+"custom" is a reward that somebody else's function gave as a number."""
 
 
 @dataclass(frozen=True, kw_only=True)

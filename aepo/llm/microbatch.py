@@ -1,11 +1,13 @@
 """Which rank trains which rows, and in which forward passes: by tokens, decided from the global batch alone.
 
-Every rank computes the same plan, so no message is needed, and all ranks run equally many passes.
+Every rank computes the same plan, so no message is needed, and all ranks run equally many passes. Letters as in
+`aepo.batch`.
 """
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from aepo.batch import Batch
 
@@ -13,16 +15,20 @@ Plan = list[list[list[int]]]
 """Row indices by rank, by micro-batch; a rank with fewer rows gets empty micro-batches at the end."""
 
 
-def plan(lengths: Sequence[int], *, world: int, token_budget: int) -> Plan:
+def plan(lengths: Sequence[int], *, world: int, token_budget: int, packed: bool = False) -> Plan:
     """Deal rows to ranks, longest first to the rank with the fewest tokens, then cut each rank's rows by the budget.
 
     Args:
         lengths: tokens of each row, prompt and response.
         world: number of ranks.
-        token_budget: most tokens of one micro-batch, padding included; a longer row stands alone.
+        token_budget: most tokens of one micro-batch; a longer row stands alone.
+        packed: whether the rows of a micro-batch are computed without padding, so that it costs the sum of their
+            lengths and not the longest of them for each.
 
     >>> plan([5, 5, 1, 1], world=2, token_budget=6)
     [[[0], [2]], [[1], [3]]]
+    >>> plan([5, 5, 1, 1], world=2, token_budget=6, packed=True)
+    [[[0, 2]], [[1, 3]]]
     """
     by_length = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     shares: list[list[int]] = [[] for _ in range(world)]
@@ -31,7 +37,7 @@ def plan(lengths: Sequence[int], *, world: int, token_budget: int) -> Plan:
         rank = load.index(min(load))
         shares[rank].append(row)
         load[rank] += lengths[row]
-    cut = [_cut(share, lengths, token_budget) for share in shares]
+    cut = [(_fill if packed else _cut)(share, lengths, token_budget) for share in shares]
     most = max(len(micros) for micros in cut)
     return [micros + [[] for _ in range(most - len(micros))] for micros in cut]
 
@@ -45,6 +51,46 @@ def _cut(rows: list[int], lengths: Sequence[int], token_budget: int) -> list[lis
         else:
             micros.append([row])
     return micros
+
+
+def _fill(rows: list[int], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    micros: list[list[int]] = []
+    room: list[int] = []
+    for row in rows:
+        # Longest first into the first that has room: at most 22% more micro-batches than the fewest possible.
+        fits = next((i for i, left in enumerate(room) if lengths[row] <= left), None)
+        if fits is None:
+            micros.append([])
+            room.append(token_budget)
+            fits = -1
+        micros[fits].append(row)
+        room[fits] -= lengths[row]
+    return micros
+
+
+def pack(prompts: Sequence[Sequence[int]], token: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts and responses, row after row without padding, each row with positions from 0.
+
+    Args:
+        prompts: of the R rows; none is empty.
+        token: (R, T) int64.
+        mask: (R, T), 0 on the padding after each response.
+
+    Returns:
+        input ids and position ids, each (1, N) int64 with N the tokens of all rows, and for each token of a response,
+        row by row as `mask` lists them, the index among the N of the token before it, which predicts it.
+
+    >>> [t.tolist() for t in pack([[5], [6, 7]], torch.tensor([[8, 9], [4, 0]]), torch.tensor([[1, 1], [1, 0]]))]
+    [[[5, 8, 9, 6, 7, 4]], [[0, 1, 2, 0, 1, 2]], [0, 1, 4]]
+    """
+    ids, positions, before, start = [], [], [], 0
+    for prompt, response in zip(prompts, (row[on] for row, on in zip(token, mask != 0, strict=True)), strict=True):
+        length = len(prompt) + len(response)
+        ids += [torch.tensor(prompt), response]
+        positions.append(torch.arange(length))
+        before.append(torch.arange(len(prompt) - 1, length - 1) + start)
+        start += length
+    return torch.cat(ids).unsqueeze(0), torch.cat(positions).unsqueeze(0), torch.cat(before)
 
 
 def trimmed(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -15,7 +15,7 @@ from aepo.batch import Batch, Rollouts
 from aepo.llm import ranks
 from aepo.llm.engine import left_padded
 from aepo.llm.fused import linear_token_stats
-from aepo.llm.microbatch import plan
+from aepo.llm.microbatch import Plan, pack, plan
 from aepo.llm.settings import TrainSettings
 
 IGNORED = -100
@@ -44,6 +44,7 @@ class ResponseStats(nn.Module):
         response: Tensor,
         mask: Tensor,
         temperature: float = 1.0,
+        before: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """logp and entropy (R, T), float32 or wider; at another temperature than 1 the log-prob there and None.
 
@@ -54,20 +55,77 @@ class ResponseStats(nn.Module):
             response: (R, T), the last T columns of input_ids.
             mask: (R, T), 0 on padding, where both are 0.
             temperature: > 0.
+            before: as `microbatch.pack` returns it, for rows packed into one; input_ids and position_ids are then
+                (1, N) and attention_mask is None.
         """
+        if before is not None:
+            return self._packed(input_ids, position_ids, response, mask, temperature, before)
         out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
         # The token at column j is predicted at column j - 1.
         hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
-        stats = self._head(hidden, torch.where(mask != 0, response, IGNORED), temperature)
+        stats = self._head(hidden.flatten(0, 1), torch.where(mask != 0, response, IGNORED).flatten(), temperature)
         logp, entropy = (None if x is None else x.view(response.shape) for x in stats)
         return logp, entropy
+
+    def _packed(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        response: Tensor,
+        mask: Tensor,
+        temperature: float,
+        before: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
+        # and without a cache, and configs ask for a cache.
+        out = self.model.base_model(
+            input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
+        )
+        place = (mask != 0).nonzero(as_tuple=True)
+        stats = self._head(out.last_hidden_state[0, before], response[place], temperature)
+        logp, entropy = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
+        return logp, entropy
+
+    @torch.no_grad()
+    def check_packing(self) -> None:
+        """A model that does not keep packed rows apart would give wrong log-probs without a sign of it.
+
+        Every rank must call it together where a forward pass needs all of them.
+
+        Raises:
+            ValueError: the second of two rows has other log-probs in a pack than alone, or than after another row.
+        """
+        device = next(self.model.parameters()).device
+        # Two ids, which every vocabulary has.
+        first, second = [0, 1, 1, 0, 1], [1, 0, 0, 1, 0]
+
+        def logp(rows: list[list[int]], response: list[int]) -> Tensor:
+            token = torch.tensor([[0] * len(response)] * (len(rows) - 1) + [response])
+            mask = torch.tensor([[0.0]] * (len(rows) - 1) + [[1.0]]).expand(token.shape)
+            ids, position, before = (x.to(device) for x in pack(rows, token, mask))
+            return self(ids, None, position, token.to(device), mask.to(device), 1.0, before)[0][-1]
+
+        alone = logp([second[:1]], second[1:])
+        in_pack = logp([first, second[:1]], second[1:])
+        after_another = logp([second, second[:1]], second[1:])
+        # What the second row's log-probs would be if it saw the first: rounding is measured against this.
+        effect = (logp([first + second[:1]], second[1:]) - alone).abs().max()
+        # Models take norms and softmax in float32 even where their weights are wider.
+        eps = max(torch.finfo(dtype).eps for dtype in {torch.float32, *(p.dtype for p in self.model.parameters())})
+        rounding = 2 * eps**0.5
+        # Two packs of the same shapes round alike, so here a coarse dtype is no excuse.
+        seen = (in_pack - after_another).abs().max()
+        if not ((in_pack - alone).abs().max() <= rounding * effect and seen <= min(rounding, 1e-3) * effect):
+            raise ValueError(
+                f"model {type(self.model).__name__} does not keep packed sequences apart; set train.packing=false"
+            )
 
     def _head(self, hidden: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor | None]:
         head = self.model.get_output_embeddings()
         found = linear_token_stats(
-            hidden.flatten(0, 1),
+            hidden,
             head.weight,
-            label.flatten(),
+            label,
             temperature,
             need=("logp", "entropy") if temperature == 1 else ("logp_t",),
             bias=getattr(head, "bias", None),
@@ -84,7 +142,7 @@ class ResponseStats(nn.Module):
         said = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
         label = said.argmax(-1)
         hidden = self.model.base_model(input_ids=ids).last_hidden_state
-        mine, _ = self._head(hidden, label.unsqueeze(0), 1.0)
+        mine, _ = self._head(hidden[0], label, 1.0)
         # The model rounds its logits to its own precision; a scale of 1.1 is far beyond that.
         rounding = 8 * torch.finfo(hidden.dtype).eps * said.abs().max()
         if not (mine - said.gather(-1, label.unsqueeze(-1)).squeeze(-1)).abs().max() <= rounding + 1e-5:
@@ -213,6 +271,17 @@ class DeepSpeedStepper:
         self.engine.step()
         return float(self.engine.get_global_grad_norm() if norm is None else norm)
 
+    def export(self, folder: Path) -> None:
+        """The model in transformers' format, written by rank 0; called by all ranks together."""
+        first = ranks.rank() == 0
+        whole: dict[str, Tensor] = {}
+        for name, value in self.weights():
+            # Under ZeRO 3 a value lasts until the next one.
+            if first:
+                whole[name] = value.cpu().clone() if self.collective else value
+        if first:
+            self.module.model.save_pretrained(folder, state_dict=whole)
+
     def save(self, folder: Path) -> None:
         """Weights and optimizer of every rank under `folder`; called by all ranks together."""
         self.engine.save_checkpoint(str(folder), tag="state")
@@ -251,7 +320,11 @@ def _quiet_shared_memory_op(deepspeed: Any) -> None:
 
 
 class Policy:
-    """Prompts, micro-batches and a stepper: everything that the training step asks of the model."""
+    """Prompts, micro-batches and a stepper: everything that the training step asks of the model.
+
+    Raises:
+        ValueError: an empty prompt, which leaves nothing to predict the first token from; or a model that cannot pack.
+    """
 
     def __init__(
         self,
@@ -262,16 +335,24 @@ class Policy:
         token_budget: int,
         lr: float,
         warmup_steps: int = 0,
+        packing: bool = False,
     ) -> None:
+        empty = [i for i, prompt in enumerate(prompts) if not len(prompt)]
+        if empty:
+            raise ValueError(f"prompts must not be empty, got no token in prompt {empty[0]}")
         self.stepper = stepper
         self.prompts = prompts
         self.pad_id = pad_id
         self.token_budget = token_budget
         self.lr = lr
         self.warmup_steps = warmup_steps
+        self.packing = packing
+        """Whether the rows of a micro-batch are computed as one, without padding."""
         self.updates = 0
         """Optimizer steps taken; part of checkpoints."""
         self.device = next(stepper.module.parameters()).device
+        if packing:
+            stepper.module.check_packing()
 
     @property
     def model(self) -> nn.Module:
@@ -298,8 +379,9 @@ class Policy:
         found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 else 1)]
         micros: list[list[int]] = []
         if rollouts.token.numel():
-            lengths = self.lengths(rollouts.prompt, rollouts.mask)
-            (micros,) = plan(lengths, world=1, token_budget=self.token_budget)
+            (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
+        # Asked before the first pass: a rank that asks after its last one meets the others in the middle of theirs.
+        missing = ranks.largest(len(micros)) - len(micros) if self.stepper.collective else 0
         with torch.no_grad():
             for rows in micros:
                 index = torch.tensor(rows)
@@ -317,11 +399,10 @@ class Policy:
                     for kept, new in zip(found, stats, strict=False)
                     if new is not None
                 ]
-            if self.stepper.collective:
-                # Ranks have sampled different lengths and so have different numbers of passes.
-                for _ in range(ranks.largest(len(micros)) - len(micros)):
-                    one = torch.zeros(1, 1)
-                    self._forward(self.stepper.module, one[0].long(), one.long(), one, temperature)
+            # Ranks have sampled different lengths and so have different numbers of passes.
+            for _ in range(missing):
+                one = torch.zeros(1, 1)
+                self._forward(self.stepper.module, one[0].long(), one.long(), one, temperature)
         return found
 
     def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
@@ -343,10 +424,19 @@ class Policy:
         response = mask.sum(-1).long().tolist()
         return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
 
+    def micro_batches(self, prompt: Tensor, mask: Tensor, *, world: int) -> Plan:
+        """The plan for rows with these prompts (R,) and masks (R, T), within this policy's budget of tokens."""
+        return plan(self.lengths(prompt, mask), world=world, token_budget=self.token_budget, packed=self.packing)
+
     def _forward(
         self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor | None]:
-        input_ids, attention, position = left_padded([self.prompts[p] for p in prompt.tolist()], self.pad_id)
+        prompts = [self.prompts[p] for p in prompt.tolist()]
+        if self.packing:
+            input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
+            response = (token.to(self.device), mask.to(self.device))
+            return module(input_ids, None, position, *response, temperature, before)
+        input_ids, attention, position = left_padded(prompts, self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
         # Padding after a response needs no mask: causal attention keeps it from every token that counts.

@@ -90,6 +90,17 @@ def largest(count: int) -> int:
     return int(value)
 
 
+def extreme(value: float) -> float:
+    """The largest of the ranks' numbers; nan if one is nan."""
+    if world_size() == 1:
+        return value
+    # Taken together rather than reduced, since backends do not agree on the largest of nan and a number.
+    mine = torch.tensor([value], dtype=torch.float64, device=_device())
+    every = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(every, mine)
+    return float(torch.cat(every).max())
+
+
 def total(sums: dict[str, Tensor]) -> dict[str, float]:
     """Scalars added over ranks."""
     names = sorted(sums)

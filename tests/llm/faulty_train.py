@@ -1,5 +1,7 @@
-"""The trainer with one fault planted in a phase of a step: FAULT=kill:update:2 or FAULT=hang:score:1:RANK."""
+"""The trainer with one fault planted: FAULT=kill:update:2, FAULT=hang:score:1:RANK in a phase of a step,
+FAULT=frozen:push:2 for an engine that takes no weights from its third push on."""
 
+import itertools
 import os
 import signal
 import time
@@ -22,7 +24,19 @@ class Faulty(phases.Phases):
         raise AssertionError("the watchdog let this pass")
 
 
+def freeze(engine: type, from_push: int) -> None:
+    """The engine goes on without a word, with the weights of its last push."""
+    load, pushes = engine.load, itertools.count()
+
+    def forgetful(self, weights):
+        return load(self, weights) if next(pushes) < from_push else sum(1 for _ in weights)
+
+    engine.load = forgetful
+
+
 if __name__ == "__main__":
     phases.GRACE = 2.0
+    if os.environ["FAULT"].startswith("frozen:"):
+        freeze(train.VLLMEngine, int(os.environ["FAULT"].split(":")[2]))
     train.Phases = Faulty
     raise SystemExit(train.main())

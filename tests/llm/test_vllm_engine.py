@@ -1,0 +1,143 @@
+"""vLLM as the rollout engine, for real: skips where it is not installed (`make test-vllm` installs and tests it)."""
+
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from aepo.llm import canary, seeds
+from aepo.llm.policy import Policy, ResponseStats, TorchStepper
+from aepo.llm.vocabulary import byte_tokenizer
+
+pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
+
+TOKENIZER = byte_tokenizer()
+VOCABULARY = len(TOKENIZER)
+END, PAD = TOKENIZER.eos_token_id, TOKENIZER.pad_token_id
+
+
+def tiny(tied: bool):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=32, intermediate_size=96, max_position_embeddings=256, initializer_range=0.2,
+        tie_word_embeddings=tied, eos_token_id=END, pad_token_id=PAD, bos_token_id=None,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied embeddings"])
+def pair(request):
+    """A trainer's policy over the canary's prompts, and a vLLM engine of the same architecture."""
+    from aepo.llm.vllm_engine import VLLMEngine
+
+    if not torch.distributed.is_initialized():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    before = dict(os.environ)
+    model = tiny(request.param)
+    engine = VLLMEngine(model, TOKENIZER, max_prompt_tokens=canary.LONGEST, max_tokens=8)
+    after = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
+    assert after == {name: value for name, value in before.items() if not name.startswith("VLLM_")}
+    stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=1.0)
+    prompts = canary.canary_prompts(VOCABULARY)
+    policy = Policy(stepper, prompts, pad_id=PAD, token_budget=10_000, lr=0.1)
+    yield policy, engine, prompts
+    engine.close()
+
+
+def moved(policy: Policy, scale: float = 0.05) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+
+
+def test_every_push_arrives_and_a_forgotten_one_stops_the_run(pair):
+    policy, engine, prompts = pair
+    bird = canary.Canary(policy, prompts, limit=1e-3)
+    for version in range(3):
+        engine.load(policy.stepper.weights())
+        found = bird.check(engine, version=version)
+        assert found["sync/canary"] < 1e-4 and found["sync/weight_version"] == version
+        moved(policy)
+    with pytest.raises(canary.StaleWeightsError, match="weight version 3 the rollout engine does not sample"):
+        bird.check(engine, version=3)
+
+
+def test_an_update_too_small_for_the_limit_is_still_seen_to_be_missing(pair):
+    policy, engine, prompts = pair
+    bird = canary.Canary(policy, prompts, limit=1e-3)
+    engine.load(policy.stepper.weights())
+    bird.check(engine, version=0)
+    moved(policy, scale=1e-6)
+    with pytest.raises(canary.StaleWeightsError, match="answers to the last bit"):
+        bird.check(engine, version=1)
+
+
+def test_a_prefix_cache_that_is_kept_is_seen(pair, monkeypatch):
+    policy, engine, prompts = pair
+    engine.load(policy.stepper.weights())
+    canary.Canary(policy, prompts, limit=1e-3).check(engine, version=0)
+    moved(policy)
+    monkeypatch.setattr(engine.llm, "reset_prefix_cache", lambda: None)
+    engine.load(policy.stepper.weights())
+    with pytest.raises(canary.StaleWeightsError):
+        canary.Canary(policy, prompts, limit=1e-3).check(engine, version=1)
+
+
+def test_temperatures_share_one_call_and_each_log_prob_is_at_its_own(pair):
+    policy, engine, prompts = pair
+    engine.load(policy.stepper.weights())
+    temperature = np.where(np.arange(len(prompts)) % 2 == 0, 1.0, 1.4)
+    rows = seeds.row_seeds(0, 0, "main", np.arange(len(prompts)), 3)
+    said = engine.sample(prompts, n=3, temperature=temperature, row_seeds=rows)
+    again = engine.sample(prompts, n=3, temperature=temperature, row_seeds=rows)
+    assert torch.equal(said.token, again.token) and torch.equal(said.logp, again.logp)
+    other = engine.sample(prompts, n=3, temperature=temperature, row_seeds=rows + np.uint64(2))
+    assert said.token.shape != other.token.shape or not torch.equal(said.token, other.token)
+    for row in range(len(said.token)):
+        prompt, length = prompts[row // 3], int(said.mask[row].sum())
+        tokens = said.token[row, :length]
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([list(prompt) + tokens.tolist()])).logits[0, len(prompt) - 1 : -1]
+        want = (logits / float(temperature[row // 3])).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(said.logp[row, :length], want, rtol=0, atol=1e-3)
+        assert (tokens[:-1] != END).all() and (length == 8 or tokens[-1] == END), "ends at the end token"
+        assert (said.token[row, length:] == PAD).all()
+
+
+def test_samples_have_the_frequencies_of_the_model(pair):
+    policy, engine, prompts = pair
+    engine.load(policy.stepper.weights())
+    count = 2000
+    said = engine.sample(
+        prompts[:1],
+        n=count,
+        temperature=1.3,
+        row_seeds=seeds.row_seeds(0, 0, "main", np.arange(1), count),
+        max_tokens=1,
+    )
+    with torch.no_grad():
+        probability = (policy.model(torch.tensor([prompts[0]])).logits[0, -1] / 1.3).softmax(-1).double()
+    found = torch.bincount(said.token[:, 0], minlength=VOCABULARY).double()
+    # Tokens that are expected fewer than five times count as one, as the chi-square test asks.
+    often = probability * count >= 5
+    assert often.sum() > 10
+    observed, expected = (torch.cat([x[often], x[~often].sum().view(1)]) for x in (found, probability * count))
+    assert chisquare(observed.numpy(), (expected * count / expected.sum()).numpy()).pvalue > 1e-3
+
+
+def test_a_weight_that_is_not_sent_is_named(pair):
+    from aepo.llm.vllm_engine import EngineError
+
+    policy, engine, _ = pair
+    with pytest.raises(EngineError, match=r"no weight for the engine's model\.norm\.weight"):
+        engine.load((n, w) for n, w in policy.stepper.weights() if n != "model.norm.weight")

@@ -1,0 +1,79 @@
+"""The real command with vLLM rollouts on two CPU ranks: skips where vLLM is not installed (`make test-vllm`)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_ind
+from test_trainer import ROOT, SMALL, assert_learned, free_port, trained, weights, without_times
+
+pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
+
+VLLM = ("--rollout.engine=vllm",)
+
+
+def test_two_ranks_train_with_every_push_proven_and_resume_with_the_same_tokens(tmp_path):
+    chosen = (*VLLM, "--controller.sees=previous", "--train.zero_stage=2")
+    whole = trained(tmp_path / "whole", "--train.steps=4", *chosen, ranks=2)
+    assert_learned(whole)
+    assert all(0 <= row["sync/canary"] < 1e-3 and row["mismatch/abs"] < 1e-3 for row in whole)
+    versions = [row["sync/weight_version"] for row in whole]
+    assert versions == sorted(versions) and versions[-1] > 0
+    trained(tmp_path / "parts", "--train.steps=2", *chosen, ranks=2)
+    parts = trained(tmp_path / "parts", "--train.steps=4", *chosen, "--resume", ranks=2)
+    assert without_times(whole) == without_times(parts)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_engine_with_frozen_weights_ends_the_run_with_the_figures(tmp_path):
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "FAULT": "frozen:push:1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable, str(Path(__file__).with_name("faulty_train.py")), "--config",
+            str(ROOT / "configs/demo_cpu.yaml"), f"--out={tmp_path / 'run'}", *SMALL, *VLLM, "--train.steps=12",
+        ],
+        env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr[-3000:]
+    assert "the rollout engine does not sample from the trainer's weights" in done.stderr
+    assert ("weight version" in done.stderr and "to the last bit" in done.stderr) or "nats" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_every_zero_stage_trains_and_resumes_with_the_same_tokens(tmp_path, stage):
+    chosen = (*VLLM, f"--train.zero_stage={stage}")
+    whole = trained(tmp_path / "whole", "--train.steps=4", *chosen, ranks=2)
+    assert_learned(whole)
+    assert all(row["sync/canary"] < 1e-3 for row in whole)
+    trained(tmp_path / "parts", "--train.steps=2", *chosen, ranks=2)
+    parts = trained(tmp_path / "parts", "--train.steps=4", *chosen, "--resume", ranks=2)
+    assert without_times(whole) == without_times(parts)
+
+
+@pytest.mark.slow
+def test_both_engines_give_the_same_entropy_curve_within_sampling_error_over_three_seeds(tmp_path):
+    steps, curves = 25, {}
+    # A rate at which entropy moves by several times the noise of a step.
+    chosen = (f"--train.steps={steps}", "--train.lr=1e-3", "--checkpoint.every=0", "--target.value=1.5")
+    for engine in ("embedded", "vllm"):
+        runs = [
+            trained(tmp_path / f"{engine}{seed}", *chosen, f"--rollout.engine={engine}", f"--seed={seed}", ranks=2)
+            for seed in range(3)
+        ]
+        assert_learned(runs[0])
+        curves[engine] = np.array([[row["entropy"] for row in run] for run in runs])
+    moved = np.abs(curves["embedded"][:, -1] - curves["embedded"][:, 0]).mean()
+    assert moved > 0.2, "curves that stay where they start would agree whatever the engine does"
+    # Five stretches of five steps, each compared over the seeds.
+    parts = {name: curve.reshape(3, 5, 5).mean(-1) for name, curve in curves.items()}
+    p = ttest_ind(parts["embedded"], parts["vllm"], axis=0).pvalue
+    assert (p > 0.01).all(), (parts, p)
