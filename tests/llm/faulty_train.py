@@ -1,5 +1,5 @@
 """The trainer with one fault planted: FAULT=kill:update:2, FAULT=hang:score:1:RANK in a phase of a step,
-FAULT=frozen:push:2 for an engine that takes no weights from its third push on."""
+FAULT=frozen:engine:2 for an engine that takes no weights from its third push on."""
 
 import itertools
 import os

@@ -18,7 +18,7 @@ FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2
 WARM_STARTS = tempfile.TemporaryDirectory(prefix="aepo_warm_starts_")
 # A short run of the real configuration.
 SMALL = (
-    "--warm_start.steps=100", "--warm_start.rows=64", f"--warm_start.cache={WARM_STARTS.name}",
+    "--warm_start.steps=400", "--warm_start.rows=64", f"--warm_start.cache={WARM_STARTS.name}",
     "--train.prompts_per_step=16", "--train.minibatches=2", "--rollout.group_size=4",
     "--evaluation.samples=4", "--evaluation.ks=[1,4]", "--checkpoint.every=2", "--method.cap_up=6",
 )  # fmt: skip

@@ -33,7 +33,8 @@ def test_two_ranks_train_with_every_push_proven_and_resume_with_the_same_tokens(
 def test_an_engine_with_frozen_weights_ends_the_run_with_the_figures(tmp_path):
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "FAULT": "frozen:push:1", "PYTHONPATH": str(ROOT),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "FAULT": "frozen:engine:1",
+        "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     done = subprocess.run(
         [
