@@ -134,6 +134,21 @@ def test_every_zero_stage_trains_the_same_parameters(tmp_path):
 
 
 @pytest.mark.slow
+def test_ranks_with_unequal_numbers_of_passes_do_not_wait_for_each_other_for_ever(tmp_path):
+    # 8 prompts on one rank, 7 on the other, a few rows in each pass; under ZeRO 3 a pass needs all ranks.
+    chosen = (
+        "--train.steps=3", "--train.prompts_per_step=15", "--train.micro_batch_tokens=40", "--train.minibatches=1",
+        "--watchdog.score=60", "--watchdog.update=60",
+    )  # fmt: skip
+    found = [trained(tmp_path / f"stage{stage}", *chosen, f"--train.zero_stage={stage}", ranks=2) for stage in (0, 3)]
+    assert_learned(found[0])
+    for a, b in zip(*found, strict=True):
+        for name in ("reward", "entropy", "grad_norm", "loss"):
+            assert abs(a[name] - b[name]) <= 1e-5, (a["step"], name)
+    assert all(0 <= row["sync/canary"] < 1e-3 for row in found[1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_zero_stage_resumes_bit_for_bit_on_two_ranks(tmp_path, stage):
     chosen = (f"--train.zero_stage={stage}", "--controller.sees=previous")
@@ -155,6 +170,40 @@ def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):
     )  # fmt: skip
     assert len(rows) == 2
     assert all(row["reward"] == 0 and row["entropy"] > 4 for row in rows), "random bytes: near ln 258 and never right"
+
+
+SLEEPY = """
+import time
+
+
+def reward(response, answer):
+    if len(response) % 2:
+        time.sleep(1000)
+    return 0.5
+"""
+
+
+@pytest.mark.slow
+def test_a_verifier_that_falls_asleep_costs_a_deadline_and_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "sleepy_verifier.py").write_text(SLEEPY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in FIXTURE))
+    rows = trained(
+        tmp_path / "run", f"--data.train={data}", "--data.held_out_problems=0", "--train.steps=2",
+        "--rollout.max_response_tokens=12", "--train.prompts_per_step=2", "--reward.function=sleepy_verifier:reward",
+        "--reward.deadline_seconds=0.3", "--watchdog.reward=60",
+    )  # fmt: skip
+    for row in rows:
+        assert row["reward/timeouts"] > 0 and row["reward/errors"] == 0
+        assert 0 < row["reward"] < 0.5 and row["time/reward"] >= 0.3
+    refused = launch(
+        tmp_path / "other",
+        f"--data.train={data}",
+        "--data.held_out_problems=0",
+        "--reward.function=sleepy_verifier:absent",
+    )
+    assert refused.returncode != 0 and "'sleepy_verifier' has no 'absent'" in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["gsm8k_train.jsonl", "dapo_math_17k.parquet"])
