@@ -100,7 +100,7 @@ class Canary:
         self.before = (said.token, told, trainer)
         # Comparing this way round also catches nan.
         apart = not difference <= self.limit
-        worst = ranks.extreme(difference)
+        worst = ranks.largest(difference)
         problems = ranks.total({"apart": torch.tensor(float(apart)), "frozen": torch.tensor(float(frozen))})
         if problems["apart"] or problems["frozen"]:
             why = (

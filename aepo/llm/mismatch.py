@@ -6,6 +6,7 @@ Letters as in `aepo.batch`.
 """
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def trusted(trainer_logp: Tensor, engine_logp: Tensor, mask: Tensor, *, bound: f
     """
     difference = torch.where(mask != 0, trainer_logp - engine_logp, 0.0)
     mean = difference.sum(-1) / mask.sum(-1).clamp(min=1)
-    return mean.abs() <= torch.tensor(bound).log()
+    return mean.abs() <= math.log(bound)
 
 
 def corrected(

@@ -381,7 +381,7 @@ class Policy:
         if rollouts.token.numel():
             (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
         # Asked before the first pass: a rank that asks after its last one meets the others in the middle of theirs.
-        missing = ranks.largest(len(micros)) - len(micros) if self.stepper.collective else 0
+        missing = int(ranks.largest(len(micros))) - len(micros) if self.stepper.collective else 0
         with torch.no_grad():
             for rows in micros:
                 index = torch.tensor(rows)

@@ -81,16 +81,7 @@ def _device() -> torch.device:
     return torch.device("cuda") if dist.is_initialized() and dist.get_backend() == "nccl" else torch.device("cpu")
 
 
-def largest(count: int) -> int:
-    """The largest of the ranks' counts."""
-    if world_size() == 1:
-        return count
-    value = torch.tensor(count, device=_device())
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return int(value)
-
-
-def extreme(value: float) -> float:
+def largest(value: float) -> float:
     """The largest of the ranks' numbers; nan if one is nan."""
     if world_size() == 1:
         return value

@@ -22,7 +22,7 @@ import torch
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.controller import Control, Loop
 from aepo.llm import checkpoint, ranks, seeds
-from aepo.llm.canary import LIMITS, LONGEST, Canary, StaleWeightsError, canary_prompts
+from aepo.llm.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, StaleWeightsError, canary_prompts
 from aepo.llm.engine import EmbeddedEngine, Engine
 from aepo.llm.microbatch import trimmed
 from aepo.llm.mismatch import corrected, measured
@@ -332,7 +332,10 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
     # Under ZeRO 3 a forward pass needs all ranks, and ranks do not sample equally many tokens.
     embedded = settings.rollout.engine == "embedded"
     replica = copy.deepcopy(model) if embedded and settings.train.zero_stage == 3 else None
-    vllm = None if embedded else vllm_engine(settings, task, model)
+    # Models need not have positions for the longest of them.
+    positions = getattr(model.config, "max_position_embeddings", None) or LONGEST + RESPONSE_TOKENS
+    asked = canary_prompts(len(task.tokenizer), longest=min(LONGEST, positions - RESPONSE_TOKENS))
+    vllm = None if embedded else vllm_engine(settings, task, model, asked)
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
 
     def policy_over(prompts: Sequence[Sequence[int]]) -> Policy:
@@ -357,9 +360,8 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
     )
     canary = None
     if vllm is not None or replica is not None:
-        prompts = canary_prompts(len(task.tokenizer))
         limit = settings.rollout.canary_limit or LIMITS[next(model.parameters()).dtype]
-        canary = Canary(policy_over(prompts), prompts, limit=limit)
+        canary = Canary(policy_over(asked), asked, limit=limit)
     trainer = Trainer(
         settings=settings,
         task=task,
@@ -387,12 +389,13 @@ def grading_pool(settings: Settings) -> GradingPool:
         raise SettingsError(f"reward.function: {error}") from error
 
 
-def vllm_engine(settings: Settings, task: Task, model: torch.nn.Module) -> VLLMEngine:
+def vllm_engine(settings: Settings, task: Task, model: torch.nn.Module, canary: Sequence[Sequence[int]]) -> VLLMEngine:
     """This rank's engine, with room for the task's prompts and for the canary's."""
+    longest = max(len(prompt) for prompt in task.prompts) + settings.rollout.max_response_tokens
     return VLLMEngine(
         model,
         task.tokenizer,
-        max_prompt_tokens=max(LONGEST, *(len(prompt) for prompt in task.prompts)),
+        max_length=max(longest, max(len(prompt) for prompt in canary) + RESPONSE_TOKENS),
         max_tokens=settings.rollout.max_response_tokens,
         kv_cache_gib=settings.rollout.kv_cache_gib,
         gpu_memory_utilization=settings.rollout.gpu_memory_utilization,

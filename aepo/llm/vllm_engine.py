@@ -41,7 +41,8 @@ class VLLMEngine:
     Args:
         model: the transformers causal LM that is trained; only its architecture and dtype are taken.
         tokenizer: of that model. vLLM wants one; tokens go in and come out all the same.
-        max_prompt_tokens, max_tokens: longest prompt and longest response, the end token included.
+        max_length: longest prompt and response together; no more than the model has positions.
+        max_tokens: longest response, the end token included.
         kv_cache_gib: on a CPU, size of the KV cache in GiB.
         gpu_memory_utilization: on a GPU, share of its whole memory for weights and KV cache while sampling.
 
@@ -54,7 +55,7 @@ class VLLMEngine:
         model: Any,
         tokenizer: PreTrainedTokenizerFast,
         *,
-        max_prompt_tokens: int,
+        max_length: int,
         max_tokens: int,
         kv_cache_gib: int = 1,
         gpu_memory_utilization: float = 0.6,
@@ -69,13 +70,14 @@ class VLLMEngine:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
             "RANK": "0",
             "LOCAL_RANK": "0",
         }
         with _kept_environment(), torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
             for name, value in defaults.items():
                 os.environ.setdefault(name, value)
+            # A setting of the run, which no variable overrules.
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
             vllm = _vllm()
             if not self.on_gpu:
                 _check_head_size(model.config)
@@ -91,7 +93,7 @@ class VLLMEngine:
                 runner="generate",
                 load_format="dummy",
                 dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-                max_model_len=max_prompt_tokens + max_tokens,
+                max_model_len=max_length,
                 # vLLM's own groups are collective, so every rank builds one of these, in step.
                 distributed_executor_backend="external_launcher",
                 tensor_parallel_size=1,

@@ -273,7 +273,7 @@ def test_a_model_that_mixes_packed_rows_is_refused_by_name(name, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
 def test_rounding_is_no_reason_to_refuse_a_model(name, dtype):
-    policy(model(name, dtype), packing=True)
+    assert policy(model(name, dtype), packing=True).packing
 
 
 def test_an_empty_prompt_is_refused():

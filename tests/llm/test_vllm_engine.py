@@ -43,7 +43,7 @@ def pair(request):
         torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
     before = dict(os.environ)
     model = tiny(request.param)
-    engine = VLLMEngine(model, TOKENIZER, max_prompt_tokens=canary.LONGEST, max_tokens=8)
+    engine = VLLMEngine(model, TOKENIZER, max_length=canary.LONGEST + 8, max_tokens=8)
     after = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     assert after == {name: value for name, value in before.items() if not name.startswith("VLLM_")}
     stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=1.0)
