@@ -3,33 +3,34 @@
 `math_reward` is pure and picklable, and so is its `Verdict`: a pool of killable workers can wrap it as it is.
 """
 
-import logging
 import re
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
-# Longer "answers" are essays or loops: parsing one takes math-verify seconds, and no reference comes near it.
-MAX_ANSWER_CHARACTERS = 2000
-# 10^99999 and 99999! still compare in a third of a second; ten times more costs a whole deadline.
-MAX_LITERAL_DIGITS = 5
-# e^{-x^{2}} nests twice; what nests three times is a tower whatever its letters, since n/n simplifies to 1.
-MAX_EXPONENT_DEPTH = 2
+from aepo.llm.algebra import ROUNDING, TIMEOUT_SECONDS, compared, parsed_number
+from aepo.llm.extraction import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed
+from aepo.llm.refusal import refusal
+
+__all__ = [
+    "MAX_ANSWER_CHARACTERS",
+    "REASONS",
+    "RIGHT",
+    "ROUNDING",
+    "Verdict",
+    "equivalence",
+    "extracted_answer",
+    "last_boxed",
+    "math_reward",
+    "refusal",
+]
+
 # A number longer than this is compared as text: Python refuses to convert ints of more than 4,300 digits.
 MAX_NUMBER_CHARACTERS = 200
-# A fraction and its decimal agree to six digits: 0.333333 is 1/3, 0.33 is not.
-ROUNDING = Fraction(1, 10**6)
-# math-verify's own default: nearly all comparisons take milliseconds, what takes longer never ends.
-TIMEOUT_SECONDS = 5
-# A deadline that was swallowed comes again after this long.
-DEADLINE_REPEAT_SECONDS = 0.2
-
-REASONS = ("exact", "rounded", "math-verify", "wrong", "no answer", "refused", "timeout", "error", "custom")
-"""What `Verdict.reason` starts with; refused and error add details after a colon. The first three pass;
-"custom" is a reward that somebody else's function gave as a number."""
+RIGHT = ("exact", "rounded", "math-verify", "tolerance")
+"""Reasons that pass: "rounded" is a fraction to six digits, "tolerance" what a benchmark allows."""
+REASONS = (*RIGHT, "wrong", "no answer", "refused", "timeout", "error", "custom")
+"""What `Verdict.reason` starts with; wrong, refused and error may add details after a colon. "custom" is a reward that
+somebody else's function gave as a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,9 @@ def math_reward(response: str, answer: str, *, timeout_seconds: float | None = T
     The final answer is `extracted_answer(response)`; a bare number at the end of a text does not count. Two
     plain numbers (integers, decimals, a/b, \frac{a}{b}, 1.5e3, 1.5 \times 10^{3}; commas and $ are ignored)
     are decided here: equal, or, where one is a fraction, equal to six digits ("rounded"). Texts that are
-    equal up to spacing are right. Everything else goes to math-verify, unless it is so large that sympy would
-    not come back (`refusal`). math-verify ignores units, percent signs and the subscripts of number bases.
+    equal up to spacing are right; so are a reference's words in any case, a choice's letter, and the digits of
+    a number in another base, whose base may be left out. Everything else goes to math-verify, unless it is so
+    large that sympy would not come back (`refusal`). math-verify ignores units and percent signs.
 
     Args:
         response: the model's text, any length.
@@ -78,128 +80,21 @@ def math_reward(response: str, answer: str, *, timeout_seconds: float | None = T
     extracted = extracted_answer(response)
     if extracted is None:
         return Verdict(reward=0.0, extracted=None, reason="no answer")
-    refused = refusal(extracted)
+    reason = equivalence(extracted, answer, timeout_seconds=timeout_seconds)
+    return Verdict(reward=float(reason in RIGHT), extracted=extracted[:MAX_ANSWER_CHARACTERS], reason=reason)
+
+
+def equivalence(extracted: str, answer: str, *, timeout_seconds: float | None) -> str:
+    """Why an extracted answer is or is not the reference, as `Verdict.reason`; arguments as of `math_reward`.
+
+    >>> equivalence("2/4", "0.5", timeout_seconds=None), equivalence("52_9", "52_8", timeout_seconds=None)
+    ('exact', 'wrong')
+    """
     reason = _exact(extracted, answer) if len(extracted) <= MAX_ANSWER_CHARACTERS else None
-    if reason is None:
-        reason = f"refused: {refused}" if refused else _math_verify(extracted, answer, timeout_seconds)
-    right = reason in ("exact", "rounded", "math-verify")
-    return Verdict(reward=float(right), extracted=extracted[:MAX_ANSWER_CHARACTERS], reason=reason)
-
-
-def extracted_answer(response: str) -> str | None:
-    r"""The final answer stated: the last \boxed{...}, else after the last '####', else 'answer is'.
-
-    After 'answer is' that is the formula between $ signs or \( \) if one follows directly, else the rest of
-    the sentence. None if there is none of the three, or nothing in it. Outside a box it is cut one character
-    past MAX_ANSWER_CHARACTERS.
-
-    >>> extracted_answer(r"first \boxed{1}, then \boxed{\frac{1}{2}} and \boxed{3")
-    '\\frac{1}{2}'
-    >>> extracted_answer("#### 1,080"), extracted_answer("The answer is 3.5. Done."), extracted_answer("3.5")
-    ('1,080', '3.5', None)
-    """
-    boxed = last_boxed(response)
-    if boxed is not None:
-        return boxed.strip() or None
-    marks = list(re.finditer(r"####|answer is", response, re.IGNORECASE))
-    if not marks:
-        return None
-    hashes = [mark for mark in marks if mark.group() == "####"]
-    mark = (hashes or marks)[-1]
-    rest = response[mark.end() :].lstrip(" \t\r\n:*")[: MAX_ANSWER_CHARACTERS + 1]
-    formula = None if hashes else re.match(r"\${1,2}([^$]+)\$|\\\((.+?)\\\)", rest, re.DOTALL)
-    if formula:
-        return (formula.group(1) or formula.group(2)).strip() or None
-    line = rest.split("\n", 1)[0]
-    sentence = line if hashes else re.split(r"\.(?=\s|\*|$)", line, maxsplit=1)[0]
-    return sentence.strip(" \t\r*") or None
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...} or \fbox{...} whose braces balance, or None; linear in the text.
-
-    >>> last_boxed(r"\boxed{a} and \boxed{\frac{1}{2}} and \boxed{cut off"), last_boxed("no box")
-    ('\\frac{1}{2}', None)
-    """
-    opened: list[int | None] = []  # start of the content for a box, None for any other group
-    best: tuple[int, int] | None = None
-    # A doubled backslash is LaTeX that the response escaped as in JSON; an escaped brace is a printed one.
-    for token in re.finditer(r"\\\\?(?:boxed|fbox)\s*\{|\\.|[{}]", text, re.DOTALL):
-        if token.group() == "}":
-            start = opened.pop() if opened else None
-            if start is not None and (best is None or start > best[0]):
-                best = (start, token.start())
-        elif token.group().endswith("{") and token.group() != r"\{":
-            opened.append(token.end() if len(token.group()) > 1 else None)
-    return None if best is None else text[best[0] : best[1]]
-
-
-def refusal(text: str) -> str | None:
-    """Why an answer is not worth sympy's time (length, exponent towers, huge factorials), or None.
-
-    Not complete: what gets through costs a deadline. Conservative: a few honest answers, such as 2^{2^{3}},
-    are turned away too and only count when they equal the reference as text.
-
-    >>> refusal("5^5^5^5"), refusal("2^{1009}"), refusal("(10^9)!")
-    ('exponent tower', None, 'factorial')
-    """
-    if len(text) > MAX_ANSWER_CHARACTERS:
-        return f"answer of more than {MAX_ANSWER_CHARACTERS:,} characters"
-    if _unbalanced(text):
-        return "unbalanced braces"
-    # What remains as letters is a name, so what holds no letters is a number.
-    flat = re.sub(r"\\(?:left|right|[dt]?frac|cdot|times|[!,;: ])(?![a-zA-Z])|\s", "", text)
-    flat = flat.replace("**", "^")
-    huge = rf"[0-9]{{{MAX_LITERAL_DIGITS + 1},}}"
-    if re.search(rf"\^[{{(\[+-]*{huge}|[0-9][eE][+-]?{huge}", flat):
-        return "exponent of too many digits"
-    numeric = not re.search("[a-zA-Z]", flat)
-    if re.search(rf"!!|{huge}!", flat) or (numeric and "^" in flat and re.search(r"[)}\]]!", flat)):
-        return "factorial"
-    for caret in re.finditer(r"\^", flat):
-        exponent, after = _exponent(flat, caret.end())
-        tower = "^" in exponent or "!" in exponent or after == "^"
-        if tower and not re.search("[a-zA-Z]", exponent):
-            return "exponent tower"
-        if _exponent_depth(exponent) >= MAX_EXPONENT_DEPTH:
-            return "exponent tower"
-    return None
-
-
-def _unbalanced(text: str) -> bool:
-    """Whether braces close before they open, or stay open: such a text would break out of its box."""
-    depth = 0
-    for token in re.finditer(r"\\.|[{}]", text, re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(token.group(), 0)
-        if depth < 0:
-            return True
-    return depth != 0
-
-
-def _exponent(flat: str, start: int) -> tuple[str, str]:
-    """The exponent that starts there, a group or a number or one character, and the character after it."""
-    if flat[start : start + 1] in ("{", "("):
-        depth, end = 1, start + 1
-        while depth and end < len(flat):
-            depth += (flat[end] in "{(") - (flat[end] in "})")
-            end += 1
-    else:
-        number = re.compile(r"[+-]?[0-9]+").match(flat, start)
-        end = number.end() if number else start + 1
-    return flat[start:end], flat[end : end + 1]
-
-
-def _exponent_depth(exponent: str) -> int:
-    """How many exponents nest inside this one, counted by the groups that open after a caret."""
-    depth, deepest, groups = 0, 0, []
-    for at, character in enumerate(exponent):
-        if character in "{(":
-            groups.append(at > 0 and exponent[at - 1] == "^")
-            depth += groups[-1]
-        elif character in "})" and groups:
-            depth -= groups.pop()
-        deepest = max(deepest, depth + (character == "^"))
-    return deepest
+    if reason is not None:
+        return reason
+    refused = refusal(extracted)
+    return f"refused: {refused}" if refused else compared(extracted, answer, timeout_seconds)
 
 
 _INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
@@ -214,7 +109,7 @@ _NUMBER = re.compile(
 )
 
 
-def _number(text: str) -> tuple[Fraction, bool] | None:
+def plain_number(text: str) -> tuple[Fraction, bool] | None:
     """The value of a plain number, and whether it is written as a fraction; None for anything else."""
     match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARACTERS else None
     if match is None:
@@ -232,19 +127,20 @@ def _digits(decimal: str) -> str:
     return decimal.replace(",", "").rstrip(".")
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
     """The text without dollar signs, text wrappers, LaTeX's spacing and a final dot; inner blanks stay."""
     text = re.sub(r",\\!\s*|\{,\}", ",", text)
-    text = re.sub(r"\\?\$|\\[!,;: ]|\\(?:left|right)(?![a-zA-Z])|~", " ", text)
+    text = re.sub(r"\\?\$|\\[!,;: ]|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])|~", " ", text)
     text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"([_^])\s*\{\s*(\w)\s*\}", r"\1\2", text)
     text = re.sub(r"\\(?:text|textbf|mbox|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", text)
     return text.strip().removesuffix(".").strip()
 
 
 def _exact(extracted: str, answer: str) -> str | None:
     """The reason, "exact", "rounded" or "wrong", where no algebra is needed for it, else None."""
-    found, wanted = _normal(extracted), _normal(answer)
-    number, reference = _number(found), _number(wanted)
+    found, wanted = normal(extracted), normal(answer)
+    number, reference = plain_number(found), plain_number(wanted)
     if number is not None and reference is not None:
         if number[0] == reference[0]:
             return "exact"
@@ -252,66 +148,68 @@ def _exact(extracted: str, answer: str) -> str | None:
         return "rounded" if near and (number[1] or reference[1]) else "wrong"
     # Blanks go only now: "10, 100" is two numbers, "10,100" is one.
     same = re.sub(r"\s", "", found) == re.sub(r"\s", "", wanted)
-    return "exact" if same and wanted else None
+    if same and wanted and reference is None:
+        return "exact"
+    # {1, 2} is no point and no interval, and the other way round; math-verify takes either for the other.
+    kinds = [re.match(r"(\\\{)|[(\[]", text) for text in (found, wanted)]
+    if all(kinds) and len({kind[1] for kind in kinds if kind}) == 2:
+        return "wrong"
+    # To math-verify a time is a ratio, and 3:30 a tenth.
+    if re.fullmatch(r"[0-9]{1,2}:[0-5][0-9](?::[0-5][0-9])?", wanted):
+        return "wrong"
+    claim = _same_digits(found, wanted)
+    if claim is None and _WORDS.fullmatch(answer.strip(" $")):
+        claim = _same_words(found, wanted)
+    return None if claim is None else "exact" if claim else "wrong"
 
 
-def _math_verify(extracted: str, answer: str, timeout_seconds: float | None) -> str:
-    """math-verify's judgement as a reason: "math-verify" (right), "wrong", "timeout" or "error: ..."."""
-    # Imported here: sympy and antlr take a second to load, and most answers never need them.
-    from math_verify import parse, verify
+_WORDS = re.compile(r"\\(?:text|textbf|mbox|mathrm|mathbf)\s*\{[^{}0-9]*[a-zA-Z][^{}0-9]*\}\.?")
+_BASES = dict(
+    zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
+)
+_BASED = re.compile(rf"(?P<digits>-?[0-9A-F]+)\s*_\s*(?:\{{\s*)?(?P<base>[0-9]{{1,2}}|{'|'.join(_BASES)})(?:\s*\}})?")
 
-    if timeout_seconds is not None and threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            "math_reward's deadline needs the main thread of its process (SIGALRM): grade in worker "
-            "processes, or pass timeout_seconds=None and stop what hangs yourself"
+
+def _based(text: str) -> tuple[str, int] | None:
+    """The digits and the base of 52_8, 4210_{5} or 52_{eight}; None for anything else, such as the name E_1."""
+    number = _BASED.fullmatch(text)
+    base = int(_BASES.get(number["base"], number["base"])) if number else 0
+    try:
+        return (
+            (number["digits"], base) if number and 2 <= base <= 36 and int(number["digits"], base) is not None else None
         )
-    refused = refusal(answer)
-    if refused:
-        return f"error: the reference cannot be parsed safely ({refused})"
-    # It warns that it runs without a deadline of its own; ours is around it.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    try:
-        with _deadline(timeout_seconds):
-            gold, prediction = (
-                parse(rf"\boxed{{{text}}}", parsing_timeout=None, raise_on_error=True)
-                for text in (_power_of_ten(answer), extracted)
-            )
-            right = verify(gold, prediction, timeout_seconds=None, raise_on_error=True)
-    except _DeadlineError:
-        return "timeout"
-    # The model writes this text and sympy raises anything on it, RecursionError and AttributeError included.
-    except Exception as problem:
-        return f"error: {type(problem).__name__}: {str(problem)[:200]}"
-    return "math-verify" if right else "wrong"
+    # A digit that the base does not have.
+    except ValueError:
+        return None
 
 
-class _DeadlineError(BaseException):
-    """Not an Exception: sympy and math-verify catch those and go on."""
+def _same_digits(found: str, wanted: str) -> bool | None:
+    """Whether a number is the reference's in another base than ten; None if the reference is no such number."""
+    reference = _based(wanted)
+    if reference is None:
+        return None
+    # Without its base it is the same digits, since the question names the base.
+    return _based(found) == reference or found == reference[0]
 
 
-@contextmanager
-def _deadline(seconds: float | None) -> Iterator[None]:
-    """_DeadlineError in the body after that many seconds of wall-clock time; None sets none.
+def _same_words(found: str, wanted: str) -> bool:
+    """Whether words are the reference's, whatever their case; of a choice, "(C)", the letter decides."""
+    choice = re.fullmatch(r"\(?([A-Z])\)?", wanted)
+    if choice:
+        letter = re.fullmatch(r"\(?([A-Za-z])(?:\)|[.:)].*)?", found, re.DOTALL)
+        return letter is not None and letter[1].upper() == choice[1]
+    plain = (re.sub(r"^(?:the|an?)\s+|[^\w\s]", "", text.casefold()).split() for text in (found, wanted))
+    return next(plain) == next(plain)
 
-    math-verify's own alarm rings once, and what a signal handler raises inside a destructor or a callback of the
-    garbage collector is lost: then nothing stops sympy. This one rings until the body is left.
+
+def numeric_value(text: str) -> float | None:
+    r"""The real number that an answer is, "x =" before it or not; None if it is none, or cannot be read.
+
+    Without a deadline, like math-verify with timeout_seconds=None.
+
+    >>> numeric_value(r"E = 1.5 \times 10^{3}"), numeric_value("x+1")
+    (1500.0, None)
     """
-    if seconds is None:
-        yield
-        return
-
-    def ring(number, frame):
-        raise _DeadlineError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, DEADLINE_REPEAT_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _power_of_ten(answer: str) -> str:
-    """4.5e33 as LaTeX: math-verify would read Euler's number in it."""
-    return re.sub(r"^\s*([+-]?[0-9.]+)[eE]\+?(-?[0-9]+)\s*$", r"\1 \\times 10^{\2}", answer)
+    text = text.rsplit("=", 1)[-1]
+    number = plain_number(normal(text))
+    return float(number[0]) if number is not None else parsed_number(text)

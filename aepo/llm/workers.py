@@ -126,6 +126,15 @@ def _failed(detail: str) -> Verdict:
     return Verdict(reward=0.0, extracted=None, reason=f"error: {detail}"[:MAX_REASON_CHARACTERS])
 
 
+def troubles(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """reward/timeouts and reward/errors: how many of the verdicts have these reasons."""
+    reasons = [verdict.reason for verdict in verdicts]
+    return {
+        "reward/timeouts": reasons.count("timeout"),
+        "reward/errors": sum(reason.startswith("error") for reason in reasons),
+    }
+
+
 @dataclass(kw_only=True, eq=False)
 class _Worker:
     process: subprocess.Popen
@@ -160,9 +169,6 @@ class GradingPool:
         ValueError: an argument out of range, or a reward that a worker could not import.
     """
 
-    counts: dict[str, int]
-    """reward/timeouts and reward/errors: verdicts with these reasons in the last `grade`."""
-
     def __init__(
         self,
         reward: Reward = unhurried_math_reward,
@@ -185,7 +191,6 @@ class GradingPool:
         except (pickle.PicklingError, AttributeError, TypeError) as problem:
             raise ValueError(f"reward must be a module-level function, got {reward!r}: {problem}") from problem
         self.deadline_seconds = deadline_seconds
-        self.counts = _counts([])
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
@@ -225,7 +230,6 @@ class GradingPool:
         while len(verdicts) < len(items):
             self._give(items, waiting)
             self._hear(verdicts, waiting)
-        self.counts = _counts(list(verdicts.values()))
         return [verdicts[i] for i in range(len(items))]
 
     def _give(self, items: Sequence[tuple[str, str]], waiting: deque[int]) -> None:
@@ -320,14 +324,6 @@ class GradingPool:
         with suppress(OSError):
             worker.connection.send_bytes(self._task)
         return worker
-
-
-def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    reasons = [verdict.reason for verdict in verdicts]
-    return {
-        "reward/timeouts": reasons.count("timeout"),
-        "reward/errors": sum(reason.startswith("error") for reason in reasons),
-    }
 
 
 def _end(worker: _Worker, *, grace: float = 0.0) -> str:

@@ -1,0 +1,82 @@
+"""The command: evaluate a model, or report on evaluations that are done.
+
+python -m aepo.llm.evaluation --model runs/aepo/final --suite paper --out runs/aepo/evaluation
+deepspeed --num_gpus 8 --module aepo.llm.evaluation --model ... (or: deepspeed aepo/llm/evaluation/__main__.py ...)
+python -m aepo.llm.evaluation report runs/*/evaluation
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:
+    # Started as a file, whose folder Python puts first on the path; its modules are not to stand in for others.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+import torch
+
+from aepo.llm import ranks
+from aepo.llm.canary import StaleWeightsError
+from aepo.llm.evaluation.options import parse
+from aepo.llm.evaluation.runner import run
+from aepo.llm.policy import init_distributed
+from aepo.llm.settings import SettingsError
+from aepo.llm.task import DataError
+from aepo.llm.vllm_engine import EngineError
+
+log = logging.getLogger("aepo")
+
+# Ranks that are done wait for the last one, whose responses may be the longest.
+PATIENCE_SECONDS = 7 * 86400.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: 0 when all is written, 2 when options, data, model or engine cannot be used, 3 when the disk takes
+    no more, 5 when the engine does not sample from the model's weights, 7 when another rank was lost."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["report"]:
+        from aepo.llm.evaluation import report
+
+        return report.main(argv[1:])
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO if first else logging.ERROR)
+    try:
+        options = parse(argv)
+        if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+            # Threads that spin for work cost a small model an order of magnitude as soon as the cores are busy.
+            torch.set_num_threads(1)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            init_distributed(PATIENCE_SECONDS)
+        run(options)
+    except (SettingsError, DataError, EngineError) as error:
+        if first or isinstance(error, EngineError):
+            _say(error)
+        return 2
+    except StaleWeightsError as error:
+        _say(error)
+        return 5
+    except OSError as error:
+        _say(f"rank {ranks.rank()}: {error}; samples on the disk are safe: make room, then give the same command again")
+        return 3
+    except RuntimeError as error:
+        lost = ranks.lost_peer(error)
+        if lost is None:
+            raise
+        _say(f"rank {ranks.rank()}: another rank was lost or does not answer ({lost}); give the same command again")
+        return 7
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _say(error: object) -> None:
+    """One line, whatever libraries had to say."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""What is typed after `python -m aepo.llm.evaluation`, checked before anything is read, and the paper's protocol.
+
+Every problem is one line that names the option, the value met and the cure.
+"""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from aepo.llm.end_tokens import EndTokens
+from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
+from aepo.llm.settings import Section, SettingsError
+from aepo.llm.walk import MOVES
+
+PAPER, WALK = "paper", "walk"
+"""Suites by name: the seven benchmarks, and the CPU demo task's held-out prompts."""
+PROTOCOLS = {name: benchmark.protocol for name, benchmark in BENCHMARKS.items()} | {
+    # As AIME is, and pass@256 of the experiment in small; a response is its moves and the end token.
+    WALK: Protocol(samples=32, pass_ks=(256,), max_new_tokens=MOVES + 1)
+}
+"""How each set is sampled by default."""
+MODES = ("pass@1", "pass@k")
+# Of sets that the paper's Table 2 leaves out, for whoever asks for their pass@k: as Minerva's and OlympiadBench's.
+OTHER_SAMPLES = 128
+
+
+class Options(Section):
+    """One evaluation."""
+
+    model: str
+    """Folder (such as a run's final/) or hub id of a transformers causal LM with its tokenizer, or a run's checkpoint
+    (checkpoints/step_N), whose weights are then put into a model under `out`."""
+    suite: str = PAPER
+    """`paper`, the seven benchmarks; `walk`, the held-out prompts of the CPU demo task; or names with commas between
+    them, of aime24, aime25, amc23, gsm8k, math500, minerva, olympiadbench."""
+    data: str = "data/math"
+    """Folder of the benchmarks' files, as their publishers ship them."""
+    out: str = "runs/evaluation"
+    """Folder of the results. The same command goes on there with what an ended evaluation has left undone."""
+    engine: Literal["embedded", "vllm"] = "embedded"
+    """`embedded`: a KV-cached sampler over the model itself, the same bits however the work is split. `vllm`: vLLM in
+    this process, beside the model that scores."""
+    mode: Literal["pass@1", "pass@k", "paper"] = "paper"
+    """`pass@1`: temperature 0.1, 32 samples on AIME and AMC and one elsewhere. `pass@k`: temperature 1, 1024 samples on
+    AIME, 128 elsewhere. `paper`: pass@1 on all of the suite, pass@k on the sets of its Table 2."""
+    samples: int | None = Field(None, ge=1)
+    """Per problem, of every set and mode: the n of avg@n and pass@k; None: the paper's. It may grow when an evaluation
+    goes on."""
+    k: tuple[int, ...] = ()
+    """More k of pass@k, with commas between them, beside the powers of two up to n, and n."""
+    rows: int | None = Field(None, ge=1)
+    """Only the first so many problems of each set."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Longest response, the end token included; None: 8192, for walk 5."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Each token is drawn from the nucleus of this mass; None: 0.95."""
+    temperature: float | None = Field(None, gt=0)
+    """Of every mode; None: 0.1 for pass@1, 1 for pass@k."""
+    template: str = "auto"
+    """As the trainer's data.template: plain, qwen_math, qwen, qwen3 or chat. `auto`: that of the run that trained the
+    model, or else the one that goes with its name, or else plain."""
+    end_tokens: EndTokens = "turn"
+    """As the trainer's data.end_tokens. `model`: the model's own end tokens. `turn`: also the template's <|im_end|>, as
+    Qwen's own evaluation does."""
+    seed: int = 0
+    label: str | None = None
+    """What tables call this model; None: its name."""
+    step: int | None = Field(None, ge=0)
+    """Training step of the model, for curves over a run's checkpoints, which tell theirs."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; `auto`: as they were saved."""
+    rows_at_once: int = Field(256, ge=1)
+    """Responses sampled and scored side by side; bounds the memory of the embedded engine."""
+    samples_per_call: int = Field(1024, ge=1)
+    """Responses asked of the engine in one go, judged and written to disk together; what a kill can cost."""
+    micro_batch_tokens: int = Field(16384, ge=1)
+    """Most tokens (padding included) of one scoring pass."""
+    workers: int = Field(2, ge=1)
+    """Processes per rank that judge answers."""
+    deadline_seconds: float = Field(5.0, gt=0)
+    """For judging one answer; one that takes longer is wrong, and counted as a timeout."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """vLLM on a CPU: size of the KV cache."""
+    gpu_memory_utilization: float = Field(0.6, gt=0, lt=1)
+    """vLLM on a GPU: share of the whole memory for its weights and KV cache, beside the model that scores."""
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("model", "out", "data")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; name a folder")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        self.benchmarks  # noqa: B018 - unknown names show here
+        self.measurements  # noqa: B018 - and so does an n that is too small
+        return self
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """Names of the suite's sets.
+
+        Raises:
+            ValueError: unknown, repeated or no names.
+        """
+        names = [name.strip().lower() for name in self.suite.split(",") if name.strip()]
+        names = [one for name in names for one in (BENCHMARKS if name == PAPER else (name,))]
+        known = (*PROTOCOLS, PAPER)
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"suite: there is no benchmark {name!r}; known: {', '.join(known)}{hint}")
+        if not names:
+            raise ValueError(f"suite: names no benchmark; known: {', '.join(known)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"suite: names a benchmark twice, got {self.suite!r}; leave one out")
+        return tuple(names)
+
+    @property
+    def measurements(self) -> tuple["Measurement", ...]:
+        """What is asked of each set, sorted by set and mode.
+
+        Raises:
+            ValueError: a k above n.
+        """
+        wanted = [(name, mode) for name in self.benchmarks for mode in self._modes(name)]
+        return tuple(self._of(name, mode) for name, mode in sorted(wanted))
+
+    def _modes(self, benchmark: str) -> tuple[str, ...]:
+        if self.mode != "paper":
+            return (self.mode,)
+        return MODES if PROTOCOLS[benchmark].pass_ks else MODES[:1]
+
+    def _of(self, benchmark: str, mode: str) -> "Measurement":
+        paper, explores = PROTOCOLS[benchmark], mode == "pass@k"
+        n = self.samples or (max(paper.pass_ks, default=OTHER_SAMPLES) if explores else paper.samples)
+        # Where every mode has its own n, a k beyond that of pass@1 is meant for pass@k.
+        bad = [k for k in self.k if k < 1 or (k > n and (explores or self.samples is not None))]
+        if bad:
+            has = f"--samples={n}" if self.samples is not None else f"{benchmark} {mode} has n={n}"
+            raise ValueError(f"k: pass@{bad[0]} needs 1 <= k <= n, and {has}; raise --samples or lower --k")
+        temperature = paper.pass_temperature if explores else paper.temperature
+        return Measurement(
+            benchmark=benchmark,
+            mode=mode,
+            n=n,
+            temperature=self.temperature or temperature,
+            top_p=self.top_p or paper.top_p,
+            max_tokens=self.max_tokens or paper.max_new_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """How one set is sampled in one mode."""
+
+    benchmark: str
+    mode: str
+    n: int
+    """Samples per problem."""
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+    @property
+    def name(self) -> str:
+        """Such as aime24 pass@1."""
+        return f"{self.benchmark} {self.mode}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The command line: `--name=value` or `--name value`; DeepSpeed's `--local_rank` is accepted and ignored.
+
+    Raises:
+        SettingsError: an unknown option (with the nearest known one) or value; one line.
+    """
+    parser = _Parser(
+        prog="python -m aepo.llm.evaluation",
+        allow_abbrev=False,
+        description="Evaluate a model as the paper does; `report RUN...` makes tables and figures of finished runs.",
+    )
+    for name, info in Options.model_fields.items():
+        meaning = " ".join((info.description or "").split()).replace("%", "%%")
+        default = "required" if info.is_required() else f"default: {info.default}"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", f"--{name}", dest=name, metavar="VALUE", default=argparse.SUPPRESS,
+            help=f"{meaning} ({default})".strip(),
+        )  # fmt: skip
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+    known, rest = parser.parse_known_args(list(argv))
+    if rest:
+        flags = [f"--{name.replace('_', '-')}" for name in Options.model_fields]
+        near = difflib.get_close_matches(rest[0].partition("=")[0].replace("_", "-"), flags, n=1)
+        hint = f"did you mean {near[0]}?" if near else "--help lists every option"
+        raise SettingsError(f"unknown argument {rest[0]!r}; {hint}")
+    typed = {name: value for name, value in vars(known).items() if name != "local_rank"}
+    try:
+        return Options.model_validate(typed)
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_readable, error.errors()))) from error
+
+
+def _readable(problem: Any) -> str:
+    name = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
+    if problem["type"] == "missing":
+        return f"--{name} is missing; name a folder or a hub id"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        option, colon, rest = message.partition(": ")
+        return f"--{option}{colon}{rest}"
+    return f"--{name}: {message}, got {problem['input']!r}"

