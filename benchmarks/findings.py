@@ -8,21 +8,20 @@ import argparse
 import dataclasses
 import itertools
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from aepo.over_seeds import Estimate, estimate
 from aepo.tabular.cache import Cache
 from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.options import Options
 from aepo.tabular.output import versions
 from aepo.tabular.plan import LEFT_OUT, NAMES, Configuration, configuration
 from aepo.tabular.runner import Result, batches, run_all
-from aepo.tabular.summary import Estimate, Summary, summaries
+from aepo.tabular.summary import Summary, summaries
 from aepo.tracking import tracking_error
 from aepo.zoo import METHODS
 from aepo.zoo import options as zoo_options
@@ -78,8 +77,7 @@ class Study:
 
 def paired(difference: np.ndarray) -> str:
     """Mean and 95 % interval of a difference by seed."""
-    half = student_t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference))
-    return f"{difference.mean():+.4f} ± {half:.4f}"
+    return f"{estimate(difference):+.4f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -324,8 +322,8 @@ def optimum(study: Study) -> Iterator[str]:
 
 
 def _lower(difference: np.ndarray) -> float:
-    half = student_t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference))
-    return float(difference.mean() - half)
+    found = estimate(difference)
+    return found.mean - found.half_width
 
 
 FAILURES = {

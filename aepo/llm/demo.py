@@ -4,12 +4,9 @@ Each run is the real command, `deepspeed aepo/llm/train.py --config configs/demo
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +15,12 @@ import numpy as np
 import pandas as pd
 import typer
 
+from aepo import over_seeds
 from aepo.llm.record import read
 from aepo.llm.settings import load
+from aepo.llm.side_by_side import ROOT, Job, train, warm_start
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "demo_cpu.yaml"
-# Any free port will do; runs side by side need different ones.
-FIRST_PORT = 29610
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +40,24 @@ class Run:
         """Where it writes."""
         return out / f"{self.curve.replace(' ', '_').replace('*=', '')}_seed{self.seed}"
 
+    def job(self, out: Path, steps: int) -> Job:
+        """Its command."""
+        return Job(
+            title=f"{self.curve}, seed {self.seed}",
+            folder=self.folder(out),
+            arguments=(
+                f"--method.name={self.method}", f"--target.value={self.target}", f"--seed={self.seed}",
+                f"--train.steps={steps}",
+            ),
+        )  # fmt: skip
+
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(help="Seeds per method.", min=1)] = 3,
     targets: Annotated[str, typer.Option(help="AEPO's entropy targets in nats.")] = "0.5,1.0",
     jobs: Annotated[int, typer.Option(help="Runs at the same time.", min=1)] = 2,
-    steps: Annotated[int, typer.Option(help="Training steps of each run.", min=2)] = 500,
+    steps: Annotated[int, typer.Option(help="Training steps of each run.", min=2)] = 450,
 ) -> None:
     """Train GRPO and AEPO at two targets on the CPU and show their entropies (Fig. 4 in small)."""
     levels = [float(level) for level in targets.split(",")]
@@ -60,12 +67,10 @@ def main(
         for method, target in [("grpo", levels[0]), *(("aepo", level) for level in levels)]
     ]
     began = time.monotonic()
-    _warm_start()
-    with ThreadPoolExecutor(jobs) as pool:
-        codes = list(pool.map(lambda item: _train(item[1], out, steps, FIRST_PORT + item[0]), enumerate(runs)))
-    failed = [run.folder(out) for run, code in zip(runs, codes, strict=True) if code]
+    warm_start(CONFIG)
+    failed = train([run.job(out, steps) for run in runs], config=CONFIG, parallel=jobs, keep=False)
     if failed:
-        print(f"error: {len(failed)} runs failed; see {', '.join(str(f) + '.log' for f in failed)}", file=sys.stderr)
+        print(f"error: {len(failed)} runs failed; see {', '.join(str(job.log) for job in failed)}", file=sys.stderr)
         raise typer.Exit(1)
     table = write_table(runs, out)
     plot(runs, out)
@@ -74,34 +79,6 @@ def main(
     for name in ("table.md", "entropy.png"):
         print(out / name)
     print(f"{out}/*/metrics.jsonl")
-
-
-def _warm_start() -> None:
-    """Make the common start once, before the runs that would each make it."""
-    code = (
-        "import logging, torch, transformers; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
-        "transformers.utils.logging.disable_progress_bar();"
-        "logging.getLogger('aepo').setLevel(logging.INFO);"
-        "from aepo.llm.settings import load; from aepo.llm.warm_start import load_model, load_task;"
-        f"s = load({str(CONFIG)!r}); load_model(s, load_task(s))"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
-
-
-def _train(run: Run, out: Path, steps: int, port: int) -> int:
-    folder = run.folder(out)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        str(Path(sys.executable).with_name("deepspeed")), "--master_port", str(port), str(ROOT / "aepo/llm/train.py"),
-        "--config", str(CONFIG), f"--method.name={run.method}", f"--target.value={run.target}", f"--seed={run.seed}",
-        f"--out={folder}", f"--train.steps={steps}", "--overwrite",
-    ]  # fmt: skip
-    began = time.monotonic()
-    with folder.with_suffix(folder.suffix + ".log").open("w") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    state = "done" if code == 0 else f"FAILED (exit {code})"
-    print(f"{run.curve}, seed {run.seed}: {state} in {time.monotonic() - began:.0f} s", flush=True)
-    return code
 
 
 def summaries(runs: Sequence[Run], out: Path) -> pd.DataFrame:
@@ -146,7 +123,7 @@ def write_table(runs: Sequence[Run], out: Path) -> pd.DataFrame:
 
 
 def plot(runs: Sequence[Run], out: Path) -> None:
-    """entropy.png: mean and range over seeds of every curve, targets dashed."""
+    """entropy.png: mean and 95 % t interval over seeds of every curve, targets dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -157,18 +134,17 @@ def plot(runs: Sequence[Run], out: Path) -> None:
         mine = [run for run in runs if run.curve == curve]
         rows = [read(run.folder(out) / "metrics.jsonl") for run in mine]
         entropy = np.array([[row["entropy"] for row in one] for one in rows])
-        (line,) = axes.plot(entropy.mean(0), label=curve)
-        axes.fill_between(
-            range(entropy.shape[1]), entropy.min(0), entropy.max(0), alpha=0.25, lw=0, color=line.get_color()
-        )
+        colour = over_seeds.draw(axes, np.arange(entropy.shape[1]), entropy, label=curve)
         if curve != "grpo":
-            axes.axhline(mine[0].target, ls="--", lw=1, color=line.get_color())
+            axes.axhline(mine[0].target, ls="--", lw=1, color=colour)
     label = next((r["label"] for r in summaries(runs, out).to_dict("records") if r["label"]), "")
     count = len({run.seed for run in runs})
     # The temperatures are the preset's, so that a changed preset never leaves a wrong title.
     controller = load(CONFIG).method.build().controller
     axes.set(xlabel="step", ylabel="entropy (nats)", ylim=(0, None))
-    axes.set_title(f"Walk task, tiny Qwen3, {count} seed(s), mean and range\nAEPO: {controller}, {label}", fontsize=9)
+    axes.set_title(
+        f"Walk task, tiny Qwen3, {count} seed(s), mean and 95 % t interval\nAEPO: {controller}, {label}", fontsize=9
+    )
     axes.legend()
     figure.savefig(out / "entropy.png", dpi=130)
     plt.close(figure)

@@ -8,12 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from matplotlib.typing import ColorType
 
+from aepo import over_seeds
 from aepo.tabular.findings import slopes_sentence
 from aepo.tabular.options import Options
 from aepo.tabular.plan import Configuration, Curve, Figure, Panel
 from aepo.tabular.runner import Result
-from aepo.tabular.summary import Summary, band
+from aepo.tabular.summary import Summary
 
 # Targets run from dark to light, coefficients from blue to yellow; others take the list; GRPO is black.
 TARGET_COLOURS = matplotlib.colormaps["viridis"]
@@ -89,11 +91,10 @@ def _draw_panel(
     last = 1
     for curve in panel.curves:
         index = 0 if curve.target is None else curve.configuration.targets.index(curve.target)
-        mean, half = band(getattr(results[curve.configuration], panel.shows)[index])
-        steps = np.arange(len(mean))
-        last = max(last, len(mean) - 1)
-        ax.plot(steps, mean, color=colours[curve], lw=1.2, label=labels[curve])
-        ax.fill_between(steps, mean - half, mean + half, color=colours[curve], alpha=0.25, lw=0)
+        values = getattr(results[curve.configuration], panel.shows)[index]
+        steps = np.arange(values.shape[1])
+        last = max(last, len(steps) - 1)
+        over_seeds.draw(ax, steps, values, label=labels[curve], colour=colours[curve])
         if panel.shows == "entropy" and curve.configuration.schedule is not None:
             ax.plot(steps, results[curve.configuration].goal[0], color="0.1", ls=(0, (5, 4)), lw=0.8, zorder=3)
         elif panel.shows == "entropy" and curve.target is not None:
@@ -156,13 +157,13 @@ def _label(curve: Curve, summary: Summary, panel: Panel) -> str:
     return f"{name}: mean |H - H*| {summary.tracking_error.mean:.3f}{duty}"
 
 
-def _colours(curves: Sequence[Curve]) -> dict[Curve, object]:
+def _colours(curves: Sequence[Curve]) -> dict[Curve, ColorType]:
     targets = sorted({curve.target for curve in curves if curve.target is not None})
     plain = [curve for curve in curves if curve.target is None and curve.configuration.method != "grpo"]
     # Curves of one method that differ in a number only, such as a coefficient, are an ordered family.
     family = len(plain) > 3 and len({curve.configuration.method for curve in plain}) == 1
     controlled = list(dict.fromkeys(curve.configuration for curve in curves if curve.target is not None))
-    found: dict[Curve, object] = {}
+    found: dict[Curve, ColorType] = {}
     for curve in curves:
         if curve.target is not None and len(controlled) == 1:
             place = targets.index(curve.target) / (len(targets) - 1) if len(targets) > 1 else 0.6

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from aepo.over_seeds import Estimate
 from aepo.tabular.environments import Environment
 from aepo.tabular.findings import Finding
-from aepo.tabular.summary import Estimate, Summary
+from aepo.tabular.summary import Summary
 
 COLUMNS = ("experiment", "method", "H*", "H start", "H end", "mean H", "mean |H - H*|", "reward", "up")
 """The scoreboard's head; means and reward are over the last half."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
+from aepo.over_seeds import Array, Estimate, estimate
 from aepo.tabular.plan import Configuration
 from aepo.tabular.runner import Result
 from aepo.tracking import (
@@ -24,43 +23,11 @@ from aepo.tracking import (
     worst_error,
 )
 
-Array = NDArray[np.float64]
-
 # The first steps of a run, while the entropy still moves in one direction on most bandits.
 SLOPE_STEPS = 25
 
 BAND = 0.05
 """Nats around the target that count as held: the paper draws its curves about so wide."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean over seeds and half the width of its 95 % interval (Student's t; nan for one seed)."""
-
-    mean: float
-    half_width: float
-
-    def __format__(self, digits: str) -> str:
-        spread = "" if math.isnan(self.half_width) else f" ± {self.half_width:{digits.lstrip('+')}}"
-        return f"{self.mean:{digits}}{spread}"
-
-    def as_json(self) -> dict[str, float | None]:
-        """For summary.json, which knows no nan."""
-        return {"mean": _number(self.mean), "half_width_95": _number(self.half_width)}
-
-
-def estimate(values: Array) -> Estimate:
-    """Mean over seeds and its t interval: (N,) -> Estimate."""
-    mean, half = band(np.asarray(values, dtype=float)[:, None])
-    return Estimate(mean=float(mean[0]), half_width=float(half[0]))
-
-
-def band(values: Array) -> tuple[Array, Array]:
-    """Mean over seeds and half the width of its 95 % t interval at every step: (N, S) -> (S,), (S,)."""
-    count = len(values)
-    if count == 1:
-        return values[0], np.full(values.shape[1:], math.nan)
-    return values.mean(0), student_t.ppf(0.975, count - 1) * values.std(0, ddof=1) / math.sqrt(count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +193,3 @@ def tidy_table(results: Sequence[Result], experiments: Mapping[Configuration, st
     table = pd.concat(frames, ignore_index=True)
     names = ["experiment", "method", "label", "normalizer", "environment"]
     return table.astype(dict.fromkeys(names, "category"))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
