@@ -169,6 +169,26 @@ class Batch:
             counts = counts | (self.mark & (self.weight != 0))
         return counts.any(-1)
 
+    def sampled_nll(self) -> Tensor:
+        """(...): the authors' entropy estimate in nats, the mean of -old_logp over the tokens that take part.
+
+        A token takes part if its weight is not 0: rows that gave way and samples that were not kept do not, tempered
+        ones that were kept do, so this is not the entropy of any one policy. The authors' code averages over the update
+        itself, later mini-batches under a policy that has moved by some steps; here it is the policy before them. Its
+        controller sees the number one step late and starts from 0, so the first step raises entropy, which is what the
+        unknown entropy of a first step does here.
+
+        >>> z = torch.zeros(2, 2)
+        >>> b = Batch(prompt=torch.tensor([0, 0]), token=z.long(), mask=torch.tensor([[1.0, 1], [1, 0]]),
+        ...           old_logp=torch.tensor([[-1.0, -2], [-6, -99]]), advantage=z, entropy_weight=z, group_size=2,
+        ...           weight=torch.tensor([[0.25, 0.25], [0.5, 0]]))
+        >>> b.sampled_nll()
+        tensor(3.)
+        """
+        part = (self.mask != 0) & (self.weight != 0)
+        total = torch.where(part, -self.old_logp, 0.0).sum((-2, -1))
+        return total / part.sum((-2, -1)).clamp(min=1)
+
     def rows(self, index: Tensor) -> "Batch":
         """The given rows (1-D int64 indices), for every run alike."""
         dim = self.prompt.dim() - 1

@@ -403,7 +403,7 @@ class Loop:
 
     state: State
     previous_entropy: Tensor
-    """(...): nan before the first step."""
+    """(...): nan before the first step. That of the controller's estimator, where it is not the exact one."""
     initial_entropy: Tensor
     """(...): the entropy of the first step, which relative targets are shares of; nan before it."""
 
@@ -412,6 +412,10 @@ class Loop:
         """The loop before step 0; `like` gives the runs' shape, dtype and device."""
         unknown = torch.full_like(like, float("nan"))
         return cls(state=controller.initial(like), previous_entropy=unknown, initial_entropy=unknown)
+
+    def replace(self, **changes: Tensor) -> "Loop":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
 
     def decide(
         self,

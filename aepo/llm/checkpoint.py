@@ -6,15 +6,17 @@ before, and said so. Ranks share the reading.
 
 import json
 import logging
+import math
 import shutil
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from aepo.controller import Loop
-from aepo.llm import ranks
+from aepo.llm import ranks, reshard
 from aepo.llm.policy import DeepSpeedStepper, Policy
 from aepo.llm.settings import Settings, SettingsError, load
 
@@ -27,7 +29,8 @@ READ_BYTES = 1 << 22
 
 
 class CheckpointError(Exception):
-    """A checkpoint that could not be written; those before it are whole."""
+    """A checkpoint that could not be written, or not be converted for this number of ranks; those before it are whole,
+    and so is the converted one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Progress:
 
     step: int
     loop: Loop
+    reward: float = math.nan
+    """Mean training reward over the steps since the checkpoint before; nan where there were none."""
 
 
 def _folder(settings: Settings) -> Path:
@@ -43,7 +48,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress: Progress) -> None:
-    """Write `step_N` (N steps done) and then delete all but the newest `keep_last`; called by all ranks together.
+    """Write `step_N` (N steps done) and then delete all but those to keep (`kept`); called by all ranks together.
 
     Raises:
         CheckpointError: not enough room, or a write that failed. What was written of it is deleted.
@@ -59,7 +64,15 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
     try:
         if ranks.rank() == 0:
             (beside / "settings.yaml").write_text(settings.dump())
-            (beside / "progress.json").write_text(json.dumps({"step": progress.step, "updates": policy.updates}))
+            counts = {
+                "step": progress.step,
+                "updates": policy.updates,
+                "skipped_in_a_row": policy.skipped_in_a_row,
+                "world_size": ranks.world_size(),
+                "zero_stage": settings.train.zero_stage,
+                "reward": progress.reward,
+            }
+            (beside / "progress.json").write_text(json.dumps(counts))
             loop = {
                 "state": dict(progress.loop.state),
                 "previous_entropy": progress.loop.previous_entropy,
@@ -83,10 +96,37 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
         beside.rename(done)
         complete = _complete(settings)
         # Later ones are of a run that was resumed from before them.
-        keep = [p for p in complete if p.name <= done.name][-settings.checkpoint.keep_last :]
-        for other in set(complete) - set(keep):
+        rewards = {p: _reward(p) for p in complete if p.name <= done.name}
+        keep = kept(rewards, newest=settings.checkpoint.keep_last, best=settings.checkpoint.keep_best)
+        for other in set(complete) - keep:
             shutil.rmtree(other)
     ranks.barrier()
+
+
+def kept(rewards: Mapping[Path, float], *, newest: int, best: int) -> set[Path]:
+    """The checkpoints to keep: the newest, and the best of the rest; of equal ones the newer.
+
+    Args:
+        rewards: checkpoint -> mean training reward; nan is worse than any.
+        newest: how many for being new.
+        best: how many more for their reward.
+
+    >>> sorted(kept({"step_1": 0.9, "step_2": 0.5, "step_3": 0.9, "step_4": 0.1}, newest=1, best=2))
+    ['step_1', 'step_3', 'step_4']
+    """
+    in_order = sorted(rewards)
+    rest = in_order[:-newest]
+    worth = {p: -math.inf if math.isnan(rewards[p]) else rewards[p] for p in rest}
+    by_reward = sorted(rest, key=lambda p: (worth[p], p), reverse=True)
+    return {*in_order[-newest:], *by_reward[:best]}
+
+
+def _reward(folder: Path) -> float:
+    """A checkpoint's figure; nan for one that was written without or cannot be read."""
+    try:
+        return float(json.loads((folder / "progress.json").read_text()).get("reward", math.nan))
+    except (OSError, ValueError):
+        return math.nan
 
 
 def _no_room(settings: Settings, policy: Policy) -> str | None:
@@ -100,7 +140,7 @@ def _no_room(settings: Settings, policy: Policy) -> str | None:
         return None
     return (
         f"no room for a checkpoint under {folder}: it takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-        "free some, lower checkpoint.keep_last, or choose another --out, then go on with --resume"
+        "free some, lower checkpoint.keep_last or keep_best, or choose another --out, then go on with --resume"
     )
 
 
@@ -169,8 +209,10 @@ def newest(settings: Settings, *, required: bool = True) -> Path | None:
             log.error("checkpoint %s is damaged and passed over: %s", folder, damage)
         if ranks.total({"damaged": torch.tensor(float(damage is not None))})["damaged"]:
             continue
-        saved = load(folder / "settings.yaml").model_dump()
-        differ = sorted(_differences(saved, settings.model_dump()))
+        saved = load(folder / "settings.yaml")
+        # A learning rate that falls until the last step has always known how many there are.
+        free = tuple(f for f in _FREE if f != "train.steps" or saved.train.lr_schedule == "constant")
+        differ = sorted(_differences(saved.model_dump(), settings.model_dump(), free))
         if differ:
             raise SettingsError(
                 f"--resume: {folder} was made with other settings; undo these or start anew in another --out:\n"
@@ -190,30 +232,57 @@ _FREE = (
     "train.steps",
     "train.micro_batch_tokens",
     "train.packing",
+    "train.gradient_checkpointing",
+    "train.release_buffers",
     "checkpoint.",
     "watchdog.",
     "evaluation.",
+    "log.",
     "reward.workers",
     "warm_start.cache",
 )
 
 
-def _differences(saved: dict, now: dict, prefix: str = "") -> list[str]:
+def _differences(saved: dict, now: dict, free: tuple[str, ...], prefix: str = "") -> list[str]:
     lines = []
     for key in sorted(saved.keys() | now.keys()):
         name = prefix + key
         old, new = saved.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += _differences(old, new, name + ".")
-        elif old != new and not name.startswith(_FREE):
+            lines += _differences(old, new, free, name + ".")
+        elif old != new and not name.startswith(free) and not (name == "train.zero_stage" and {old, new} == {1, 2}):
             lines.append(f"  {name}: checkpoint {old!r}, now {new!r}")
     return lines
 
 
 def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper) -> Progress:
-    """Weights, optimizer and controller as they were; called by all ranks together."""
-    stepper.load(folder)
+    """Weights, optimizer and controller as they were, whatever the number of ranks; called by all ranks together.
+
+    Raises:
+        CheckpointError: another number of ranks saved it, and it cannot be converted.
+    """
+    if ranks.rank() == 0:
+        reshard.remove_leftovers(folder.parent)
     counts = json.loads((folder / "progress.json").read_text())
     policy.updates = counts["updates"]
+    policy.skipped_in_a_row = counts.get("skipped_in_a_row", 0)
+    parts = reshard.parts(folder)
+    # Checkpoints that do not say how many ranks wrote them have a file of each.
+    saved, now = counts.get("world_size", parts), ranks.world_size()
+    if not parts or (saved, counts.get("zero_stage", stepper.zero_stage)) == (now, stepper.zero_stage):
+        stepper.load(folder)
+    elif not policy.updates:
+        # The optimizer holds nothing that could be converted, and every start makes these weights.
+        log.info("checkpoint %s: was saved by %d ranks, before the first update", folder, saved)
+    else:
+        log.info("checkpoint %s: converting from %d to %d ranks", folder, saved, now)
+        try:
+            with reshard.universal(folder) as converted:
+                stepper.load(converted, universal=True)
+        except reshard.ConversionError as error:
+            raise CheckpointError(
+                f"{folder} was saved by {saved} ranks and could not be converted for {now}: {error}; it is as it was: "
+                f"go on with --resume once that is mended, or with {saved} ranks"
+            ) from error
     loop = torch.load(folder / "controller.pt", weights_only=True)
     return Progress(step=counts["step"], loop=Loop(**loop))

@@ -152,7 +152,7 @@ class Plan:
     offload_optimizer: bool = False
     """Whether master weights, moments and float32 gradients are in host memory."""
     weight_bytes: int = FLOAT32
-    """Of one number of the weights, gradients, activations and KV cache: 4 float32, 2 bfloat16."""
+    """Of one number of the weights, activations and KV cache: 4 float32, 2 bfloat16; gradients are float32."""
     gradient_checkpointing: bool = False
     engine: Literal["embedded", "vllm"] = "embedded"
     tensor_parallel: int = 1
@@ -204,25 +204,27 @@ def training_state(
     gradients too, 3 the weights too.
 
     The optimizer holds m and v, and float32 master weights where the weights are narrower; DeepSpeed keeps a second
-    copy from stage 1 on even where they are float32.
+    copy from stage 1 on even where they are float32. Gradients are added up in float32; for narrower weights DeepSpeed
+    holds, at stage 1, those of one micro-batch beside the sums.
 
     Args:
         parameters: of the whole model.
         world: number of ranks.
         zero_stage: 0 to 3; 0 in float32 is also plain torch.
-        weight_bytes: 4 or 2; gradients are as wide.
+        weight_bytes: 4 or 2.
         offload_optimizer: whether the optimizer, with float32 gradients, is in host memory.
 
     >>> state = training_state(1000, world=4, zero_stage=2, weight_bytes=2)
-    >>> state.weights, state.gradients, state.optimizer  # 1000 x 2; 1000 x 2 / 4; 1000 x (4 + 8) / 4
-    (2000.0, 500.0, 3000.0)
+    >>> state.weights, state.gradients, state.optimizer  # 1000 x 2; 1000 x 4 / 4; 1000 x (4 + 8) / 4
+    (2000.0, 1000.0, 3000.0)
     """
     master = FLOAT32 if weight_bytes < FLOAT32 or zero_stage else 0
     optimizer = parameters * (master + MOMENTS_BYTES)
     shared = [world if zero_stage >= stage else 1 for stage in (1, 2, 3)]
+    beside = weight_bytes if weight_bytes < FLOAT32 and zero_stage == 1 else 0
     return TrainingState(
         optimizer=0.0 if offload_optimizer else optimizer / shared[0],
-        gradients=parameters * weight_bytes / shared[1],
+        gradients=parameters * (FLOAT32 + beside) / shared[1],
         weights=parameters * weight_bytes / shared[2],
         host=(optimizer + parameters * FLOAT32) * world / shared[0] if offload_optimizer else 0.0,
     )
@@ -301,6 +303,8 @@ def budget(model: Architecture, plan: Plan) -> Budget:
     trainer = {"trainer's weights": state.weights / GIB, "optimizer": state.optimizer / GIB}
     context = {"CUDA context": CUDA_CONTEXT_GIB if plan.on_gpu else 0.0}
     kept = {}
+    if plan.zero_stage == 1 and b < FLOAT32 and not plan.offload_optimizer:
+        kept = {"kept by ZeRO 1": model.parameters * FLOAT32 / GIB}
     if plan.zero_stage == 3 and not plan.release_buffers:
         kept = {"kept by ZeRO 3": ((0 if plan.offload_optimizer else state.gradients) + KEPT_BUCKET_NUMBERS * b) / GIB}
     vllm = plan.engine == "vllm"
@@ -546,7 +550,11 @@ def model_config(settings: Settings, path: str | None) -> Any:
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"model config {path}: not readable as a transformers config: {error}") from error
+        why = str(error).strip().splitlines()[0].rstrip(".")
+        raise SettingsError(
+            f"model config {path}: not readable as a transformers config ({why}); download the model and "
+            "name its folder as model.path; the doctor needs its config.json only, as --model-config"
+        ) from error
 
 
 def _from_scratch(settings: Settings) -> Any:

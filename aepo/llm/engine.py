@@ -1,5 +1,6 @@
 """Rollout engines: the protocol, and the embedded one, a KV-cached sampler over the trainer's own model."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,7 +41,7 @@ class Sampled:
     mask: Tensor
     """(R, T) float32, 1 up to and including the end token."""
     logp: Tensor
-    """(R, T) float32: log-prob at the sampling temperature, as the engine computed it."""
+    """(R, T) float32: log-prob at the sampling temperature (within the nucleus), as the engine computed it."""
 
 
 class Engine(Protocol):
@@ -58,8 +59,9 @@ class Engine(Protocol):
         temperature: Temperatures,
         row_seeds: UInt64,
         max_tokens: int | None = None,
+        top_p: float = 1.0,
     ) -> Sampled:
-        """n responses per prompt, from the weights that were loaded last.
+        """n responses per prompt, from the weights that were loaded last; called by all ranks together.
 
         Args:
             prompts: P prompts as tokens, none empty.
@@ -67,6 +69,7 @@ class Engine(Protocol):
             temperature: > 0, one for all or one per prompt.
             row_seeds: (P x n,) one seed per response.
             max_tokens: longest response; None for the engine's own limit.
+            top_p: in (0, 1]: each token is drawn from the nucleus of this mass, and its log-prob is the one there.
         """
         ...
 
@@ -88,7 +91,8 @@ class EmbeddedEngine:
 
     model: torch.nn.Module
     """A transformers causal LM."""
-    eos_id: int
+    end_ids: Sequence[int]
+    """Tokens that end a response."""
     pad_id: int
     max_tokens: int
     """Longest response, the end token included."""
@@ -121,7 +125,9 @@ class EmbeddedEngine:
         temperature: Temperatures,
         row_seeds: UInt64,
         max_tokens: int | None = None,
+        top_p: float = 1.0,
     ) -> Sampled:
+        check_top_p(top_p)
         each = temperature_of_each(temperature, len(prompts))
         longest = self.max_tokens if max_tokens is None else max_tokens
         training = self.model.training
@@ -129,7 +135,12 @@ class EmbeddedEngine:
         at_once = max(1, self.rows_at_once // n)
         parts = [
             self._sample(
-                prompts[i : i + at_once], n, each[i : i + at_once], row_seeds[i * n : (i + at_once) * n], longest
+                prompts[i : i + at_once],
+                n,
+                each[i : i + at_once],
+                row_seeds[i * n : (i + at_once) * n],
+                longest,
+                top_p,
             )
             for i in range(0, len(prompts), at_once)
         ]
@@ -151,6 +162,7 @@ class EmbeddedEngine:
         temperature: NDArray[np.float64],
         row_seeds: UInt64,
         longest: int,
+        top_p: float,
     ) -> Sampled:
         from transformers import DynamicCache
 
@@ -181,15 +193,18 @@ class EmbeddedEngine:
         logp = torch.zeros(rows, longest)
         active = torch.arange(rows)  # row of `token` behind each row of the forward pass
         done = torch.zeros(rows, dtype=torch.bool)  # of the rows of the forward pass
+        ends = torch.tensor(self.end_ids, device=device)
         for t in range(longest):
             log_probs = log_softmax(logits, row_temperature[active.to(device)] if shared is None else shared)
+            if top_p < 1:
+                log_probs = nucleus(log_probs, top_p)
             chosen = inverse_transform(log_probs, torch.from_numpy(uniforms(row_seeds, t)[active.numpy()]))
             chosen_logp = log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
             open_rows = active[~done]
             token[open_rows, t] = chosen.cpu()[~done]
             logp[open_rows, t] = chosen_logp.float().cpu()[~done]
             mask[open_rows, t] = 1.0
-            done |= (chosen == self.eos_id).cpu()
+            done |= torch.isin(chosen, ends).cpu()
             if done.all() or t + 1 == longest:
                 break
             if done.sum() * 2 >= len(done):
@@ -209,6 +224,38 @@ class EmbeddedEngine:
             ).logits[:, -1]
         used = int(mask.sum(1).max()) if rows else 0
         return Sampled(token=token[:, :used], mask=mask[:, :used], logp=logp[:, :used])
+
+
+def check_top_p(top_p: float) -> None:
+    """ValueError unless in (0, 1]."""
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+
+
+def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
+    """The distribution of the fewest most probable tokens that hold the mass `top_p` (nucleus sampling, Holtzman 2020).
+
+    The token that crosses `top_p` belongs to it; of equally probable ones the lower id comes first.
+
+    Args:
+        log_probs: (R, V), normalised.
+        top_p: in (0, 1].
+
+    Returns:
+        (R, V), normalised, of the dtype given; -inf outside.
+
+    >>> nucleus(torch.tensor([[0.5, 0.3, 0.2]]).log(), 0.6).exp()
+    tensor([[0.6250, 0.3750, 0.0000]])
+    """
+    # float64, since 150,000 float32 probabilities lose the tail of the cumulative sum.
+    ordered, index = log_probs.double().sort(dim=-1, descending=True, stable=True)
+    probability = ordered.exp()
+    before = probability.cumsum(-1) - probability
+    kept = ordered.masked_fill(before >= top_p, -torch.inf)
+    # The first token stays whatever rounding does.
+    kept[..., 0] = ordered[..., 0]
+    kept = kept - kept.logsumexp(-1, keepdim=True)
+    return torch.empty_like(log_probs).scatter(-1, index, kept.to(log_probs.dtype))
 
 
 def inverse_transform(log_probs: Tensor, uniform: Tensor) -> Tensor:
@@ -241,11 +288,11 @@ def left_padded(
     >>> [t.tolist() for t in left_padded([[5], [6, 7]], 0)]
     [[[0, 5], [6, 7]], [[0, 1], [1, 1]], [[0, 0], [0, 1]]]
     """
-    length = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), length), pad_id, dtype=torch.int64)
-    attention = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, length - len(prompt) :] = torch.tensor(prompt)
-        attention[row, length - len(prompt) :] = 1
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    longest = int(lengths.max())
+    attention = (torch.arange(longest) >= longest - lengths.unsqueeze(-1)).long()
+    input_ids = torch.full_like(attention, pad_id)
+    # In one go: a tensor for each of hundreds of prompts took a tenth of a small model's step.
+    input_ids[attention.bool()] = torch.tensor(list(itertools.chain.from_iterable(prompts)), dtype=torch.int64)
     position = (attention.cumsum(-1) - 1).clamp(min=0)
     return input_ids.to(device), attention.to(device), position.to(device)

@@ -3,8 +3,10 @@
 Letters as in `aepo.batch`; V the vocabulary.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,142 +16,10 @@ from torch import Tensor, nn
 from aepo.batch import Batch, Rollouts
 from aepo.llm import ranks
 from aepo.llm.engine import left_padded
-from aepo.llm.fused import linear_token_stats
 from aepo.llm.microbatch import Plan, pack, plan
-from aepo.llm.settings import TrainSettings
-
-IGNORED = -100
-"""Label of the padding after a response."""
-
-
-class ResponseStats(nn.Module):
-    """A causal LM that answers with the log-prob and entropy of given response tokens and never makes logits.
-
-    The head runs inside this forward, which is what lets a sharded head be gathered by whoever shards it.
-
-    Raises:
-        ValueError: a model that makes its logits in another way than hidden states times the head's weight.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self._check_head()
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor,
-        response: Tensor,
-        mask: Tensor,
-        temperature: float = 1.0,
-        before: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """logp and entropy (R, T), float32 or wider; at another temperature than 1 the log-prob there and None.
-
-        Args:
-            input_ids: (R, prompt + T), left-padded prompts and right-padded responses.
-            attention_mask: (R, prompt + T), or None if no prompt is padded.
-            position_ids: (R, prompt + T).
-            response: (R, T), the last T columns of input_ids.
-            mask: (R, T), 0 on padding, where both are 0.
-            temperature: > 0.
-            before: as `microbatch.pack` returns it, for rows packed into one; input_ids and position_ids are then
-                (1, N) and attention_mask is None.
-        """
-        if before is not None:
-            return self._packed(input_ids, position_ids, response, mask, temperature, before)
-        out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
-        # The token at column j is predicted at column j - 1.
-        hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
-        stats = self._head(hidden.flatten(0, 1), torch.where(mask != 0, response, IGNORED).flatten(), temperature)
-        logp, entropy = (None if x is None else x.view(response.shape) for x in stats)
-        return logp, entropy
-
-    def _packed(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        response: Tensor,
-        mask: Tensor,
-        temperature: float,
-        before: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
-        # and without a cache, and configs ask for a cache.
-        out = self.model.base_model(
-            input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
-        )
-        place = (mask != 0).nonzero(as_tuple=True)
-        stats = self._head(out.last_hidden_state[0, before], response[place], temperature)
-        logp, entropy = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
-        return logp, entropy
-
-    @torch.no_grad()
-    def check_packing(self) -> None:
-        """A model that does not keep packed rows apart would give wrong log-probs without a sign of it.
-
-        Every rank must call it together where a forward pass needs all of them.
-
-        Raises:
-            ValueError: the second of two rows has other log-probs in a pack than alone, or than after another row.
-        """
-        device = next(self.model.parameters()).device
-        # Two ids, which every vocabulary has.
-        first, second = [0, 1, 1, 0, 1], [1, 0, 0, 1, 0]
-
-        def logp(rows: list[list[int]], response: list[int]) -> Tensor:
-            token = torch.tensor([[0] * len(response)] * (len(rows) - 1) + [response])
-            mask = torch.tensor([[0.0]] * (len(rows) - 1) + [[1.0]]).expand(token.shape)
-            ids, position, before = (x.to(device) for x in pack(rows, token, mask))
-            return self(ids, None, position, token.to(device), mask.to(device), 1.0, before)[0][-1]
-
-        alone = logp([second[:1]], second[1:])
-        in_pack = logp([first, second[:1]], second[1:])
-        after_another = logp([second, second[:1]], second[1:])
-        # What the second row's log-probs would be if it saw the first: rounding is measured against this.
-        effect = (logp([first + second[:1]], second[1:]) - alone).abs().max()
-        # Models take norms and softmax in float32 even where their weights are wider.
-        eps = max(torch.finfo(dtype).eps for dtype in {torch.float32, *(p.dtype for p in self.model.parameters())})
-        rounding = 2 * eps**0.5
-        # Two packs of the same shapes round alike, so here a coarse dtype is no excuse.
-        seen = (in_pack - after_another).abs().max()
-        if not ((in_pack - alone).abs().max() <= rounding * effect and seen <= min(rounding, 1e-3) * effect):
-            raise ValueError(
-                f"model {type(self.model).__name__} does not keep packed sequences apart; set train.packing=false"
-            )
-
-    def _head(self, hidden: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor | None]:
-        head = self.model.get_output_embeddings()
-        found = linear_token_stats(
-            hidden,
-            head.weight,
-            label,
-            temperature,
-            need=("logp", "entropy") if temperature == 1 else ("logp_t",),
-            bias=getattr(head, "bias", None),
-            softcap=getattr(self.model.config, "final_logit_softcapping", None),
-            ignore_index=IGNORED,
-        )
-        return (found.logp, found.entropy) if temperature == 1 else (found.logp_t, None)
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Some models scale their logits; a log-prob that leaves that out would be wrong without a sign of it."""
-        device = next(self.model.parameters()).device
-        ids = torch.arange(2, device=device).unsqueeze(0)
-        said = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
-        label = said.argmax(-1)
-        hidden = self.model.base_model(input_ids=ids).last_hidden_state
-        mine, _ = self._head(hidden[0], label, 1.0)
-        # The model rounds its logits to its own precision; a scale of 1.1 is far beyond that.
-        rounding = 8 * torch.finfo(hidden.dtype).eps * said.abs().max()
-        if not (mine - said.gather(-1, label.unsqueeze(-1)).squeeze(-1)).abs().max() <= rounding + 1e-5:
-            raise ValueError(
-                f"model {type(self.model).__name__} does not make its logits as hidden states times the head's weight; "
-                "its log-probs cannot be had without logits"
-            )
+from aepo.llm.response_stats import ResponseStats
+from aepo.llm.settings import SettingsError, TrainSettings
+from aepo.schedule import Constant, Schedule
 
 
 class Stepper(Protocol):
@@ -171,7 +41,18 @@ class Stepper(Protocol):
         ...
 
     def step(self, lr: float) -> float:
-        """Clip, step, clear the gradients; the norm of the global gradient before clipping."""
+        """Clip, step, clear the gradients; the norm of the global gradient before clipping.
+
+        A norm that is not finite, which every rank then returns, leaves weights and optimizer as they were.
+        """
+        ...
+
+    def release(self) -> None:
+        """No gradient is computed until `reclaim`: what only gradients need may be given back."""
+        ...
+
+    def reclaim(self) -> None:
+        """Take it again; without a `release` before it, nothing."""
         ...
 
 
@@ -197,46 +78,77 @@ class TorchStepper:
     def step(self, lr: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
-        self.optimizer.step()
+        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm))
+        if math.isfinite(norm):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
+
+    def release(self) -> None:
+        """Nothing is held between steps."""
+
+    def reclaim(self) -> None:
+        """Nothing was given back."""
 
 
 class DeepSpeedStepper:
-    """ZeRO 0 to 3 over the ranks of the `deepspeed` launcher."""
+    """ZeRO 0 to 3 over the ranks of the `deepspeed` launcher, with torch's AdamW.
+
+    In bfloat16 the weights that compute are rounded from float32 ones that AdamW keeps, and gradients of micro-batches
+    are added up in float32.
+
+    Raises:
+        SettingsError: layers that cannot be checkpointed, or a torch or DeepSpeed that cannot do what is asked.
+    """
 
     # Weights gathered at once when they are handed on, in numbers: a layer of a 7B model.
     GATHERED = 250_000_000
 
-    def __init__(self, module: nn.Module, train: TrainSettings) -> None:
+    def __init__(self, module: ResponseStats, train: TrainSettings) -> None:
         import deepspeed
 
         init_distributed()
         self.world = torch.distributed.get_world_size()
         self.zero_stage = train.zero_stage
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
-        )
-        self.engine, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=optimizer,
-            config={
-                "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": 1,
-                "gradient_clipping": train.max_grad_norm,
-                "zero_optimization": {"stage": train.zero_stage},
-                "zero_allow_untested_optimizer": True,
-                "steps_per_print": 10**9,
-            },
-        )
+        self.half = train.dtype == "bfloat16"
+        self.offloads = train.offload_optimizer
+        self.releases = train.release_buffers
+        if train.gradient_checkpointing:
+            try:
+                module.checkpoint_layers()
+            except ValueError as error:
+                raise SettingsError(str(error)) from error
+        # Every step brings its own rate; DeepSpeed's dry first step in bfloat16 is not to decay the weights.
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=train.betas, weight_decay=train.weight_decay)
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=_config(train))
         self.module = self.engine.module
+        if self.half and self.zero_stage == 0:
+            self._widen_gradients()
+        if self.releases and not (
+            hasattr(self.engine.optimizer, "ipg_buckets")
+            and hasattr(self.engine.optimizer, "grad_partitions_flat_buffer")
+        ):
+            raise SettingsError(
+                f"train.release_buffers=true does not know where DeepSpeed {deepspeed.__version__} holds its gradients "
+                "(tested: 0.19.8); set it to false"
+            )
         self.collective = train.zero_stage == 3
         if self.collective:
             # The head's own forward never runs, so ResponseStats must ask for its weight.
             head = self.module.model.get_output_embeddings()
             for parameter in head.parameters(recurse=False):
                 deepspeed.zero.register_external_parameter(self.module, parameter)
+
+    def _widen_gradients(self) -> None:
+        """Without ZeRO, DeepSpeed would add up gradients in bfloat16, and has counted a step that was none."""
+        for parameter in self.module.parameters():
+            if not hasattr(parameter, "grad_dtype"):
+                raise SettingsError(
+                    f"train.dtype=bfloat16 with train.zero_stage=0 needs torch 2.9 or newer, this is "
+                    f"{torch.__version__}; set train.zero_stage=1"
+                )
+            parameter.grad_dtype = torch.float32
+        self.engine.optimizer.optimizer.state.clear()
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
         return self.engine(*args)
@@ -263,13 +175,52 @@ class DeepSpeedStepper:
     def step(self, lr: float) -> float:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        # Under ZeRO 0 DeepSpeed clips and forgets the norm; the gradients are whole and reduced by then.
         norm = None
-        if self.zero_stage == 0:
+        if self.zero_stage == 0 and not self.half:
+            # Here DeepSpeed clips, forgets the norm and steps whatever it is; the gradients are whole and reduced.
             gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
+            norm = float(nn.utils.get_total_norm(gradients))
+            if not math.isfinite(norm):
+                self.engine.zero_grad()
+                return norm
         self.engine.step()
-        return float(self.engine.get_global_grad_norm() if norm is None else norm)
+        norm = float(self.engine.get_global_grad_norm()) if norm is None else norm
+        if not math.isfinite(norm) and self.offloads and self.zero_stage < 3:
+            # DeepSpeed leaves such gradients in these sums, and would find them in every later step.
+            sums = self.engine.optimizer.averaged_gradients
+            sums.update(dict.fromkeys(sums))
+        if self.engine.was_step_applied() != math.isfinite(norm):
+            raise RuntimeError(
+                f"DeepSpeed {'took' if self.engine.was_step_applied() else 'left out'} a step of {norm=}"
+            )
+        return norm
+
+    def release(self) -> None:
+        """Give back ZeRO 3's shard of the gradients and its bucket, which it would hold from its start on."""
+        if not self.releases:
+            return
+        for buffer in self._gradient_buffers():
+            # Views stay views: DeepSpeed's own `offload_states` copies to the host, and gradients are void by now.
+            buffer.untyped_storage().resize_(0)
+        if torch.cuda.is_available():
+            # What torch has cached, nobody else on the device can use.
+            torch.cuda.empty_cache()
+
+    def reclaim(self) -> None:
+        if not self.releases:
+            return
+        for buffer in self._gradient_buffers():
+            if buffer.untyped_storage().nbytes() == 0:
+                buffer.untyped_storage().resize_(buffer.nbytes)
+        if not self.offloads:
+            # A weight without a gradient is to find 0.
+            self.engine.optimizer.grad_partitions_flat_buffer.zero_()
+
+    def _gradient_buffers(self) -> list[Tensor]:
+        # With the optimizer in host memory the shard is there too, pinned, and in nobody's way.
+        held = self.engine.optimizer
+        shard = [] if self.offloads else [held.grad_partitions_flat_buffer]
+        return shard + [bucket.buffer for bucket in held.ipg_buckets.values() if bucket.buffer is not None]
 
     def export(self, folder: Path) -> None:
         """The model in transformers' format, written by rank 0; called by all ranks together."""
@@ -286,19 +237,59 @@ class DeepSpeedStepper:
         """Weights and optimizer of every rank under `folder`; called by all ranks together."""
         self.engine.save_checkpoint(str(folder), tag="state")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, universal: bool = False) -> None:
         """What `save` wrote; called by all ranks together.
+
+        Args:
+            folder: as for `save`.
+            universal: whether it holds DeepSpeed's universal form, which any number of ranks can load.
 
         Raises:
             FileNotFoundError: there is nothing to load.
         """
+        # DeepSpeed asks its configuration at this point only, and the form is not known when the engine is built.
+        config = self.engine._config
+        config.load_universal_checkpoint = universal
+        if self.engine.load_universal_checkpoint() != universal:
+            raise RuntimeError("this version of DeepSpeed does not let universal checkpoints be chosen when loading")
         loaded, _ = self.engine.load_checkpoint(str(folder), tag="state")
+        config.load_universal_checkpoint = False
         if loaded is None:
             raise FileNotFoundError(f"{folder}: no DeepSpeed state to resume from")
 
 
-def init_distributed() -> None:
-    """Join the launcher's process group (alone, a group of one); safe to call again."""
+def _config(train: TrainSettings) -> dict[str, Any]:
+    """DeepSpeed's, for the settings."""
+    zero: dict[str, Any] = {"stage": train.zero_stage}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": train.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    if train.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        # DeepSpeed's own AdamW for the host is compiled at the first start.
+        config["zero_force_ds_cpu_optimizer"] = False
+    if train.dtype == "bfloat16":
+        config["bf16"] = {"enabled": True}
+        if train.zero_stage:
+            config["data_types"] = {"grad_accum_dtype": "fp32"}
+        if train.zero_stage < 2:
+            # One exchange per step, of sums that are float32; from stage 2 on there is one per micro-batch.
+            config["communication_data_type"] = "fp32"
+    return config
+
+
+def init_distributed(patience_seconds: float = 1800.0) -> None:
+    """Join the launcher's process group (alone, a group of one); safe to call again.
+
+    Args:
+        patience_seconds: how long a rank waits for another in an exchange. One that dies is noticed at once; this is
+            for those that are late, such as with long responses.
+    """
     import deepspeed
 
     if torch.distributed.is_initialized():
@@ -307,7 +298,10 @@ def init_distributed() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
     deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=timedelta(seconds=patience_seconds),
     )
 
 
@@ -335,6 +329,7 @@ class Policy:
         token_budget: int,
         lr: float,
         warmup_steps: int = 0,
+        decay: Schedule | None = None,
         packing: bool = False,
     ) -> None:
         empty = [i for i, prompt in enumerate(prompts) if not len(prompt)]
@@ -346,10 +341,14 @@ class Policy:
         self.token_budget = token_budget
         self.lr = lr
         self.warmup_steps = warmup_steps
+        self.decay = decay or Constant(1.0)
+        """Share of `lr` by the number of optimizer steps since the warm-up."""
         self.packing = packing
         """Whether the rows of a micro-batch are computed as one, without padding."""
         self.updates = 0
         """Optimizer steps taken; part of checkpoints."""
+        self.skipped_in_a_row = 0
+        """Steps since the last one taken that were left out for a gradient that was not finite; part of checkpoints."""
         self.device = next(stepper.module.parameters()).device
         if packing:
             stepper.module.check_packing()
@@ -413,11 +412,24 @@ class Policy:
         """Accumulate the gradient of one micro-batch; `last` marks the last one before `step`."""
         self.stepper.backward(loss, last=last)
 
-    def step(self) -> float:
-        """One optimizer step at the scheduled learning rate; returns the global gradient's norm before clipping."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step: a linear warm-up to `lr`, and then its decay."""
         warm = min(1.0, (self.updates + 1) / (self.warmup_steps + 1))
-        self.updates += 1
-        return self.stepper.step(self.lr * warm)
+        return self.lr * warm * float(self.decay(max(0, self.updates - self.warmup_steps)))
+
+    def step(self) -> float:
+        """One optimizer step at the scheduled learning rate; returns the global gradient's norm before clipping.
+
+        Where that is not finite, on every rank then, the step is left out and counted, and nothing has changed.
+        """
+        norm = self.stepper.step(self.learning_rate)
+        if math.isfinite(norm):
+            self.updates += 1
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped_in_a_row += 1
+        return norm
 
     def lengths(self, prompt: Tensor, mask: Tensor) -> list[int]:
         """Tokens of each row, prompt and response."""

@@ -1,6 +1,7 @@
 """What ranks tell each other: rollouts are gathered, so that every rank assembles the same global batch."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -99,3 +100,30 @@ def total(sums: dict[str, Tensor]) -> dict[str, float]:
     if world_size() > 1:
         dist.all_reduce(values)
     return dict(zip(names, values.tolist(), strict=True))
+
+
+# What gloo and NCCL say of a process that is gone or does not answer; NCCL also reports misuse and CUDA's errors, which
+# are none of a peer's.
+_LOST = re.compile(
+    r"gloo/transport/.*?(?P<gloo>Connection closed by peer|Connection reset by peer|Broken pipe|Socket closed"
+    r"|Read error|Write error|Timed out waiting \d+ms for \w+ operation|Application timeout caused pair closure)"
+    r"|(?P<nccl>ncclRemoteError|remote process exit\w*|Connection (?:closed|reset) by (?:remote )?peer"
+    r"|NCCL communicator was aborted|collective operation timeout)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def lost_peer(error: RuntimeError) -> str | None:
+    """What a collective says of another rank that is gone or does not answer; None for every other error.
+
+    Args:
+        error: what `torch.distributed` or a library over it raised.
+    """
+    text = str(error)
+    if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+        # Only waiting for other ranks raises these.
+        return text.splitlines()[0] if text else type(error).__name__
+    found = _LOST.search(text)
+    if found is None or (found["gloo"] is None and not isinstance(error, dist.DistBackendError)):
+        return None
+    return found["gloo"] or found["nccl"]

@@ -16,14 +16,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aepo import zoo
+from aepo.llm import presets
+from aepo.llm.end_tokens import EndTokens
+from aepo.llm.presets import SettingsError
 from aepo.method import Method
 from aepo.schedule import SCHEDULES, Schedule
 
 log = logging.getLogger("aepo")
-
-
-class SettingsError(ValueError):
-    """Settings that cannot be used; the message lists every problem, one a line."""
 
 
 class Section(BaseModel):
@@ -58,19 +57,35 @@ class DataSettings(Section):
     """What is asked."""
 
     train: str = "walk"
-    """`walk`, the built-in arithmetic task; or a .jsonl or .parquet file, or a hub dataset id."""
+    """`walk`, the built-in arithmetic task; `dapo_math_17k`, `gsm8k` or `math` from the hub; a .jsonl, .json or
+    .parquet file; or a hub dataset owner/name, with :config where it has several. Repeated questions are left out."""
     split: str = "train"
     """Split of a hub dataset; files have none."""
     question_column: str | None = None
-    """None finds it among the usual names."""
+    """None finds it among the usual names. Nested ones are written prompt[0].content."""
     answer_column: str | None = None
-    """None finds it among the usual names."""
+    """None finds it among the usual names. Nested ones are written reward_model.ground_truth."""
     template: str = "plain"
-    """How a question becomes a prompt."""
+    """How a question becomes a prompt: `plain`, `qwen_math` (Qwen2.5-Math), `qwen` (Qwen2.5), `qwen3`, or `chat`, the
+    chat template of model.path's tokenizer. The first prompt is shown when the run starts."""
+    system_prompt: str | None = None
+    """With `chat` only; None leaves it to the tokenizer's template."""
+    instruction: str | None = None
+    """With `chat` only: put right behind the question, separator included; None asks for steps and a boxed answer."""
+    end_tokens: EndTokens = "turn"
+    """What ends a response. `model`: its tokenizer's end token and those of its generation_config.json. `turn`: also
+    what closes a turn in the template (<|im_end|>), which a base model's tokenizer does not count as an end."""
     max_prompt_tokens: int = Field(1024, ge=1)
     """Longer prompts are left out; how many is logged."""
     held_out_problems: int = Field(64, ge=0)
     """Problems of a file that are kept for evaluation, drawn by data order; the walk task has its own."""
+
+    @model_validator(mode="after")
+    def _messages_need_a_chat(self) -> "DataSettings":
+        for name in ("system_prompt", "instruction"):
+            if getattr(self, name) is not None and self.template != "chat":
+                raise ValueError(f"{name} needs template=chat, got template={self.template}, which is a fixed text")
+        return self
 
 
 class WarmStartSettings(Section):
@@ -102,8 +117,13 @@ class RolloutSettings(Section):
     """Responses sampled side by side by the embedded engine; bounds its KV cache."""
     kv_cache_gib: int = Field(1, ge=1)
     """vLLM on a CPU: size of the KV cache."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Each token is drawn from the nucleus of this mass. Below 1 (the authors' code: 0.99) responses are not samples of
+    the policy, and the engine's log-probs are those of the nucleus: neither a correction nor mismatch/* can be had."""
     gpu_memory_utilization: float = Field(0.6, gt=0, lt=1)
     """vLLM on a GPU: share of the whole memory for weights and KV cache while it samples."""
+    tensor_parallel: int = Field(1, ge=1)
+    """vLLM: ranks that share the weights of one engine; divides their number."""
     canary_limit: float | None = Field(None, gt=0)
     """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32,
     0.05 in half precision. Engines that use the trainer's own weights are not asked."""
@@ -113,6 +133,17 @@ class RolloutSettings(Section):
     correction_cap: float = Field(2.0, ge=1)
     correction_sequence_bound: float | None = Field(None, gt=1)
     """With a correction: responses whose mean ratio lies outside [1 / bound, bound] are left out; None keeps all."""
+
+    @model_validator(mode="after")
+    def _what_an_engine_can(self) -> "RolloutSettings":
+        if self.top_p < 1 and self.corrects:
+            raise ValueError(
+                f"top_p={self.top_p} needs correction='none', got {self.correction!r}: the engine's log-probs are "
+                "those of the nucleus, and trainer over engine would undo that instead of correcting numerics"
+            )
+        if self.tensor_parallel > 1 and self.engine != "vllm":
+            raise ValueError(f"tensor_parallel={self.tensor_parallel} needs engine='vllm', got {self.engine!r}")
+        return self
 
     @property
     def corrects(self) -> bool:
@@ -129,6 +160,13 @@ class RewardSettings(Section):
     """Processes per rank; one that hangs or dies costs its own answer and is replaced."""
     deadline_seconds: float = Field(5.0, gt=0)
     """For one answer; one that takes longer has reward 0 and is counted in reward/timeouts."""
+    truncated: Literal["zero", "graded"] = "zero"
+    """Reward of a response that was cut before its end token: 0 whatever it says, so that nothing is gained by running
+    on after an answer; or its verdict (the authors' code). For every task; evaluation takes verdicts as they are."""
+    overlong_buffer_tokens: int = Field(0, ge=0)
+    """DAPO's soft overlong punishment: the penalty grows over the last so many of max_response_tokens; 0: none."""
+    overlong_penalty: float = Field(1.0, gt=0)
+    """Taken off the reward of a response of max_response_tokens. Rewards at or below 0 are no positives of AEPO."""
 
 
 class MethodSettings(BaseModel):
@@ -187,6 +225,18 @@ class ControllerSettings(Section):
 
     sees: Literal["current", "previous"] = "current"
     """Entropy of the policy that samples now (Eq. 1), or of one step before (the authors' code)."""
+    estimator: Literal["exact", "sampled_nll"] = "exact"
+    """Entropy of every visited token's distribution, over T = 1 responses; or the authors' estimate, minus the mean
+    log-prob of the sampled tokens of the previous update, tempered responses included (needs sees=previous)."""
+
+    @model_validator(mode="after")
+    def _estimate_comes_late(self) -> "ControllerSettings":
+        if self.estimator == "sampled_nll" and self.sees != "previous":
+            raise ValueError(
+                "estimator=sampled_nll needs sees=previous, got sees=current: "
+                "the estimate is of the batch that an update was made of"
+            )
+        return self
 
 
 class TrainSettings(Section):
@@ -211,6 +261,49 @@ class TrainSettings(Section):
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
     embedded engine holds a whole copy of the weights on every rank."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that compute: in training, in the rollout engine and in `final/`. Under bfloat16 the optimizer
+    keeps float32 weights beside them, and gradients are added up in float32."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input only and compute the rest again for the backward pass: about a third slower, a fraction
+    of the memory, the same gradient."""
+    offload_optimizer: bool = False
+    """From zero_stage 1 on: float32 weights and moments in host memory, where AdamW then runs, on the CPU."""
+    release_buffers: bool = False
+    """zero_stage 3: while responses are sampled, give back the gradients' shard and the bucket that they are reduced
+    in, which DeepSpeed would hold all the time."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """From `lr` after the warm-up to lr_final_share of it at the last of steps x minibatches optimizer steps; a
+    mini-batch that has nothing to learn takes none. `steps` is then part of it and cannot change under --resume."""
+    lr_final_share: float = Field(0.1, ge=0, le=1)
+    """Unused by a constant schedule."""
+
+    @model_validator(mode="after")
+    def _fits_the_stage(self) -> "TrainSettings":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer=true needs zero_stage 1, 2 or 3, got zero_stage=0")
+        if self.release_buffers and self.zero_stage != 3:
+            raise ValueError(
+                f"release_buffers=true gives back what only ZeRO 3 holds; it needs zero_stage=3, got {self.zero_stage}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_has_room(self) -> "TrainSettings":
+        if self.lr_schedule != "constant" and self.warmup_steps + 1 >= self.steps * self.minibatches:
+            raise ValueError(
+                f"lr_schedule={self.lr_schedule} needs warmup_steps below steps x minibatches - 1 = "
+                f"{self.steps * self.minibatches - 1}, got {self.warmup_steps}"
+            )
+        return self
+
+    @property
+    def lr_decay(self) -> Schedule:
+        """Share of `lr` by the number of optimizer steps since the warm-up."""
+        if self.lr_schedule == "constant":
+            return SCHEDULES["constant"](1.0)
+        last = self.steps * self.minibatches - 1 - self.warmup_steps
+        return SCHEDULES[self.lr_schedule](start=1.0, end=self.lr_final_share, steps=last)
 
 
 class CheckpointSettings(Section):
@@ -221,6 +314,9 @@ class CheckpointSettings(Section):
     in HF format under `final/`."""
     keep_last: int = Field(2, ge=1)
     """Older ones are deleted after a new one is complete."""
+    keep_best: int = Field(0, ge=0)
+    """Of the older ones, those kept all the same for the highest mean training reward since the checkpoint before;
+    of equal ones the newer."""
 
 
 class WatchdogSettings(Section):
@@ -235,6 +331,11 @@ class WatchdogSettings(Section):
     save: float | None = Field(3600.0, gt=0)
     evaluate: float | None = Field(36000.0, gt=0)
 
+    @property
+    def longest(self) -> float:
+        """The longest deadline; a week where a phase has none."""
+        return max(7 * 86400.0 if (given := getattr(self, name)) is None else given for name in type(self).model_fields)
+
 
 class EvaluationSettings(Section):
     """Held-out prompts at the end of the run, sampled at T = 1."""
@@ -248,6 +349,30 @@ class EvaluationSettings(Section):
     def _ks_fit(self) -> "EvaluationSettings":
         if self.samples and (not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples):
             raise ValueError(f"ks must lie in [1, samples={self.samples}], got {self.ks}")
+        return self
+
+
+class LoggingSettings(Section):
+    """What a person sees of a run, beside metrics.jsonl, TensorBoard and the console's row, which always are."""
+
+    samples: int = Field(4, ge=0)
+    """Responses of each temperature that are written with their verdicts to samples.jsonl and TensorBoard, the first
+    also to the console; from 2 on a right and a wrong one if there are both. 0: none."""
+    samples_every: int = Field(50, ge=1)
+    """Steps between these."""
+    plot_every: int = Field(50, ge=0)
+    """Steps between drawings of entropy.png; 0: only at the end."""
+    verl_names: bool = False
+    """Also log to TensorBoard and W&B under verl's names, such as actor/entropy."""
+    wandb_project: str | None = None
+    """Log to this project of Weights & Biases too; needs the extra `wandb`. WANDB_MODE=offline works."""
+    wandb_name: str | None = None
+    """Of the run there; None lets W&B choose."""
+
+    @model_validator(mode="after")
+    def _name_has_a_project(self) -> "LoggingSettings":
+        if self.wandb_name is not None and self.wandb_project is None:
+            raise ValueError(f"wandb_name={self.wandb_name!r} needs wandb_project, which is not set")
         return self
 
 
@@ -270,6 +395,7 @@ class Settings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    log: LoggingSettings = LoggingSettings()
 
     @model_validator(mode="after")
     def _no_empty_minibatch(self) -> "Settings":
@@ -281,43 +407,50 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _buffer_fits(self) -> "Settings":
+        if self.reward.overlong_buffer_tokens > self.rollout.max_response_tokens:
+            raise ValueError(
+                f"reward.overlong_buffer_tokens must be at most rollout.max_response_tokens = "
+                f"{self.rollout.max_response_tokens}, got {self.reward.overlong_buffer_tokens}"
+            )
+        return self
+
     def dump(self) -> str:
         """The resolved settings as YAML, which `load` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load(config: str | Path | None, overrides: Sequence[str] = ()) -> Settings:
-    """Preset, then overrides, checked together.
+def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: Sequence[str] = ()) -> Settings:
+    """Preset, then its variants, then overrides, checked together.
 
     Args:
         config: YAML file; None for the defaults.
         overrides: `section.field=value` each, values in YAML syntax.
+        variants: names of variants that the preset offers; see `aepo.llm.presets`.
 
     Raises:
-        SettingsError: a missing or unreadable file, an unknown field (with the nearest known one), a wrong value.
+        SettingsError: a missing or unreadable file, an unknown variant or field (with the nearest known one), a wrong
+            value.
     """
-    merged: Any = OmegaConf.create()
-    if config is not None:
-        if not Path(config).is_file():
-            presets = ", ".join(str(p) for p in sorted(Path(config).parent.glob("*.yaml"))) or "none"
-            raise SettingsError(f"--config {config}: no such file; presets beside it: {presets}")
-        try:
-            merged = OmegaConf.load(config)
-        except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"--config {config}: not readable as YAML: {error}") from error
-        if not OmegaConf.is_dict(merged):
-            raise SettingsError(f"--config {config}: must hold sections with fields, got {type(merged).__name__}")
+    preset = presets.Preset(sections={}, variants={}) if config is None else presets.read(config)
+    sections = preset.chosen(variants, merged=_changed)
     try:
-        typed = OmegaConf.from_dotlist(list(overrides))
-        preset = OmegaConf.to_container(merged)
-        plain = OmegaConf.to_container(OmegaConf.merge(merged, typed), resolve=True)
-        _drop_foreign_options(plain, preset, OmegaConf.to_container(typed))
+        typed = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(OmegaConf.create(_changed(sections, typed)), resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise SettingsError(f"overrides {' '.join(overrides)}: {error}") from error
     try:
         return Settings.model_validate(plain)
     except ValidationError as error:
         raise SettingsError("\n".join(_readable(error))) from error
+
+
+def _changed(sections: Any, changes: Any) -> Any:
+    """The sections with some changes, less the options of a method or schedule that another took the place of."""
+    found = presets.merged(sections, changes)
+    _drop_foreign_options(found, sections, changes)
+    return found
 
 
 def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
@@ -371,17 +504,21 @@ class CommandLine(Section):
     """Go on from the newest whole checkpoint under `out`: `must` refuses if there is none, `auto` starts anew then."""
     overwrite: bool = False
     """Replace a run that `out` holds."""
+    dry_run: bool = False
+    """Two steps with a shrunk random model, under `out`/dry_run."""
 
 
-def parse(argv: Sequence[str], *, default_config: str | None = None) -> CommandLine:
+def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool = True) -> CommandLine:
     """The command line of the trainer.
 
     Args:
         argv: arguments after the program's name; DeepSpeed's `--local_rank` is accepted and ignored.
         default_config: preset used when no `--config` is given.
+        bare: whether no argument at all, and no default preset, is the settings' defaults.
 
     Raises:
-        SettingsError: as for `load`, or an argument that is no `--section.field=value`.
+        SettingsError: as for `load`, an argument that is no `--section.field=value`, or none where one is needed, with
+            the presets that there are.
     """
     parser = argparse.ArgumentParser(
         prog="deepspeed aepo/llm/train.py",
@@ -392,6 +529,12 @@ def parse(argv: Sequence[str], *, default_config: str | None = None) -> CommandL
     )
     parser.add_argument("--config", default=default_config, help="YAML preset, such as configs/demo_cpu.yaml")
     parser.add_argument(
+        "--variant",
+        default="",
+        metavar="NAME[,NAME...]",
+        help="variants of the preset, merged over it in its own order",
+    )
+    parser.add_argument(
         "--resume",
         nargs="?",
         choices=("must", "auto"),
@@ -400,10 +543,21 @@ def parse(argv: Sequence[str], *, default_config: str | None = None) -> CommandL
         help="go on from the newest whole checkpoint under --out; `auto` starts anew where there is none",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="two whole steps with a random model of the same architecture, shrunk, under OUT/dry_run",
+    )
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args(list(argv))
-    settings = load(known.config, _dotlist(rest))
-    return CommandLine(settings=settings, resume=known.resume, overwrite=known.overwrite)
+    nothing = parser.parse_args([] if known.local_rank is None else [f"--local_rank={known.local_rank}"])
+    if not bare and default_config is None and known == nothing and not rest:
+        raise SettingsError(f"name a preset; there are\n{presets.listing()}\nand --help lists every field")
+    variants = [name.strip() for name in known.variant.split(",") if name.strip()]
+    settings = load(known.config, _dotlist(rest), variants=variants)
+    if known.dry_run and known.resume != "no":
+        raise SettingsError("--dry-run: starts from a model of its own and resumes nothing; leave --resume out")
+    return CommandLine(settings=settings, resume=known.resume, overwrite=known.overwrite, dry_run=known.dry_run)
 
 
 def _dotlist(arguments: Sequence[str]) -> list[str]:

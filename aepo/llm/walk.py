@@ -12,6 +12,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aepo.llm import seeds
+from aepo.llm.grading import Verdict
 from aepo.llm.task import PromptTokens
 from aepo.llm.vocabulary import word_tokenizer
 
@@ -34,13 +35,34 @@ class WalkTask:
     move_of: dict[int, int]
     """Token id -> signed move."""
 
-    def grade(self, prompt: int, response: Sequence[int]) -> float:
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokenizer's end token alone."""
+        return (self.tokenizer.eos_token_id,)
+
+    def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
         """1 for exactly four moves and the end token that lead from s to n, else 0."""
-        start, goal = self.pairs[prompt]
-        *moves, end = response
-        if len(moves) != MOVES or end != self.tokenizer.eos_token_id or any(m not in self.move_of for m in moves):
-            return 0.0
-        return float(start + sum(self.move_of[m] for m in moves) == goal)
+        return [self._verdict(*self.pairs[p], response) for p, response in zip(prompts, responses, strict=True)]
+
+    def _verdict(self, start: int, goal: int, response: Sequence[int]) -> Verdict:
+        moves, end = response[:-1], response[-1:]
+        if len(moves) != MOVES or tuple(end) != self.end_ids or any(m not in self.move_of for m in moves):
+            return Verdict(reward=0.0, extracted=None, reason="no answer")
+        reached = start + sum(self.move_of[m] for m in moves)
+        return Verdict(
+            reward=float(reached == goal), extracted=str(reached), reason="exact" if reached == goal else "wrong"
+        )
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Numbers with spaces between them."""
+        return " ".join(self.tokenizer.convert_ids_to_tokens(list(tokens)))
+
+    def answer(self, prompt: int) -> str | None:
+        """The place to reach, which `Verdict.extracted` is compared with."""
+        return str(self.pairs[prompt][1])
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def demonstrations(self, count: int, *, right_share: float, seed: int) -> list[tuple[int, PromptTokens]]:
         """Random walks: right ones uniform over all right answers, the others uniform over all walks."""

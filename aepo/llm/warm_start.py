@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from aepo.llm import seeds, vocabulary, walk
+from aepo.llm.end_tokens import published_ends
 from aepo.llm.engine import left_padded
 from aepo.llm.settings import Settings
 from aepo.llm.task import DataError, Task, math_task
@@ -46,7 +47,8 @@ def load_task(settings: Settings) -> Task:
             raise DataError(f"model.path={settings.model.path}: its tokenizer has no end token")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-    task, left_out = math_task(settings.data, tokenizer, seed=settings.seed)
+    published = () if settings.model.path is None else published_ends(settings.model.path)
+    task, left_out = math_task(settings.data, settings.reward, tokenizer, seed=settings.seed, published_ends=published)
     if left_out:
         log.info("data: %d prompts over %d tokens left out", left_out, settings.data.max_prompt_tokens)
     return task
@@ -59,7 +61,7 @@ def _is_walk_model(path: str) -> bool:
 
 
 def load_model(settings: Settings, task: Task) -> nn.Module:
-    """The causal LM that RL starts from, in float32.
+    """The causal LM that RL starts from, in `train.dtype`.
 
     The first caller of a warm start trains it (about a minute) and leaves it in `warm_start.cache`; later ones load it.
     """
@@ -71,9 +73,14 @@ def load_model(settings: Settings, task: Task) -> nn.Module:
     elif settings.warm_start.steps:
         why = "model.path is given" if path else f"data.train={settings.data.train} has no demonstrations"
         log.info("warm start left out: %s", why)
+    dtype = getattr(torch, settings.train.dtype)
     if path is None:
-        return from_scratch(settings, task)
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model = from_scratch(settings, task)
+        for parameter in model.parameters():
+            # Weights only: the buffers behind positions are float32 in any model.
+            parameter.data = parameter.data.to(dtype)
+        return model
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
 
 
 def from_scratch(settings: Settings, task: Task) -> nn.Module:

@@ -1,12 +1,13 @@
 """The trainer with one fault planted: FAULT=kill:update:2, FAULT=hang:score:1:RANK in a phase of a step,
-FAULT=frozen:engine:2 for an engine that takes no weights from its third push on."""
+FAULT=frozen:engine:2 for an engine that takes no weights from its third push on, FAULT=nan:loss:2:3 for a loss that is
+nan on the last rank in three mini-batches from step 2 on (one if the 3 is left out)."""
 
 import itertools
 import os
 import signal
 import time
 
-from aepo.llm import phases, train
+from aepo.llm import phases, policy, train, trainer
 
 
 class Faulty(phases.Phases):
@@ -14,6 +15,7 @@ class Faulty(phases.Phases):
 
     def __call__(self, phase: str):
         kind, name, at_step, *rank = os.environ["FAULT"].split(":")
+        Faulty.now = self.step
         entered = super().__call__(phase)
         if phase != name or self.step != int(at_step) or (rank and self.rank != int(rank[0])):
             return entered
@@ -34,9 +36,27 @@ def freeze(engine: type, from_push: int) -> None:
     engine.load = forgetful
 
 
+def poison(at_step: int, count: int = 1) -> None:
+    """The last rank's losses are nan in `count` mini-batches."""
+    loss_and_sums, step, left = train.policy_loss, policy.Policy.step, [count]
+
+    def poisoned(*args, **kwargs):
+        loss, sums = loss_and_sums(*args, **kwargs)
+        hit = Faulty.now >= at_step and left[0] > 0 and os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1)
+        return loss * (float("nan") if hit else 1.0), sums
+
+    def counted(self):
+        left[0] -= Faulty.now >= at_step
+        return step(self)
+
+    train.policy_loss, policy.Policy.step = poisoned, counted
+
+
 if __name__ == "__main__":
     phases.GRACE = 2.0
     if os.environ["FAULT"].startswith("frozen:"):
-        freeze(train.VLLMEngine, int(os.environ["FAULT"].split(":")[2]))
-    train.Phases = Faulty
+        freeze(trainer.VLLMEngine, int(os.environ["FAULT"].split(":")[2]))
+    if os.environ["FAULT"].startswith("nan:"):
+        poison(*map(int, os.environ["FAULT"].split(":")[2:]))
+    trainer.Phases = Faulty
     raise SystemExit(train.main())

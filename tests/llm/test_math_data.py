@@ -1,5 +1,6 @@
 """Problems are read as publishers ship them; what cannot be read is named: file, row, column, cure."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aepo.llm.math_data import TEMPLATES, DataError, Problem, load_problems, prompt_text
+from aepo.llm.math_data import PUBLISHED, DataError, Problem, distinct, load_problems
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
@@ -162,7 +165,7 @@ def test_a_hub_id_without_network_is_named_with_the_cure():
         text=True,
     )
     last = result.stderr.strip().splitlines()[-1]
-    assert result.returncode and last.startswith("aepo.llm.math_data.DataError: 'nobody/nothing:main'")
+    assert result.returncode and last.startswith("aepo.llm.rows.DataError: 'nobody/nothing:main'")
     assert "split 'test'" in last and "network" in last and ".jsonl, .json, .parquet" in last
 
 
@@ -194,25 +197,103 @@ def test_a_missing_datasets_package_is_named_with_the_cure(monkeypatch):
         load_problems("nobody/nothing")
 
 
-def test_a_prompt_holds_the_question_as_it_is():
-    question = r"Find {x} in $\frac{1}{x}$ {question} {0}"
-    for template in TEMPLATES:
-        before, _, after = prompt_text(question, template).partition(question)
-        assert r"\boxed{}" in before + after and (before + after).count("{question}") == 0
+def test_nested_columns_are_found_and_can_be_named(tmp_path):
+    # The form of BytedTsinghua-SIA/DAPO-Math-17k.
+    row = {
+        "data_source": "math_dapo",
+        "prompt": [{"content": "1+1?", "role": "user"}],
+        "reward_model": {"ground_truth": "2", "style": "rule"},
+    }
+    path = tmp_path / "nested.parquet"
+    pd.DataFrame([row, row]).to_parquet(path)
+    assert [(p.question, p.answer) for p in load_problems(str(path))] == [("1+1?", "2")] * 2
+    named = load_problems(str(path), question_column="prompt[0].role", answer_column="reward_model.style")
+    assert (named[0].question, named[0].answer) == ("user", "rule")
 
 
-def test_templates_are_these_texts():
-    assert prompt_text("1+1?", "plain") == "Question: 1+1?\nPut your final answer within \\boxed{}.\nAnswer:"
-    assert prompt_text("1+1?", "qwen_math") == (
-        "<|im_start|>system\n"
-        "Please reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
-        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+@pytest.mark.parametrize(
+    "column", ["prompt[1].content", "prompt.content", "reward_model[0]", "reward_model.truth", "", "source[0]", "[0]"]
+)
+def test_a_nested_column_that_is_not_there_is_named(tmp_path, column):
+    row = {"prompt": [{"content": "1+1?"}], "reward_model": {"ground_truth": "2"}, "source": "x"}
+    (tmp_path / "nested.json").write_text(json.dumps([row]))
+    with pytest.raises(DataError, match=r"no column .*\(answer_column\), found prompt, reward_model, source"):
+        load_problems(str(tmp_path / "nested.json"), answer_column=column)
+
+
+def test_a_plain_column_whose_name_has_a_dot_wins(tmp_path):
+    (tmp_path / "dotted.json").write_text('[{"question": "1+1?", "a.b": "2", "a": {"b": "3"}}]')
+    assert load_problems(str(tmp_path / "dotted.json"), answer_column="a.b")[0].answer == "2"
+
+
+def test_a_row_without_the_nested_answer_is_named(tmp_path):
+    rows = [{"prompt": "1+1?", "reward_model": {"ground_truth": "2"}}, {"prompt": "2+2?", "reward_model": {}}]
+    (tmp_path / "gap.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"row 2: no column 'reward_model.ground_truth', found prompt, reward_model"):
+        load_problems(str(tmp_path / "gap.json"))
+
+
+# What each publisher's rows look like; the hub's own reader reads them from a folder of that name.
+HUB_ROWS = {
+    "dapo_math_17k": (
+        {"prompt": "1+1?", "solution": "2", "source_prompt": [{"content": "Solve: 1+1?", "role": "user"}],
+         "reward_model": {"ground_truth": "2", "style": "rule"}},
+        "2",
+    ),
+    "gsm8k": ({"question": "1+1?", "answer": "One more.\n#### 2"}, "2"),
+    "math": ({"problem": "1+1?", "level": "Level 1", "solution": r"It is $\boxed{2}$.", "type": "Algebra"}, "2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_set_is_read_by_its_name(name, tmp_path, monkeypatch):
+    import datasets
+
+    row, answer = HUB_ROWS[name]
+    folder, _, config = PUBLISHED[name].source.partition(":")
+    (tmp_path / folder).mkdir(parents=True)
+    pd.DataFrame([row] * 2).to_parquet(tmp_path / folder / "rows.parquet")
+    (tmp_path / folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: {config}\n  data_files:\n  - split: train\n    path: rows.parquet\n"
+        "- config_name: other\n  data_files: missing.parquet\n---\n"
     )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert [(p.question, p.answer, p.row) for p in load_problems(name)] == [("1+1?", answer, 1), ("1+1?", answer, 2)]
+    # A file as the publisher ships it needs no name.
+    assert load_problems(f"{folder}/rows.parquet")[0].answer == answer
 
 
-def test_an_unknown_template_is_named_with_the_nearest():
-    with pytest.raises(DataError, match="plain, qwen_math, got 'qwenmath'; did you mean 'qwen_math'"):
-        prompt_text("1+1?", "qwenmath")
+def test_a_published_set_without_network_is_named_with_its_id(monkeypatch):
+    import datasets
+
+    def offline(*arguments, **options):
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(DataError, match=r"openai/gsm8k:main.*split 'train'.*no route to the hub.*network"):
+        load_problems("gsm8k")
+
+
+def problem(question: str, answer: str, row: int = 1) -> Problem:
+    return Problem(question=question, answer=answer, row=row)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12"))))
+def test_of_each_question_the_first_stays_and_the_rest_is_counted(pairs):
+    problems = [problem(q, a, row) for row, (q, a) in enumerate(pairs, 1)]
+    found = distinct(problems)
+    assert len(found.problems) + found.repeated + found.contradicted == len(problems)
+    assert [p.question for p in found.problems] == list(dict.fromkeys(q for q, _ in pairs))
+    first = dict(reversed(pairs))
+    assert all(p.answer == first[p.question] and p is problems[p.row - 1] for p in found.problems)
+    assert found.contradicted == sum(a != first[q] for q, a in pairs)
+    assert distinct(found.problems).problems == found.problems
+
+
+def test_the_authors_file_repeats_650_problems_and_contradicts_itself_in_12():
+    found = distinct(published("dapo_math_17k.parquet"))
+    assert (len(found.problems), found.repeated, found.contradicted) == (17255, 650, 12)
 
 
 @pytest.mark.parametrize(

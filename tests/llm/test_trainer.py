@@ -1,7 +1,9 @@
 """The real command on a CPU: ranks, resume, refusals, real prompts. Each run is a process of its own."""
 
 import json
+import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from aepo.llm.verl_names import ALIASES
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)]
@@ -55,7 +59,7 @@ def assert_learned(rows: list[dict]) -> None:
 
 
 def without_times(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "perf/"))} for row in rows]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -101,11 +105,21 @@ def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method)
     small = [word for word in SMALL if not (method and word.startswith("--method."))]
     same = {"small": small}
     whole = trained(tmp_path / "whole", "--train.steps=4", "--controller.sees=previous", *method, **same)
-    trained(tmp_path / "parts", "--train.steps=2", "--controller.sees=previous", *method, **same)
+    trained(tmp_path / "parts", "--train.steps=2", "--controller.sees=previous", "--log.samples=2", *method, **same)
     refused = launch(tmp_path / "parts", *small, *method, "--train.steps=4", "--resume", "--train.lr=1e-3")
     assert refused.returncode != 0
     assert "train.lr" in refused.stderr
-    parts = trained(tmp_path / "parts", "--train.steps=4", "--controller.sees=previous", *method, "--resume", **same)
+    # What is shown may change between the parts of a run.
+    parts = trained(
+        tmp_path / "parts", "--train.steps=4", "--controller.sees=previous", *method, "--resume",
+        "--log.samples_every=3", **same,
+    )  # fmt: skip
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "samples.jsonl").read_text().splitlines()]
+    assert steps == [0] * 2 * 2 + [3] * 2 * 4, "two and then four of each temperature"
+    assert set(ALIASES.values()) - {"lr"} <= parts[0].keys()
+    assert all(row["perf/tokens_per_second"] > 0 and row["perf/memory_gib"] > 0.01 for row in parts)
+    # 16 prompts and a quarter of them again, four responses each, to prompts of two tokens.
+    assert all(row["perf/tokens"] > 20 * 4 * (2 + 3) for row in parts)
     assert without_times(whole) == without_times(parts)
     assert_learned(whole)
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
@@ -161,6 +175,64 @@ def test_every_zero_stage_resumes_bit_for_bit_on_two_ranks(tmp_path, stage):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+HALF = (
+    "--train.dtype=bfloat16", "--controller.sees=previous", "--train.lr=3e-4", "--train.lr_schedule=cosine",
+    "--train.steps=4",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_zero_stage_in_bfloat16_resumes_bit_for_bit_and_agrees_with_the_others(tmp_path):
+    found = []
+    for stage in range(4):
+        chosen = (*HALF, f"--train.zero_stage={stage}")
+        out = tmp_path / f"stage{stage}"
+        whole = trained(out, *chosen, ranks=2)
+        first = weights(out)
+        # As if it had been killed after the checkpoint of its second step: a falling rate knows the number of steps.
+        shutil.rmtree(out / "checkpoints" / "step_000004")
+        (out / "final").rename(out / "final of the whole")
+        parts = trained(out, *chosen, "--resume", ranks=2)
+        assert_learned(whole)
+        assert without_times(whole) == without_times(parts)
+        second = weights(out)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert all(value.dtype == torch.bfloat16 for value in first.values())
+        # 3e-4 falls to a tenth in 4 x 2 optimizer steps; a mini-batch without a live row takes none.
+        steps = json.loads((out / "checkpoints" / "step_000004" / "progress.json").read_text())["updates"]
+        assert 6 <= steps <= 8
+        assert whole[-1]["lr"] == pytest.approx(3e-5 + 2.7e-4 * (1 + math.cos(math.pi * (steps - 1) / 7)) / 2)
+        found.append((whole, first))
+    # The same samples as long as no rounding has moved one, which in the first step there is none to do.
+    rows = [whole for whole, _ in found]
+    for other in rows[1:]:
+        assert other[0]["entropy"] == pytest.approx(rows[0][0]["entropy"], abs=0.02)
+        assert other[0]["grad_norm"] == pytest.approx(rows[0][0]["grad_norm"], rel=0.05)
+    for _, other in found[1:]:
+        for name, value in found[0][1].items():
+            # Eight steps of at most 3e-4 each, and half a unit in the last place of what they are added to.
+            apart = (other[name].float() - value.float()).abs()
+            assert (apart <= 2 * 8 * 3e-4 + 2**-8 * value.float().abs()).all(), name
+    # ZeRO 3 samples from a copy, whose log-probs are compared with the trainer's after every push.
+    assert all(0 <= row["sync/canary"] < 0.05 for row in rows[3])
+
+
+@pytest.mark.slow
+def test_checkpointing_and_offload_and_released_buffers_train_the_same(tmp_path):
+    plain = trained(tmp_path / "plain", "--train.steps=3", "--train.zero_stage=3", ranks=2)
+    more = trained(
+        tmp_path / "more", "--train.steps=3", "--train.zero_stage=3", "--train.gradient_checkpointing=true",
+        "--train.offload_optimizer=true", "--train.release_buffers=true", ranks=2,
+    )  # fmt: skip
+    assert_learned(plain)
+    for a, b in zip(plain, more, strict=True):
+        for name in ("loss", "grad_norm", "entropy", "reward"):
+            assert abs(a[name] - b[name]) <= 1e-5, (a["step"], name)
+    first, second = weights(tmp_path / "plain"), weights(tmp_path / "more")
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5)
+
+
 def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):
     data = tmp_path / "questions.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in FIXTURE))
@@ -193,6 +265,8 @@ def test_a_verifier_that_falls_asleep_costs_a_deadline_and_is_counted(tmp_path, 
         tmp_path / "run", f"--data.train={data}", "--data.held_out_problems=0", "--train.steps=2",
         "--rollout.max_response_tokens=12", "--train.prompts_per_step=2", "--reward.function=sleepy_verifier:reward",
         "--reward.deadline_seconds=0.3", "--watchdog.reward=60",
+        # A random model's responses do not end, and none would keep its reward.
+        "--reward.truncated=graded",
     )  # fmt: skip
     for row in rows:
         assert row["reward/timeouts"] > 0 and row["reward/errors"] == 0

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chisquare
 
 from aepo.llm import canary, seeds
+from aepo.llm.engine import nucleus
 from aepo.llm.policy import Policy, ResponseStats, TorchStepper
 from aepo.llm.vocabulary import byte_tokenizer
 
@@ -31,19 +32,23 @@ def tiny(tied: bool):
     return Qwen3ForCausalLM(config)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied embeddings"])
-def pair(request):
-    """A trainer's policy over the canary's prompts, and a vLLM engine of the same architecture."""
-    from aepo.llm.vllm_engine import VLLMEngine
-
+def join_a_group_of_one():
     if not torch.distributed.is_initialized():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied embeddings"])
+def pair(request):
+    """A trainer's policy over the canary's prompts, and a vLLM engine of the same architecture."""
+    from aepo.llm.vllm_engine import VLLMEngine
+
+    join_a_group_of_one()
     before = dict(os.environ)
     model = tiny(request.param)
-    engine = VLLMEngine(model, TOKENIZER, max_length=canary.LONGEST + 8, max_tokens=8)
+    engine = VLLMEngine(model, TOKENIZER, end_ids=[TOKENIZER.eos_token_id], max_length=canary.LONGEST + 8, max_tokens=8)
     after = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     assert after == {name: value for name, value in before.items() if not name.startswith("VLLM_")}
     stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=1.0)
@@ -112,6 +117,57 @@ def test_temperatures_share_one_call_and_each_log_prob_is_at_its_own(pair):
         torch.testing.assert_close(said.logp[row, :length], want, rtol=0, atol=1e-3)
         assert (tokens[:-1] != END).all() and (length == 8 or tokens[-1] == END), "ends at the end token"
         assert (said.token[row, length:] == PAD).all()
+
+
+def test_more_prompt_tokens_than_the_engine_fills_in_at_once_change_no_response(pair):
+    policy, engine, _ = pair
+    engine.load(policy.stepper.weights())
+    prompts = [[2 + (7 * row + i) % 250 for i in range(100 + row % 90)] for row in range(100)]
+    assert sum(map(len, prompts)) > 2 * engine.llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
+    rows = seeds.row_seeds(0, 0, "main", np.arange(len(prompts)), 1)
+    said = engine.sample(prompts, n=1, temperature=1.0, row_seeds=rows)
+    for chosen in ([0], [37, 38], [99]):
+        alone = engine.sample([prompts[i] for i in chosen], n=1, temperature=1.0, row_seeds=rows[chosen])
+        width = alone.token.shape[1]
+        assert torch.equal(said.token[chosen, :width], alone.token)
+        assert torch.equal(said.mask[chosen, :width], alone.mask) and not said.mask[chosen, width:].any()
+
+
+def test_a_response_ends_at_any_end_token_which_is_its_last(pair, monkeypatch):
+    policy, engine, prompts = pair
+    engine.load(policy.stepper.weights())
+    asked = {"n": 20, "temperature": 1.0, "row_seeds": seeds.row_seeds(0, 0, "main", np.arange(len(prompts)), 20)}
+    one = engine.sample(prompts, **asked)
+    often = int(torch.bincount(one.token[one.token > END]).argmax())
+    monkeypatch.setattr(engine, "end_ids", [END, often])
+    two = engine.sample(prompts, **asked)
+    met = 0
+    for before, row, mask in zip(one.token.tolist(), two.token.tolist(), two.mask, strict=True):
+        length = int(mask.sum())
+        assert row[:length] == before[:length]
+        assert not {END, often} & set(row[: length - 1]) and (length == 8 or row[length - 1] in (END, often))
+        met += row[length - 1] == often
+    assert met > 5
+
+
+def test_a_nucleus_is_the_embedded_engines_and_so_are_its_log_probs(pair):
+    policy, engine, prompts = pair
+    engine.load(policy.stepper.weights())
+    rows = seeds.row_seeds(0, 0, "main", np.arange(1), 300)
+    said = engine.sample(prompts[:1], n=300, temperature=1.3, row_seeds=rows, max_tokens=1, top_p=0.7)
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([list(prompts[0])])).logits[0, -1]
+    want = nucleus((logits / 1.3).log_softmax(-1).unsqueeze(0), 0.7)[0]
+    assert (want > -torch.inf).sum() < VOCABULARY - 10
+    torch.testing.assert_close(said.logp[:, 0], want[said.token[:, 0]], rtol=0, atol=1e-3)
+
+
+def test_a_prompt_that_leaves_no_room_for_the_response_is_refused(pair):
+    from aepo.llm.vllm_engine import EngineError
+
+    _, engine, _ = pair
+    with pytest.raises(EngineError, match=r"prompt of 204 tokens and a response of 8 are longer than the engine's 208"):
+        engine.sample([[5] * 204], n=1, temperature=1.0, row_seeds=seeds.row_seeds(0, 0, "main", np.arange(1), 1))
 
 
 def test_samples_have_the_frequencies_of_the_model(pair):

@@ -1,6 +1,7 @@
 """The real command with vLLM rollouts on two CPU ranks: skips where vLLM is not installed (`make test-vllm`)."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import ttest_ind
+from test_nothing_lost import STEPS, assert_equal_runs, start
 from test_trainer import ROOT, SMALL, assert_learned, free_port, trained, weights, without_times
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
@@ -49,6 +51,28 @@ def test_an_engine_with_frozen_weights_ends_the_run_with_the_figures(tmp_path):
 
 
 @pytest.mark.slow
+def test_half_precision_stays_within_its_limit_at_every_push(tmp_path):
+    rows = trained(
+        tmp_path / "run", *VLLM, "--train.steps=6", "--train.zero_stage=2", "--train.dtype=bfloat16", ranks=2
+    )
+    assert_learned(rows)
+    assert all(0 < row["sync/canary"] < 0.05 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_that_share_an_engine_sample_what_two_engines_do(tmp_path, stage):
+    chosen = (*VLLM, "--train.steps=3", f"--train.zero_stage={stage}", "--controller.sees=previous")
+    own = trained(tmp_path / "own", *chosen, ranks=2)
+    shared = trained(tmp_path / "shared", *chosen, "--rollout.tensor_parallel=2", ranks=2)
+    assert_learned(own)
+    assert all(row["sync/canary"] < 1e-3 for row in shared)
+    for a, b in zip(own, shared, strict=True):
+        for name in ("reward", "entropy", "grad_norm", "loss", "response_length"):
+            assert abs(a[name] - b[name]) <= 1e-3, (a["step"], name, a[name], b[name])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_every_zero_stage_trains_and_resumes_with_the_same_tokens(tmp_path, stage):
     chosen = (*VLLM, f"--train.zero_stage={stage}")
@@ -58,6 +82,21 @@ def test_every_zero_stage_trains_and_resumes_with_the_same_tokens(tmp_path, stag
     trained(tmp_path / "parts", "--train.steps=2", *chosen, ranks=2)
     parts = trained(tmp_path / "parts", "--train.steps=4", *chosen, "--resume", ranks=2)
     assert without_times(whole) == without_times(parts)
+
+
+@pytest.mark.slow
+def test_kill_9_while_vllm_samples_costs_no_step_that_was_saved(tmp_path):
+    chosen = (*VLLM, *STEPS)
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    trained(whole, *chosen)
+    killed = start(out, *VLLM, fault="kill:generate:2")
+    killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    again = start(out, *VLLM, "--resume", "auto")
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert "resumed from" in said and "at step 2" in said
+    assert_equal_runs(whole, out)
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+"""entropy.png: what the controller does, while it does it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aepo.method import Method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOTTED = ("step", "entropy", "target", "temperature", "reward")
+"""The metrics that are drawn."""
+
+
+def entropy_figure(rows: Sequence[Mapping[str, Any]], method: Method) -> "Figure":
+    """Measured and target entropy, the reward, and for a method that is controlled the temperature.
+
+    Args:
+        rows: metrics with PLOTTED, a step each.
+        method: names the picture.
+    """
+    # Without pyplot, which would keep the figure and choose a backend for the whole process.
+    from matplotlib.figure import Figure
+
+    # Margins by hand: a layout engine takes three times as long as the drawing, and training waits.
+    figure = Figure(figsize=(7, 6))
+    panels = 3 if method.controlled else 2
+    top, reward, *rest = figure.subplots(
+        panels,
+        1,
+        sharex=True,
+        height_ratios=[3, 1, 1][:panels],
+        gridspec_kw={"left": 0.1, "right": 0.97, "top": 0.94, "bottom": 0.08, "hspace": 0.08},
+    )
+    step = [row["step"] for row in rows]
+    top.plot(step, [row["entropy"] for row in rows], label="measured H")
+    if method.controlled:
+        top.plot(step, [row["target"] for row in rows], "k--", lw=1, label="target H*")
+        rest[0].step(step, [row["temperature"] for row in rows], lw=0.8, where="post")
+        rest[0].axhline(1.0, color="0.7", lw=0.6)
+        rest[0].set(ylabel="T")
+    top.set(ylabel="entropy (nats)", title=f"{method.name} {method.label}".strip(), ylim=(0, None))
+    top.legend()
+    reward.plot(step, [row["reward"] for row in rows], lw=0.8, color="C2")
+    reward.set(ylabel="reward")
+    (rest[-1] if rest else reward).set(xlabel="step")
+    figure.align_ylabels()
+    return figure
+
+
+def plot_entropy(path: Path, rows: Sequence[Mapping[str, Any]], method: Method) -> None:
+    """`entropy_figure` as a PNG, written beside and renamed: whoever looks never sees half a picture."""
+    beside = path.with_name(f".{path.name}.part")
+    entropy_figure(rows, method).savefig(beside, dpi=110, format="png")
+    beside.rename(path)

@@ -1,0 +1,115 @@
+"""Preset files: YAML that may extend another file and offer variants of itself, merged before anything typed.
+
+`extends: other.yaml` (relative to the file) puts the sections of that file underneath. `variants:` maps names to
+sections; those chosen are merged over the preset in the order in which the files define them, the extended one's first.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+FOLDER = Path(__file__).parents[2] / "configs"
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message lists every problem, one a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A file with what it extends."""
+
+    sections: Mapping[str, Any]
+    """Settings by section, not checked yet."""
+    variants: Mapping[str, Mapping[str, Any]]
+    """Sections that change the preset, by name."""
+
+    def chosen(
+        self, names: Sequence[str], *, merged: Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The sections with these variants.
+
+        Args:
+            names: of `variants`, in any order.
+            merged: (sections, changes) -> sections.
+
+        Raises:
+            SettingsError: an unknown variant, with the nearest.
+        """
+        for name in names:
+            if name not in self.variants:
+                near = difflib.get_close_matches(name, self.variants, n=1)
+                hint = f", did you mean {near[0]!r}?" if near else "."
+                known = ", ".join(self.variants) or "none"
+                raise SettingsError(f"--variant: unknown variant {name!r}{hint} The preset has: {known}")
+        sections = dict(self.sections)
+        for name, changes in self.variants.items():
+            if name in names:
+                sections = merged(sections, changes)
+        return sections
+
+
+def read(config: str | Path) -> Preset:
+    """A preset file.
+
+    Raises:
+        SettingsError: no such file, one that is not YAML of this form, or files that extend each other in a circle.
+    """
+    return _read(Path(config), f"--config {config}", ())
+
+
+def _read(path: Path, named: str, below: tuple[Path, ...]) -> Preset:
+    if not path.is_file():
+        beside = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))) or "none"
+        raise SettingsError(f"{named}: no such file; presets beside it: {beside}")
+    below = (*below, path.resolve())
+    try:
+        file = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{named}: not readable as YAML: {error}") from error
+    if not OmegaConf.is_dict(file):
+        raise SettingsError(f"{named}: must hold sections with fields, got {type(file).__name__}")
+    sections = OmegaConf.to_container(file)
+    base = sections.pop("extends", None)
+    variants = _variants(sections.pop("variants", {}), named)
+    if base is None:
+        return Preset(sections=sections, variants=variants)
+    if not isinstance(base, str):
+        raise SettingsError(f"{named}: extends must be the path of one file, got {base!r}")
+    other = (path.parent / base).resolve()
+    if other in below:
+        circle = " -> ".join(p.name for p in (*below[below.index(other) :], other))
+        raise SettingsError(f"{named}: presets extend each other in a circle: {circle}; take one extends out")
+    under = _read(path.parent / base, f"{named}: extends: {base}", below)
+    return Preset(sections=merged(under.sections, sections), variants=merged(under.variants, variants))
+
+
+def _variants(found: Any, named: str) -> dict[str, Any]:
+    if not isinstance(found, dict) or not all(isinstance(sections, dict) for sections in found.values()):
+        raise SettingsError(f"{named}: variants must map names to sections with fields, got {found!r}")
+    for name, sections in found.items():
+        if foreign := {"extends", "variants"} & set(sections):
+            raise SettingsError(f"{named}: variant {name!r} cannot hold {', '.join(sorted(foreign))}")
+    return found
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, `above` where they differ; lists are replaced whole."""
+    return OmegaConf.to_container(OmegaConf.merge(dict(below), dict(above)))
+
+
+def listing(folder: Path = FOLDER) -> str:
+    """Every preset of a folder with its first comment line, and its variants."""
+    lines = []
+    for path in sorted(folder.glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+        lines.append(f"  --config {path}\n      {first.removeprefix('#').strip()}")
+        if variants := read(path).variants:
+            lines.append(f"      --variant NAME[,NAME...]: {', '.join(variants)}")
+    return "\n".join(lines)

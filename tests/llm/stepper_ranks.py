@@ -1,0 +1,87 @@
+"""Optimizer steps of a tiny model on one rank of a launched group: what tests/llm/test_precision.py compares.
+
+The cases come as JSON on the command line, and OUT.RANK.pt holds what each found.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from aepo.llm import ranks
+from aepo.llm.policy import DeepSpeedStepper, ResponseStats, init_distributed
+from aepo.llm.settings import TrainSettings
+
+LR, STEPS, MICROS, ROWS = 1e-2, 4, 3, 2
+IDS = torch.randint(1, 61, (2, MICROS, ROWS, 9), generator=torch.Generator().manual_seed(1))
+# Norms are 11 to 17: some steps are clipped, some are not.
+TRAIN = {"lr": LR, "max_grad_norm": 12.7, "weight_decay": 0.1}
+
+
+def model(dtype: torch.dtype = torch.float32):
+    torch.manual_seed(0)
+    made = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8, max_position_embeddings=64, tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
+        parameter.data = parameter.data.to(dtype)
+    return made
+
+
+def objective(module, rank: int, micro: int, step: int) -> torch.Tensor:
+    """One micro-batch's part of a global loss that differs from step to step."""
+    ids = IDS[rank, micro]
+    response = ids[:, 3:]
+    logp, entropy = module(ids, None, torch.arange(9).expand(ROWS, -1), response, torch.ones(response.shape))
+    weight = torch.sin(1.0 + step + torch.arange(response.numel())).view(response.shape)
+    return (weight * logp + 0.1 * entropy).sum() * 0.1
+
+
+def trained(case: dict, save: str | None = None) -> dict:
+    """Norms and weights after STEPS steps; `bad` makes this rank's loss nan in an extra step before that one."""
+    bad, halfway, load = case.pop("bad", None), case.pop("halfway", None), case.pop("load", None)
+    settings = TrainSettings(**TRAIN, **case)
+    stepper = DeepSpeedStepper(ResponseStats(model(getattr(torch, settings.dtype))), settings)
+    norms, skipped, kept = [], [], True
+    first = 0
+    if load is not None:
+        stepper.load(Path(load))
+        first = STEPS // 2
+
+    def step(number: int, factor: float = 1.0) -> float:
+        stepper.reclaim()
+        for micro in range(MICROS):
+            loss = objective(stepper, ranks.rank(), micro, number)
+            stepper.backward(loss * factor if micro == 1 else loss, last=micro + 1 == MICROS)
+        norm = stepper.step(LR * (number + 1) / STEPS)
+        stepper.release()
+        return norm
+
+    released = []
+    for number in range(first, STEPS):
+        if number == bad:
+            before = {name: value.clone() for name, value in stepper.weights()}
+            skipped.append(step(number, factor=float("nan") if ranks.rank() == 1 else 1.0))
+            kept = all(torch.equal(value, before[name]) for name, value in stepper.weights())
+        norms.append(step(number))
+        if settings.release_buffers:
+            released.append(sum(b.untyped_storage().nbytes() for b in stepper._gradient_buffers()))
+        if number + 1 == halfway:
+            stepper.save(Path(save))
+    weights = {name: value.clone() for name, value in stepper.weights()}
+    return {"norms": norms, "skipped": skipped, "kept": kept, "weights": weights, "released": released}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    init_distributed()
+    out, cases = sys.argv[1], json.loads(sys.argv[2])
+    found = [trained(case, save=f"{out}.saved{i}") for i, case in enumerate(cases)]
+    torch.save(found, f"{out}.{ranks.rank()}.pt")
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,98 @@
+"""Which errors mean that another rank was lost; real gloo processes of which one dies, falls silent or never comes."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch.distributed as dist
+
+from aepo.llm import ranks
+
+PAIR = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
+NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, "
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError(PAIR + "Connection closed by peer [127.0.0.1]:2731. This is typically"), "Connection closed"),
+        (RuntimeError(PAIR + "Read error [127.0.0.1]:9434: Connection reset by peer."), "Read error"),
+        (dist.DistBackendError(NCCL + "remote process exited or there was a network error"), "remote process exited"),
+        (dist.DistBackendError(NCCL + "ncclRemoteError: A call failed possibly due to"), "ncclRemoteError"),
+        (
+            dist.DistNetworkError("Failed to recv, got 0 bytes. Did the remote server crash?\nframe #0"),
+            "Failed to recv",
+        ),
+        (dist.DistStoreError("wait timeout after 600000ms, keys: /barrier"), "wait timeout"),
+    ],
+)
+def test_a_lost_peer_is_told_in_its_own_words(error, said):
+    told = ranks.lost_peer(error)
+    assert told is not None and told.startswith(said) and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        # The words of a lost peer from something that is none: a download, a pipe to a worker.
+        RuntimeError("Connection closed by peer"),
+        RuntimeError("Broken pipe"),
+        RuntimeError("ncclRemoteError"),
+        RuntimeError("[enforce fail at gloo/math.cc] Read error"),
+        dist.DistBackendError(NCCL + "ncclInvalidUsage: Duplicate GPU detected : rank 0 and rank 1"),
+        dist.DistBackendError(NCCL + "ncclUnhandledCudaError: Cuda failure 2 'out of memory'"),
+    ],
+    ids=repr,
+)
+def test_no_other_error_is_taken_for_a_lost_peer(error):
+    assert ranks.lost_peer(error) is None
+
+
+RANK = """
+import datetime, os, sys, time
+import torch
+import torch.distributed as dist
+from aepo.llm import ranks
+
+fate, rank = sys.argv[1], int(os.environ["RANK"])
+try:
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=3))
+    dist.all_reduce(torch.ones(1))
+    if rank == 1:
+        time.sleep(8 if fate == "falls silent" else 0)
+        os._exit(0)
+    for _ in range(3):
+        dist.all_reduce(torch.ones(1))
+except RuntimeError as error:
+    print(ranks.lost_peer(error))
+    sys.exit(7)
+finally:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fate", "said"), [("dies", "Connection"), ("falls silent", "Timed out waiting 3000ms"), ("never comes", "Timed")]
+)
+def test_gloo_really_says_so(fate, said):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, fate], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(port)},
+        )
+        for rank in range(1 if fate == "never comes" else 2)
+    ]  # fmt: skip
+    told, trouble = running[0].communicate(timeout=60)
+    assert running[0].returncode == 7, trouble
+    assert told.startswith((said, "Read error", "Broken pipe")), told
+    for other in running[1:]:
+        other.communicate(timeout=60)

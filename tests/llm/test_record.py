@@ -1,0 +1,466 @@
+"""What a run leaves, without a run: rows go to a Recorder as the loop sends them, parts are cut off and go on."""
+
+import importlib.util
+import json
+import logging
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from aepo import zoo
+from aepo.batch import Rollouts
+from aepo.llm import console_row, record, wandb_run
+from aepo.llm.entropy_plot import entropy_figure
+from aepo.llm.record import DUTY_STEPS, Recorder, metrics_path, read, samples_path, saturation_warning
+from aepo.llm.samples import chosen_rows, console_line, samples
+from aepo.llm.settings import MethodSettings, Settings, SettingsError, load
+from aepo.llm.train import main
+from aepo.llm.usage import Memory, extremes
+from aepo.llm.verl_names import ALIASES, aliases
+from aepo.llm.walk import walk_task
+
+UP = np.random.default_rng(0).random(200) < 0.5
+
+
+def chosen(out: Path, *overrides: str) -> Settings:
+    return load(None, [f"out={out}", "train.steps=200", "log.plot_every=0", "method.t_high=1.5", *overrides])
+
+
+def metrics(step: int, *, up: bool | None = None) -> dict:
+    raised = bool(UP[step]) if up is None else up
+    return {
+        "step": step, "reward": 0.25, "entropy": 0.5 + step / 100, "target": 0.5, "error": step / 100,
+        "temperature": 1.5 if raised else 0.67, "raise_entropy": raised, "mismatch/kl": 1e-7, "clip_fraction": 0.01,
+        "response_length": 5.0, "grad_norm": 0.3, "normalizer": None, "ended": 0.75, "time/step": 0.5,
+    }  # fmt: skip
+
+
+def sample(step: int, text: str = "+1 +2", branch: str = "main") -> dict:
+    return {
+        "step": step, "branch": branch, "temperature": 1.0, "prompt": "1 4", "response": text, "answer": "4",
+        "extracted": "4", "reason": "exact", "reward": 1.0, "length": 2, "ended": True, "mean_logp": -1.0,
+    }  # fmt: skip
+
+
+def recorded(settings: Settings, first: int, last: int, **kinds: bool) -> None:
+    recorder = Recorder(settings, first_step=first)
+    for step in range(first, last):
+        recorder.write(metrics(step, **kinds))
+        if recorder.wants_samples(step):
+            recorder.write_samples([sample(step)])
+    recorder.close()
+
+
+def events(out: Path) -> EventAccumulator:
+    found = EventAccumulator(str(out / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
+    return found.Reload()
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"step": 7, "rew', b'{"step": 7, "text": "\xe2\x80', b'{"step": 7}'])
+def test_a_part_that_was_cut_off_and_its_resume_leave_what_an_uninterrupted_run_leaves(tmp_path, torn):
+    whole, parts = chosen(tmp_path / "whole"), chosen(tmp_path / "parts", "log.samples_every=2")
+    recorded(whole, 0, 120)
+    recorded(parts, 0, 67)
+    for path in (metrics_path(parts), samples_path(parts)):
+        with path.open("ab") as file:
+            file.write(torn)
+    # The last checkpoint was after step 59, so seven steps are made again.
+    recorded(parts, 60, 120)
+    assert metrics_path(whole).read_text() == metrics_path(parts).read_text()
+    assert [row["step"] for row in read(metrics_path(parts))] == list(range(120))
+    assert [row["step"] for row in read(samples_path(parts))] == list(range(0, 120, 2))
+    shown = events(tmp_path / "parts").Scalars("entropy")
+    assert [event.step for event in shown] == list(range(120))
+
+
+def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(tmp_path):
+    settings = chosen(tmp_path)
+    recorded(settings, 0, 4)
+    recorded(settings, 0, 2)
+    assert [row["step"] for row in read(metrics_path(settings))] == [0, 1]
+    assert [row["step"] for row in read(samples_path(settings))] == [0]
+
+
+def test_every_row_is_on_disk_before_the_next_step_begins(tmp_path):
+    settings = chosen(tmp_path)
+    recorder = Recorder(settings, first_step=0)
+    for step in range(3):
+        recorder.write(metrics(step))
+        recorder.write_samples([sample(step)])
+        assert [row["step"] for row in read(metrics_path(settings))] == list(range(step + 1))
+        assert [row["step"] for row in read(samples_path(settings))] == list(range(step + 1))
+        assert [event.step for event in events(tmp_path).Scalars("reward")] == list(range(step + 1))
+    recorder.close()
+
+
+def test_texts_with_any_line_end_stay_one_row(tmp_path):
+    settings = chosen(tmp_path)
+    text = "a\nb\u2028c\x85d\x0be \u4f60 \r\n"
+    recorder = Recorder(settings, first_step=0)
+    recorder.write_samples([sample(0, text), sample(0, "x")])
+    recorder.close()
+    Recorder(settings, first_step=1).close()
+    assert [row["response"] for row in read(samples_path(settings))] == [text, "x"]
+
+
+# The duty cycle
+
+
+@pytest.mark.parametrize("resumed_at", [None, 10, 75])
+def test_duty_up_is_the_share_of_the_last_50_steps_also_after_a_resume(tmp_path, resumed_at):
+    settings = chosen(tmp_path)
+    if resumed_at is not None:
+        recorded(settings, 0, resumed_at)
+    recorded(settings, resumed_at or 0, 120)
+    found = [row["duty_up"] for row in read(metrics_path(settings))]
+    assert found == pytest.approx([UP[max(0, n - DUTY_STEPS) : n].mean() for n in range(1, 121)])
+
+
+def test_a_method_that_follows_no_target_has_no_duty_cycle(tmp_path, caplog):
+    settings = load(None, [f"out={tmp_path}", "method.name=grpo", "log.plot_every=0"])
+    recorded(settings, 0, 50, up=True)
+    assert all(row["duty_up"] is None for row in read(metrics_path(settings)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("ups", "warns"), [(50, "up"), (48, "up"), (47, None), (3, None), (2, "down"), (0, "down")])
+def test_a_run_says_what_to_change_when_its_controller_is_saturated_also_after_a_resume(tmp_path, caplog, ups, warns):
+    caplog.set_level(logging.WARNING, "aepo")
+    settings = chosen(tmp_path)
+    for first, last in ((0, 30), (30, 50)):
+        recorder = Recorder(settings, first_step=first)
+        for step in range(first, last):
+            recorder.write(metrics(step, up=step < ups))
+            assert step == 49 or not caplog.records
+        recorder.close()
+    said = [record.getMessage() for record in caplog.records]
+    if warns is None:
+        assert not said
+    else:
+        share = ups / 50 if warns == "up" else 1 - ups / 50
+        assert len(said) == 1 and f"pushed {warns} in {share:.0%} of the last 50 steps" in said[0]
+        lever, other = ("raise method.t_high (now 1.5)", "t_low") if warns == "up" else ("lower method.t_low", "t_high")
+        assert lever in said[0] and other not in said[0]
+        assert "raise method.alpha (now 1)" in said[0] and "raise method.prompt_fraction (now 0.25)" in said[0]
+
+
+@pytest.mark.parametrize("duty", [0.0, 1.0])
+@pytest.mark.parametrize("name", [name for name in zoo.METHODS if name != "grpo"])
+def test_the_warning_names_options_that_the_method_has(name, duty):
+    method = MethodSettings(name=name)
+    said = saturation_warning(duty, method)
+    assert (said is not None) == method.build().controlled
+    if said is not None:
+        named = {word.removeprefix("method.") for word in said.split() if word.startswith("method.")}
+        assert named <= set(zoo.options(name))
+        # A band has neither gain nor limit: only its target can be moved.
+        assert named or name == "entrocraft"
+
+
+def test_the_warning_shows_the_caps_that_the_method_itself_sets():
+    assert "raise method.cap_up (now 60)" in saturation_warning(1.0, MethodSettings(name="aepo", normalizer="replace"))
+    assert "cap_up" not in saturation_warning(1.0, MethodSettings(name="aepo"))
+    assert "prompt_fraction" not in saturation_warning(1.0, MethodSettings(name="aepo", prompt_fraction=1.0))
+
+
+# The console
+
+
+LARGEST = {
+    "step": 999_999, "reward": -1.0, "entropy": 12.345, "target": 10.0, "error": 2.345, "temperature": 10.0,
+    "duty_up": 1.0, "mismatch/kl": 1.2e-10, "clip_fraction": 1.0, "response_length": 32768.0, "grad_norm": 99.999,
+    "perf/tokens_per_second": 1_234_567.8, "time/push": 123.4, "time/generate": 3456.7, "time/reward": 900.0,
+    "time/score": 1234.0, "time/update": 3600.0, "time/step": 86399.0, "perf/memory_gib": 139.99, "eta": 86_399.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", [LARGEST, {"step": 0, "target": float("nan"), "duty_up": None}, metrics(3)])
+def test_the_row_stays_under_its_titles_and_within_160_columns(shown):
+    header, row = console_row.header(), console_row.row(shown)
+    assert len(header) == len(row) <= 160
+    assert row.isprintable() and len(row.split()) == len(console_row.COLUMNS)
+    for title in ("step", "reward", "H", "H*", "|err|", "T", "mism.kl", "clip", "|o|", "tok/s", "gen s", "GiB", "ETA"):
+        assert title in header
+
+
+def test_the_row_shows_the_metrics_and_how_long_it_still_takes(tmp_path, capsys, monkeypatch):
+    recorder = Recorder(chosen(tmp_path), first_step=0)
+    began = recorder.started
+    for step in range(51):
+        # Ten seconds a step, however busy the machine is.
+        monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=lambda at=began + 10 * (step + 1): at))
+        recorder.write(metrics(step, up=step == 0))
+    recorder.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert [i for i, line in enumerate(lines) if line == console_row.header()] == [0, 51]
+    cells = dict(zip([title for title, *_ in console_row.COLUMNS], lines[4].split(), strict=True))
+    assert (cells["step"], cells["H"], cells["T"], cells["up"]) == ("3", "0.530", "0.67", "25%")
+    # Four steps took ten seconds each, and 196 are left.
+    assert cells["ETA"] == "32:40"
+
+
+# Samples
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.data())
+def test_the_chosen_rows_are_the_first_of_the_first_groups_and_both_kinds_if_there_are_both(groups, size, data):
+    right = data.draw(st.lists(st.booleans(), min_size=groups * size, max_size=groups * size))
+    count = data.draw(st.integers(1, 40))
+    rows = chosen_rows(right, group_size=size, count=count)
+    assert len(rows) == len(set(rows)) == min(count, len(right))
+    assert set(rows) <= set(range(len(right)))
+    if len(rows) >= 2:
+        assert {right[row] for row in rows} == set(right)
+    first = min(len(rows), groups)
+    assert rows[: first - 1] == [group * size for group in range(first - 1)]
+
+
+def test_samples_say_what_was_asked_answered_and_judged():
+    task = walk_task()
+    prompts = torch.tensor([task.train[0]] * 2 + [task.train[1]] * 2)
+    texts = [["+1", "+1", "+1", "+1", "<eos>"], ["+1", "+2"], ["+9", "-9", "+1", "-1", "<eos>"], ["+3"]]
+    vocabulary = task.tokenizer.get_vocab()
+    token, mask = torch.zeros(4, 5, dtype=torch.int64), torch.zeros(4, 5)
+    for row, words in enumerate(texts):
+        token[row, : len(words)] = torch.tensor([vocabulary[word] for word in words], dtype=torch.int64)
+        mask[row, : len(words)] = 1
+    responses = [t[: int(m)] for t, m in zip(token.tolist(), mask.sum(1), strict=True)]
+    verdicts = task.grade(prompts.tolist(), responses)
+    rollouts = Rollouts(
+        prompt=prompts,
+        token=token,
+        mask=mask,
+        # What is trained on need not be the verdict's own reward.
+        reward=torch.tensor([-0.5, 0.0, 0.0, 0.0]),
+        group_size=2,
+        old_logp=-torch.arange(20.0).reshape(4, 5),
+    )
+    found = samples(rollouts, verdicts, task, step=7, branch="tempered", temperature=1.5, count=9)
+    start, goal = task.pairs[task.train[0]]
+    assert found[0] == {
+        "step": 7, "branch": "tempered", "temperature": 1.5, "prompt": f"{start} {goal}", "answer": str(goal),
+        "response": "+1 +1 +1 +1 <eos>", "extracted": str(start + 4), "reason": verdicts[0].reason, "reward": -0.5,
+        "length": 5, "ended": True, "mean_logp": -2.0,
+    }  # fmt: skip
+    assert [row["response"] for row in found] == [" ".join(texts[row]) for row in (0, 2, 1, 3)]
+    assert [row["ended"] for row in found] == [True, True, False, False]
+    assert [row["mean_logp"] for row in found] == [-2.0, -12.0, -5.5, -15.0]
+
+
+def test_rows_of_other_ranks_are_not_shown():
+    task = walk_task()
+    token = torch.full((4, 1), task.tokenizer.eos_token_id)
+    rollouts = Rollouts(
+        prompt=torch.tensor([task.train[0]] * 4), token=token, mask=torch.ones(4, 1), reward=torch.zeros(4),
+        group_size=2, old_logp=torch.zeros(4, 1),
+    )  # fmt: skip
+    verdicts = task.grade([task.train[0]] * 2, token[:2].tolist())
+    assert len(samples(rollouts, verdicts, task, step=0, branch="main", temperature=1.0, count=9)) == 2
+
+
+@given(st.lists(st.text(max_size=20), min_size=4, max_size=4), st.integers(1, 40), st.booleans())
+def test_a_sample_is_one_line_of_at_most_160_characters(texts, times, has_answer):
+    prompt, response, reason, answer = (text * times for text in texts)
+    answer = answer if has_answer else None
+    line = console_line({**sample(0), "prompt": prompt, "response": response, "answer": answer, "reason": reason})
+    assert len(line) <= 160 and len(line.splitlines()) == 1 and line.isprintable()
+
+
+def test_a_long_sample_shows_how_the_prompt_begins_and_how_the_response_ends():
+    line = console_line({**sample(0), "prompt": "begin " + "p " * 500, "response": "r " * 5000 + "the end"})
+    assert ": begin p" in line and line.endswith("the end  [answer 4]") and "… -> …" in line
+
+
+def test_samples_are_asked_for_by_the_step_and_shown_in_every_place(tmp_path, capsys):
+    settings = chosen(tmp_path, "log.samples_every=3")
+    recorder = Recorder(settings, first_step=2)
+    assert [step for step in range(8) if recorder.wants_samples(step)] == [0, 3, 6]
+    recorder.write_samples([sample(3, "+1"), sample(3, "+2"), sample(3, "+3", "tempered")])
+    recorder.close()
+    assert [row["response"] for row in read(samples_path(settings))] == ["+1", "+2", "+3"]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "main T=1.00 reward 1 (exact): 1 4 -> +1" in said[0] and "tempered" in said[1]
+    found = events(tmp_path)
+    (event,) = found.Tensors("samples/main/text_summary")
+    assert event.step == 3 and b"+1" in event.tensor_proto.string_val[0] and b"+2" in event.tensor_proto.string_val[0]
+    assert "samples/tempered/text_summary" in found.Tags()["tensors"]
+    assert not Recorder(chosen(tmp_path / "none", "log.samples=0"), first_step=0).wants_samples(0)
+
+
+# The picture
+
+
+@pytest.mark.parametrize(("name", "panels"), [("aepo", 3), ("grpo", 2)])
+def test_the_picture_shows_entropy_target_reward_and_temperature(name, panels):
+    rows = [metrics(step) for step in range(30)]
+    figure = entropy_figure(rows, zoo.build(name))
+    drawn = {axes.get_ylabel(): [line.get_ydata() for line in axes.get_lines()] for axes in figure.axes}
+    assert len(drawn) == panels
+    assert list(drawn["entropy (nats)"][0]) == [row["entropy"] for row in rows]
+    assert list(drawn["reward"][0]) == [0.25] * 30
+    if name == "aepo":
+        assert list(drawn["entropy (nats)"][1]) == [0.5] * 30
+        assert list(drawn["T"][0]) == [row["temperature"] for row in rows]
+
+
+def test_the_picture_is_drawn_while_the_run_goes_on_and_covers_what_was_before_a_resume(tmp_path):
+    picture = tmp_path / "entropy.png"
+    settings = chosen(tmp_path, "log.plot_every=4")
+    recorded(settings, 0, 3)
+    assert not picture.exists()
+    recorder = Recorder(settings, first_step=2)
+    recorder.write(metrics(2))
+    assert not picture.exists()
+    recorder.write(metrics(3))
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and image.width > 500
+    assert [row["step"] for row in recorder.plotted] == [0, 1, 2, 3]
+    recorder.close()
+    assert not list(tmp_path.glob(".*"))
+
+
+# Names and numbers
+
+
+def test_verls_names_go_to_tensorboard_when_asked_and_never_to_jsonl(tmp_path):
+    recorded(chosen(tmp_path / "plain"), 0, 2)
+    recorded(chosen(tmp_path / "verl", "log.verl_names=true"), 0, 2)
+    plain, verl = (set(events(tmp_path / name).Tags()["scalars"]) for name in ("plain", "verl"))
+    expected = {"actor/entropy", "critic/score/mean", "response_length/mean", "response_length/clip_ratio"}
+    assert plain < verl and expected <= verl - plain
+    assert read(metrics_path(chosen(tmp_path / "plain"))) == read(metrics_path(chosen(tmp_path / "verl")))
+    assert not set(read(metrics_path(chosen(tmp_path / "verl")))[0]) & set(ALIASES)
+
+
+def test_an_alias_is_the_same_number():
+    row = {name: float(i) for i, name in enumerate(sorted(set(ALIASES.values()) | {"ended"}))}
+    assert {theirs: row[ours] for theirs, ours in ALIASES.items()}.items() <= aliases(row).items()
+    assert aliases({}) == {}
+
+
+def test_memory_is_the_largest_the_process_ever_held():
+    status = Path("/proc/self/status")
+    if torch.cuda.is_available() or not status.is_file():
+        pytest.skip("the oracle is Linux's own, for a process without a GPU")
+    memory = Memory()
+    before = memory.look()
+    block = np.ones(1 << 25)
+    with_block = memory.look()
+    del block
+    kernel = int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+    assert with_block >= before and memory.look() >= with_block
+    assert memory.look() == pytest.approx(kernel, rel=0.02)
+
+
+def test_extremes_leave_padding_out():
+    mask = torch.tensor([[1.0, 1, 1], [1, 0, 0]])
+    rollouts = Rollouts(
+        prompt=torch.zeros(2).long(), token=torch.zeros(2, 3).long(), mask=mask, reward=torch.tensor([0.5, -1.0]),
+        group_size=2,
+    )  # fmt: skip
+    expected = {"response_length_min": 1, "response_length_max": 3, "reward_min": -1.0, "reward_max": 0.5}
+    assert extremes(rollouts) == expected
+
+
+# Weights & Biases
+
+
+def wandb_is_installed() -> bool:
+    spec = importlib.util.find_spec("wandb")
+    return spec is not None and spec.origin is not None
+
+
+@pytest.mark.skipif(wandb_is_installed(), reason="wandb is installed")
+def test_a_run_that_asks_for_wandb_without_it_is_refused_before_anything_is_built(tmp_path, capsys, monkeypatch):
+    # The package leaves a folder of its name where it ran, which Python takes for a package.
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main([f"--out={tmp_path / 'run'}", "--log.wandb_project=p"]) == 2
+    said = capsys.readouterr().err
+    assert "log.wandb_project=p needs the package wandb" in said and "pip install 'aepo[wandb]'" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_at_wandb_needs_a_project():
+    with pytest.raises(SettingsError, match=r"wandb_name='n' needs wandb_project"):
+        load(None, ["log.wandb_name=n"])
+
+
+@pytest.fixture
+def wandb_offline(tmp_path, monkeypatch):
+    """W&B without a network and without an account; it reads its environment once, until it is torn down."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+def test_wandb_without_an_api_key_is_refused_with_what_to_do(tmp_path, monkeypatch, wandb_offline):
+    monkeypatch.delenv("WANDB_MODE")
+    with pytest.raises(SettingsError, match=r"WANDB_API_KEY.*WANDB_MODE=offline"):
+        wandb_run.check_wandb(chosen(tmp_path, "log.wandb_project=p"))
+
+
+def logged_steps(path: Path) -> list[int]:
+    """The steps in an offline run's file: LevelDB's log format of protobuf records, after a header of 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, place, records, record = path.read_bytes(), 7, [], b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        # 1 is a whole record, 4 the last part of one.
+        if kind in (1, 4):
+            records.append(record)
+            record = b""
+    steps = []
+    for text in records:
+        parsed = wandb_internal_pb2.Record()
+        parsed.ParseFromString(text)
+        if parsed.WhichOneof("record_type") == "history":
+            steps.append(parsed.history.step.num)
+    return steps
+
+
+def test_a_resumed_run_goes_on_at_wandb_and_sends_no_step_twice(tmp_path, wandb_offline):
+    settings = chosen(tmp_path, "log.wandb_project=p", "log.wandb_name=n")
+    wandb_run.check_wandb(settings)
+    recorded(settings, 0, 7)
+    identity = (tmp_path / wandb_run.ID_FILE).read_text()
+    recorded(settings, 4, 10)
+    files = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{identity}.wandb"), key=lambda p: p.stat().st_mtime_ns)
+    assert [step for file in files for step in logged_steps(file)] == list(range(10))
+    assert [row["step"] for row in read(metrics_path(settings))] == list(range(10))
+    recorded(settings, 0, 2)
+    other = (tmp_path / wandb_run.ID_FILE).read_text()
+    assert other != identity
+    (file,) = (tmp_path / "wandb").glob(f"offline-run-*/run-{other}.wandb")
+    assert logged_steps(file) == [0, 1]
+
+
+def test_wandb_that_is_asked_for_at_a_resume_gets_a_run_of_what_follows(tmp_path, wandb_offline):
+    recorded(chosen(tmp_path), 0, 5)
+    recorded(chosen(tmp_path, "log.wandb_project=p"), 3, 6)
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert logged_steps(file) == [3, 4, 5]
+    assert json.loads(metrics_path(chosen(tmp_path)).read_text().splitlines()[-1])["step"] == 5

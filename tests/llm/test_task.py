@@ -1,0 +1,80 @@
+"""Questions of a file as a task: which are left out, what is shown, and an order that depends on the seed alone."""
+
+import json
+import logging
+
+import pytest
+from test_prompting import chatting
+from test_trainer import launch
+
+from aepo.llm.rows import DataError
+from aepo.llm.settings import DataSettings, RewardSettings, SettingsError, load
+from aepo.llm.task import math_task
+from aepo.llm.trainer import check_positions
+from aepo.llm.vocabulary import byte_tokenizer
+
+
+def test_the_task_shows_one_prompt_and_counts_what_it_leaves_out(tmp_path, caplog):
+    (tmp_path / "q.jsonl").write_text(
+        '{"question": "1+1?", "answer": "2"}\n{"question": "2+2?", "answer": "4"}\n'
+        '{"question": "1+1?", "answer": "2"}\n{"question": "1+1?", "answer": "3"}\n'
+    )
+    data = DataSettings(train=str(tmp_path / "q.jsonl"), template="chat", held_out_problems=0)
+    with caplog.at_level(logging.INFO, logger="aepo"):
+        task, left_out = math_task(data, RewardSettings(workers=1), chatting("Be right."), seed=0)
+    task.close()
+    shown = "<|im_start|>system\nBe right.<|im_end|>\n<|im_start|>user\n1+1?"
+    assert task.text(task.prompts[0]).startswith(shown) and task.answers == ["2", "4"] and left_out == 0
+    assert caplog.text.count(shown) == 1
+    assert "1 repeated problems and 1 questions that were there before with another answer" in caplog.text
+
+
+def test_prompts_keep_the_files_order_and_the_split_depends_on_the_seed_alone(tmp_path):
+    lines = [{"question": f"{i}?" + "!" * (i % 5 == 0) * 100, "answer": str(i)} for i in range(40)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = DataSettings(train=str(tmp_path / "q.jsonl"), max_prompt_tokens=120, held_out_problems=8)
+
+    def split(seed: int) -> tuple:
+        task, left_out = math_task(data, RewardSettings(workers=1), byte_tokenizer(), seed=seed)
+        task.close()
+        return left_out, task.answers, list(task.train), list(task.held_out)
+
+    left_out, answers, train, held_out = split(3)
+    # Those with a hundred bytes more are over the limit.
+    assert left_out == 8 and answers == [str(i) for i in range(40) if i % 5]
+    assert sorted(train + held_out) == list(range(32)) and len(held_out) == 8
+    assert split(3) == (left_out, answers, train, held_out)
+    assert split(4)[:2] == (left_out, answers) and split(4)[3] != held_out
+
+
+def test_messages_for_a_template_that_has_none_are_refused():
+    for field in ("system_prompt", "instruction"):
+        with pytest.raises(SettingsError, match=f"data: {field} needs template=chat, got template=qwen3"):
+            load(None, [f"data.{field}=hello", "data.template=qwen3"])
+
+
+def test_an_unknown_template_ends_before_a_verifier_is_started(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
+    with pytest.raises(DataError, match="did you mean 'qwen3'"):
+        math_task(
+            DataSettings(train=str(tmp_path / "q.jsonl"), template="qwen33"), RewardSettings(), byte_tokenizer(), seed=0
+        )
+
+
+def test_a_prompt_and_response_beyond_the_models_positions_are_refused():
+    settings = load(None, ["rollout.max_response_tokens=90", "model.path=tiny"])
+    check_positions(settings, [(1,) * 10, (1,) * 4], 100)
+    check_positions(settings, [(1,) * 11], None)
+    with pytest.raises(
+        SettingsError, match=r"max_response_tokens=90 .*prompt's 11 .*the 100 positions.*model\.path=tiny"
+    ):
+        check_positions(settings, [(1,) * 4, (1,) * 11], 100)
+
+
+@pytest.mark.slow
+def test_a_malformed_row_is_refused_with_its_place_and_cure_before_any_model(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n\n{"question": "2+2?", "answer": null}\n')
+    done = launch(tmp_path / "run", f"--data.train={tmp_path / 'q.jsonl'}")
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert f"error: {tmp_path / 'q.jsonl'}, row 3, column 'answer': empty answer; fill it in, or remove" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
