@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-all test-vllm bench-gpu lint proofs clean
+.PHONY: setup demo test test-slow test-all test-vllm bench-gpu lint proofs clean
 
 setup: $(VENV)/.ready
 
@@ -19,8 +19,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python -m aepo.llm.demo
 
+# A file of tests on each core, of at most four: files share what takes long to make, such as a warm start. Every process
+# computes in one thread, or they wait for each other's.
+ONE_THREAD := OMP_NUM_THREADS=1
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not gpu'
+
+# What else is checked before a change lands.
+test-slow: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'slow and not gpu and not exhaustive'
 
 test-all: setup
 	$(BIN)/python -m pytest
@@ -36,7 +45,7 @@ $(VLLM)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 test-vllm: $(VLLM)/.ready
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m 'not slow' tests/llm/test_vllm_engine.py tests/llm/test_vllm_trainer.py
+	$(ONE_THREAD) $(VLLM)/bin/python -m pytest -m 'not slow' tests/llm/test_vllm_*.py
 
 # Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton.
 bench-gpu: setup
