@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from aepo.llm.end_tokens import end_ids, published_ends
 from aepo.llm.evaluation import checking
+from aepo.llm.evaluation.manner import Manner
 from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.sampling import Exam
 from aepo.llm.evaluation.subject import Subject
@@ -19,7 +20,7 @@ from aepo.llm.workers import GradingPool
 def examined(
     options: Options,
     subject: Subject,
-    template: str,
+    manner: Manner,
     questions: Mapping[str, Sequence[Question]],
     stack: contextlib.ExitStack,
 ) -> dict[str, Exam]:
@@ -28,7 +29,7 @@ def examined(
     Args:
         options: which sets, and how they are judged.
         subject: whose tokenizer makes the prompts.
-        template: a name of `aepo.llm.prompting.NAMES`.
+        manner: in which questions are asked, and answers end.
         questions: of every set but the walk task, which has its own.
         stack: of what is to be closed.
 
@@ -38,8 +39,14 @@ def examined(
     exams, first = {}, 0
     pool, ends = None, ()
     if questions:
-        prompt_of = prompter(subject.tokenizer, template)
-        ends = end_ids(subject.tokenizer, template, ends=options.end_tokens, published=published_ends(subject.place))
+        prompt_of = prompter(
+            subject.tokenizer,
+            manner.template,
+            system_prompt=manner.system_prompt,
+            instruction=manner.instruction,
+        )
+        published = published_ends(subject.place)
+        ends = end_ids(subject.tokenizer, manner.template, ends=manner.end_tokens, published=published)
         pool = GradingPool(checking.check, workers=options.workers, deadline_seconds=options.deadline_seconds)
         stack.enter_context(pool)
     for name in options.benchmarks:

@@ -24,6 +24,8 @@ PROTOCOLS = {name: benchmark.protocol for name, benchmark in BENCHMARKS.items()}
 }
 """How each set is sampled by default."""
 MODES = ("pass@1", "pass@k")
+AUTO = "auto"
+"""What is left to `aepo.llm.evaluation.manner`."""
 # Of sets that the paper's Table 2 leaves out, for whoever asks for their pass@k: as Minerva's and OlympiadBench's.
 OTHER_SAMPLES = 128
 
@@ -60,12 +62,17 @@ class Options(Section):
     """Each token is drawn from the nucleus of this mass; None: 0.95."""
     temperature: float | None = Field(None, gt=0)
     """Of every mode; None: 0.1 for pass@1, 1 for pass@k."""
-    template: str = "auto"
+    template: str = AUTO
     """As the trainer's data.template: plain, qwen_math, qwen, qwen3 or chat. `auto`: that of the run that trained the
     model, or else the one that goes with its name, or else plain."""
-    end_tokens: EndTokens = "turn"
+    system_prompt: str | None = None
+    """With `chat` only; None: that of the run whose template `auto` took, or else that of the tokenizer's template."""
+    instruction: str | None = None
+    """With `chat` only: put right behind the question, separator included; None: that of the run whose template `auto`
+    took, or else what asks for steps and a boxed answer."""
+    end_tokens: EndTokens | Literal["auto"] = "auto"
     """As the trainer's data.end_tokens. `model`: the model's own end tokens. `turn`: also the template's <|im_end|>, as
-    Qwen's own evaluation does."""
+    Qwen's own evaluation does. `auto`: that of the run that trained the model, or else `turn`."""
     seed: int = 0
     label: str | None = None
     """What tables call this model; None: its name."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aepo.llm.evaluation.ledger import replaced
+from aepo.llm.evaluation.manner import Manner
 from aepo.llm.evaluation.options import Measurement, Options
 from aepo.llm.settings import SettingsError
 
@@ -15,21 +16,22 @@ OPTIONS = {"weights": "model", "questions": "data"}
 
 
 def identity(
-    options: Options, *, weights: str, template: str, end_tokens: Sequence[int], questions: Mapping[str, str]
+    options: Options, manner: Manner, *, weights: str, end_tokens: Sequence[int], questions: Mapping[str, str]
 ) -> dict[str, Any]:
     """All that shapes a sample but its number: two evaluations with equal ones may share a folder.
 
     Args:
         options: as typed.
+        manner: of asking.
         weights: fingerprint of the model.
-        template: name of the prompt template.
         end_tokens: those beside the tokenizer's own.
         questions: fingerprint of each set's prompts and references.
     """
     return {
         "weights": weights,
-        "template": template,
-        # Without others it is as it was before there could be others.
+        "template": manner.template,
+        # What most evaluations have none of is left out, so that those begun before there could be any go on.
+        **{name: value for name in ("system_prompt", "instruction") if (value := getattr(manner, name)) is not None},
         **({"end_tokens": list(end_tokens)} if end_tokens else {}),
         **{name: getattr(options, name) for name in ("engine", "dtype", "seed", "rows", "rows_at_once")},
         # Scores are rounded by the shape of the pass that they come from.
@@ -113,7 +115,10 @@ def _differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
     for key in sorted(saved.keys() | wanted.keys()):
         old, new = saved.get(key), wanted.get(key)
         option = f"--{OPTIONS.get(key, key).replace('_', '-')}"
-        if key in OPTIONS and old != new:
+        if key == "end_tokens" and old != new:
+            was, now = (", ".join(map(str, ids or ())) or "none" for ids in (old, new))
+            yield f"{option}: the ids that end a response beside the tokenizer's own were {was}, now {now}"
+        elif key in OPTIONS and old != new:
             which = [name for name in old if old[name] != new.get(name)] if isinstance(old, dict) else []
             yield f"{option} has other {key}{' in ' + ', '.join(which) if which else ''}"
         elif isinstance(old, dict) and isinstance(new, dict):

@@ -23,10 +23,11 @@ from aepo.llm.evaluation import estimates, suite
 from aepo.llm.evaluation.exams import check_positions, examined
 from aepo.llm.evaluation.from_checkpoint import is_checkpoint, step_of, write_model
 from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, alone, replaced
+from aepo.llm.evaluation.manner import Manner, manner_of
 from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.resume import admit, identity, stages
 from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
-from aepo.llm.evaluation.subject import Subject, inspected, loaded, template_of
+from aepo.llm.evaluation.subject import Subject, inspected, loaded
 from aepo.llm.policy import Policy, ResponseStats, TorchStepper, local_rank
 from aepo.llm.settings import SettingsError
 from aepo.llm.vllm_engine import INSTALL, VLLMEngine
@@ -53,12 +54,12 @@ def run(options: Options) -> dict[str, Any] | None:
     questions = {name: suite.load(name, options.data)[: options.rows] for name in options.benchmarks if name != WALK}
     options, made = _from_checkpoint(options)
     subject = inspected(options.model, made=made)
-    template, why = template_of(options.template, subject)
+    manner = manner_of(options, subject)
     with contextlib.ExitStack() as stack:
-        exams = examined(options, subject, template, questions, stack)
+        exams = examined(options, subject, manner, questions, stack)
         check_positions(options, subject, exams)
         out = Path(options.out)
-        _begin(options, subject, template, exams, stack)
+        _begin(options, subject, manner, exams, stack)
         tables = [
             Table(benchmark=p.benchmark, mode=p.mode, problems=exams[p.benchmark].problems, n=p.n)
             for p in options.measurements
@@ -69,11 +70,11 @@ def run(options: Options) -> dict[str, Any] | None:
         left = _left(options, exams, stages(out), ledger, found)
         # Nobody appends before everybody has read.
         ranks.barrier()
-        _tell(options, subject, exams, template, why, left, ledger)
+        _tell(options, subject, exams, manner, left, ledger)
         if left:
             _sample(options, subject, exams, left, ledger, found)
         ranks.barrier()
-        return _finished(options, subject, template, _ends(exams), ledger) if ranks.rank() == 0 else None
+        return _finished(options, subject, manner, _ends(exams), ledger) if ranks.rank() == 0 else None
 
 
 def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
@@ -101,14 +102,14 @@ def _only_first(act: Callable[[], None]) -> None:
 
 
 def _begin(
-    options: Options, subject: Subject, template: str, exams: Mapping[str, Exam], stack: contextlib.ExitStack
+    options: Options, subject: Subject, manner: Manner, exams: Mapping[str, Exam], stack: contextlib.ExitStack
 ) -> None:
     """The folder with its settings, held by this evaluation and no other."""
     out = Path(options.out)
     wanted = identity(
         options,
+        manner,
         weights=subject.fingerprint,
-        template=template,
         end_tokens=[one for one in _ends(exams) if one != subject.tokenizer.eos_token_id],
         questions={name: exam.fingerprint for name, exam in exams.items()},
     )
@@ -168,8 +169,7 @@ def _tell(
     options: Options,
     subject: Subject,
     exams: Mapping[str, Exam],
-    template: str,
-    why: str,
+    manner: Manner,
     left: Sequence[Batch],
     ledger: Ledger,
 ) -> None:
@@ -180,7 +180,7 @@ def _tell(
         log.info("the first prompt of walk: %s", first.task.text(first.task.prompts[first.prompts[0]]))
     else:
         text = subject.tokenizer.decode(list(first.task.prompts[first.prompts[0]]), skip_special_tokens=False)
-        log.info("template %s (%s); the first prompt of %s:\n%s", template, why, name, text)
+        log.info("template %s (%s); the first prompt of %s:\n%s", manner.template, manner.reason, name, text)
         log.info("responses end with %s", described(subject.tokenizer, _ends(exams)))
     todo = sum(batch.size for batch in left)
     log.info("%d samples, %d of them already in %s", ledger.size, ledger.size - todo, options.out)
@@ -289,7 +289,9 @@ class _Progress:
         )  # fmt: skip
 
 
-def _finished(options: Options, subject: Subject, template: str, ends: Sequence[int], ledger: Ledger) -> dict[str, Any]:
+def _finished(
+    options: Options, subject: Subject, manner: Manner, ends: Sequence[int], ledger: Ledger
+) -> dict[str, Any]:
     """samples.parquet and results.json, and the second of these as returned."""
     out = Path(options.out)
     path = out / "samples.parquet"
@@ -301,7 +303,7 @@ def _finished(options: Options, subject: Subject, template: str, ends: Sequence[
             "temperature": p.temperature,
             "top_p": p.top_p,
             "max_tokens": p.max_tokens,
-            "template": None if p.benchmark == WALK else template,
+            "template": None if p.benchmark == WALK else manner.template,
         }
     results = {
         "model": subject.source,

@@ -1,7 +1,6 @@
-"""The model that is evaluated: what is wrong with its folder is said before anything is loaded; its prompt template."""
+"""The model that is evaluated: what is wrong with its folder is said before anything is loaded."""
 
 import json
-import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from aepo.llm.evaluation.from_checkpoint import is_checkpoint
-from aepo.llm.settings import SettingsError, load
+from aepo.llm.settings import SettingsError
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-TEMPLATES = (("qwen2.5-math", "qwen_math"), ("qwen2.5", "qwen"), ("qwen3", "qwen3"))
-"""Template by what the model's name contains; the first that fits."""
 # Two models of one run differ in every weight, so a part tells them apart without reading gigabytes.
 READ_BYTES = 1 << 20
 
@@ -102,7 +99,7 @@ def _check_folder(source: str, folder: Path) -> None:
         raise SettingsError(f"--model={source}: no config.json there; {hint}")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = set(_json(index, source).get("weight_map", {}).values())
+        names = set(read_json(index, source).get("weight_map", {}).values())
         missing = sorted(name for name in names if not (folder / name).is_file())
         if missing:
             raise SettingsError(
@@ -124,7 +121,7 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
 
 
-def _json(path: Path, source: str) -> dict[str, Any]:
+def read_json(path: Path, source: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -140,7 +137,7 @@ def _config(source: str, place: str) -> Any:
     from transformers import AutoConfig
 
     if Path(place).is_dir():
-        _json(Path(place) / "config.json", source)
+        read_json(Path(place) / "config.json", source)
     try:
         return AutoConfig.from_pretrained(place)
     # transformers raises both for what is not there and for what it does not know.
@@ -179,34 +176,6 @@ def _fingerprint(place: str, config: Any) -> str:
             file.seek(max(0, size - READ_BYTES))
             crc = zlib.crc32(file.read(READ_BYTES), crc)
     return f"{crc:08x}"
-
-
-def template_of(asked: str, subject: Subject) -> tuple[str, str]:
-    """The template's name and why it is that one.
-
-    Args:
-        asked: a template, or `auto`.
-        subject: whose name or training run decides under `auto`.
-
-    Raises:
-        SettingsError: the training run's settings cannot be read.
-    """
-    if asked != "auto":
-        return asked, "as asked"
-    # A checkpoint has the settings of its run inside, a run's final/ beside it.
-    folder = Path(subject.source).expanduser()
-    for run in (folder / "settings.yaml", folder.parent / "settings.yaml"):
-        if folder.is_dir() and run.is_file():
-            return load(run).data.template, f"as in {run}, of the training"
-    names = [subject.source]
-    if Path(subject.source).is_dir():
-        # transformers leaves the name of what was fine-tuned in some folders.
-        names.append(str(_json(Path(subject.place) / "config.json", subject.source).get("_name_or_path", "")))
-    for name in names:
-        for part, template in TEMPLATES:
-            if part in re.sub(r"[_ ]", "-", name.lower()):
-                return template, f"for {part} in the model's name"
-    return "plain", "as the model's name is none of Qwen's; --template chooses another"
 
 
 def loaded(subject: Subject, *, dtype: str, device: torch.device) -> nn.Module:

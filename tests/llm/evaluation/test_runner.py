@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import signal
@@ -22,9 +23,12 @@ from hypothesis import strategies as st
 from aepo.llm import seeds
 from aepo.llm.evaluation.__main__ import main
 from aepo.llm.evaluation.ledger import SCHEMA, Ledger, Table
+from aepo.llm.evaluation.manner import Manner, manner_of
 from aepo.llm.evaluation.options import Measurement, Options, parse
 from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, plan
+from aepo.llm.evaluation.subject import Subject
 from aepo.llm.evaluation.suite import BENCHMARKS
+from aepo.llm.settings import Settings, SettingsError
 from aepo.llm.vocabulary import byte_tokenizer
 from aepo.llm.walk import walk_task
 
@@ -309,7 +313,7 @@ def test_a_closed_turn_ends_a_response_of_a_base_model_unless_only_its_own_ends_
     said = [json.loads((tmp_path / ends / "results.json").read_text())["end_tokens"] for ends in ("turn", "model")]
     assert said == [{"<eos>": 1, "<|im_end|>": 258}, {"<eos>": 1}]
     line = refused(capsys, *arguments(tmp_path / "model", base, data, *asked, "--end-tokens=turn", "--workers=1"))
-    assert "--end-tokens was None, now [258]" in line
+    assert "--end-tokens: the ids that end a response beside the tokenizer's own were none, now 258" in line
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -522,23 +526,59 @@ def test_a_folder_that_cannot_be_written_or_is_in_use_is_refused(tmp_path, capsy
         assert "another evaluation runs there" in refused(capsys, *arguments(whole, model, data, *SMALL))
 
 
+def asked(source: Path | str, *typed: str) -> Manner:
+    subject = Subject(source=str(source), place=str(source), config=None, tokenizer=None, fingerprint="")
+    return manner_of(parse([f"--model={source}", *typed]), subject)
+
+
 def test_the_template_goes_with_the_models_name_or_with_the_run_that_trained_it(tmp_path):
-    from aepo.llm.evaluation.subject import Subject, template_of
-    from aepo.llm.settings import Settings
-
-    def chosen(source: str) -> str:
-        return template_of("auto", Subject(source=source, place=source, config=None, tokenizer=None, fingerprint=""))[0]
-
-    assert chosen("Qwen/Qwen2.5-Math-7B") == "qwen_math" and chosen("Qwen/Qwen2.5-7B") == "qwen"
-    assert chosen("Qwen/Qwen3-4B") == "qwen3" and chosen("meta-llama/Llama-3.1-8B") == "plain"
+    assert asked("Qwen/Qwen2.5-Math-7B").template == "qwen_math" and asked("Qwen/Qwen2.5-7B").template == "qwen"
+    assert asked("Qwen/Qwen3-4B").template == "qwen3" and asked("meta-llama/Llama-3.1-8B").template == "plain"
     folder = tmp_path / "final"
     folder.mkdir()
     (folder / "config.json").write_text('{"_name_or_path": "Qwen/Qwen2.5-Math-1.5B"}')
-    assert chosen(str(folder)) == "qwen_math"
-    changed = Settings().model_dump()
-    changed["data"]["template"] = "qwen"
-    (tmp_path / "settings.yaml").write_text(Settings.model_validate(changed).dump())
-    assert chosen(str(folder)) == "qwen"
+    assert asked(folder).template == "qwen_math"
+    trained_with(tmp_path, template="qwen")
+    assert asked(folder).template == "qwen"
+    assert asked(folder, "--template=qwen3").template == "qwen3"
+
+
+def trained_with(run: Path, **data: str) -> None:
+    (run / "settings.yaml").write_text(Settings.model_validate({"data": data}).dump())
+
+
+def test_a_model_is_asked_in_the_words_it_was_trained_in_and_its_responses_end_alike(tmp_path):
+    folder = tmp_path / "final"
+    folder.mkdir()
+    trained_with(tmp_path, template="chat", system_prompt="Be brief.", instruction=" Box it.", end_tokens="model")
+    told = asked(folder)
+    assert (told.template, told.system_prompt, told.instruction) == ("chat", "Be brief.", " Box it.")
+    assert told.end_tokens == "model"
+    # What is typed counts, and the run's words belong to the run's template.
+    typed = asked(folder, "--instruction=!", "--end-tokens=turn")
+    assert (typed.system_prompt, typed.instruction, typed.end_tokens) == ("Be brief.", "!", "turn")
+    other = asked(folder, "--template=chat", "--system-prompt=Think.")
+    assert (other.system_prompt, other.instruction, other.end_tokens) == ("Think.", None, "model")
+    assert asked(folder, "--template=plain").system_prompt is None
+    assert asked("Qwen/Qwen3-4B").end_tokens == "turn"
+    with pytest.raises(SettingsError, match=r"--system-prompt: the template 'qwen3' .* has its own; leave it out"):
+        asked("Qwen/Qwen3-4B", "--system-prompt=Be brief.")
+
+
+def test_the_words_of_a_training_run_reach_the_prompts_and_a_resumed_evaluation_has_the_same(
+    tmp_path, data, caplog, capsys
+):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    final = tiny_model(tmp_path / "final", tokenizer)
+    trained_with(tmp_path, template="chat", system_prompt="Be brief.", instruction=" Box it.")
+    wanted = ("--suite=aime24", "--rows=2", "--samples=2", "--max-tokens=4", "--workers=1")
+    with caplog.at_level(logging.INFO, logger="aepo"):
+        assert main(arguments(tmp_path / "out", final, data, *wanted)) == 0
+    (first,) = (m for m in caplog.messages if "the first prompt of aime24" in m)
+    assert "\n[system] Be brief.\n[user] " in first and first.endswith(" Box it.\n")
+    line = refused(capsys, *arguments(tmp_path / "out", final, data, *wanted, "--system-prompt=Think."))
+    assert "--system-prompt was Be brief., now Think." in line
 
 
 def test_the_papers_protocol_is_the_default():
