@@ -7,6 +7,7 @@ before, and said so. Ranks share the reading.
 import json
 import logging
 import math
+import os
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -60,7 +61,6 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
         beside.mkdir(parents=True)
     problem = _no_room(settings, policy) if ranks.rank() == 0 else None
     _together(problem, beside)
-    problem = None
     try:
         if ranks.rank() == 0:
             (beside / "settings.yaml").write_text(settings.dump())
@@ -82,18 +82,26 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
         stepper.save(beside)
         ranks.barrier()
         part = beside / f".{MANIFEST}.{ranks.rank()}"
-        part.write_text(json.dumps({str(p.relative_to(beside)): _fingerprint(p) for p in _own_files(beside)}))
+        part.write_text(json.dumps({str(p.relative_to(beside)): _written(p) for p in _own_files(beside)}))
         ranks.barrier()
         if ranks.rank() == 0:
             _join_manifest(beside)
+            # Those before are deleted below: by then all of this one is on the disk, whatever happens to the node.
+            for folder in (beside, *(p for p in beside.rglob("*") if p.is_dir())):
+                _sync(folder)
+            shutil.rmtree(done, ignore_errors=True)
+            beside.rename(done)
+            _sync(done.parent)
     # torch writes files through its own stream, whose failures are RuntimeErrors.
     except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and ranks.lost_peer(error) is not None:
+            raise
         free = shutil.disk_usage(beside.parent).free
-        problem = f"writing {done} failed ({free / 1e9:.1f} GB free): {error}"
-    _together(problem, beside)
+        if ranks.rank() == 0:
+            shutil.rmtree(beside, ignore_errors=True)
+        # The others may be waiting in the middle of DeepSpeed's part: they learn of this when this rank ends.
+        raise CheckpointError(f"writing {done} failed ({free / 1e9:.1f} GB free): {error}") from error
     if ranks.rank() == 0:
-        shutil.rmtree(done, ignore_errors=True)
-        beside.rename(done)
         complete = _complete(settings)
         # Later ones are of a run that was resumed from before them.
         rewards = {p: _reward(p) for p in complete if p.name <= done.name}
@@ -167,10 +175,25 @@ def _fingerprint(path: Path) -> list[int]:
     return [path.stat().st_size, crc]
 
 
+def _written(path: Path) -> list[int]:
+    """Its fingerprint, once it is on the disk and not in the system's cache only."""
+    _sync(path)
+    return _fingerprint(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _join_manifest(folder: Path) -> None:
     parts = sorted(folder.glob(f".{MANIFEST}.*"))
     files = {name: value for part in parts for name, value in json.loads(part.read_text()).items()}
     (folder / MANIFEST).write_text(json.dumps(files, indent=1, sort_keys=True))
+    _sync(folder / MANIFEST)
     for part in parts:
         part.unlink()
 

@@ -2,10 +2,11 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Recorder:
         self.recent.append(metrics["raise_entropy"])
         duty_up = sum(self.recent) / len(self.recent)
         row = {**metrics, "duty_up": duty_up if self.method.controlled else None}
-        self.metrics.write(json.dumps(row) + "\n")
+        self.metrics.write(line(row))
         self.metrics.flush()
         self._numbers(row, step)
         self.plotted.append({name: row[name] for name in PLOTTED})
@@ -107,7 +108,7 @@ class Recorder:
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> None:
         """A step's `aepo.llm.samples`: all to samples.jsonl and TensorBoard, one of each branch to the console."""
         for row in rows:
-            self.samples.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self.samples.write(line(row))
         self.samples.flush()
         for branch in dict.fromkeys(row["branch"] for row in rows):
             mine = [row for row in rows if row["branch"] == branch]
@@ -140,6 +141,20 @@ def samples_path(settings: Settings) -> Path:
     return Path(settings.out) / "samples.jsonl"
 
 
+def strict(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which knows no nan and no infinity: numbers that are neither, and None in their place.
+
+    >>> strict({"target": float("nan"), "entropy": 0.5})
+    {'target': None, 'entropy': 0.5}
+    """
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row of a JSONL file."""
+    return json.dumps(strict(row), ensure_ascii=False) + "\n"
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file, none where there is no file; a last line without its end is left out."""
     rows: list[dict[str, Any]] = []
@@ -158,7 +173,7 @@ def cut(path: Path, *, first_step: int) -> list[dict[str, Any]]:
     """Drop a JSONL file's rows from `first_step` on, and a torn last line; returns what stays in it."""
     kept = [row for row in read(path) if row["step"] < first_step]
     beside = path.with_suffix(".part")
-    beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+    beside.write_text("".join(map(line, kept)), encoding="utf-8")
     beside.rename(path)
     return kept
 
@@ -215,7 +230,8 @@ def summarize(settings: Settings, method: Method, evaluation: dict[str, float]) 
     """The run in numbers, from its metrics file: what the demo's table shows. Written to summary.json."""
     rows = read(metrics_path(settings))
     entropy = np.array([row["entropy"] for row in rows])
-    target = np.array([row["target"] for row in rows])
+    # A method without a controller has none.
+    target = np.array([row["target"] for row in rows], dtype=float)
     up, _ = duty_cycle(np.array([row["raise_entropy"] for row in rows]))
     summary = {
         "method": method.name,
@@ -231,5 +247,5 @@ def summarize(settings: Settings, method: Method, evaluation: dict[str, float]) 
         "reward_last_100": float(np.mean([row["reward"] for row in rows[-LAST_STEPS:]])),
         **evaluation,
     }
-    (Path(settings.out) / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (Path(settings.out) / "summary.json").write_text(json.dumps(strict(summary), indent=1) + "\n")
     return summary

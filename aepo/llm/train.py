@@ -4,6 +4,7 @@ deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --
 """
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.controller import Control, Loop
@@ -42,6 +44,8 @@ log = logging.getLogger("aepo")
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "demo_cpu.yaml"
 # Gradients that are not finite, one after the other, which are no accident of one batch any more.
 FATAL_SKIPS = 3
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system says of a disk, a quota or a file that takes no more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +102,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     entropy = main.mean_entropy()
     next_loop, control = decide(entropy)
     # What the loop followed: nats, also where the setting is a share of the first entropy.
-    goal = float("nan") if control.target is None else float(control.target)
+    goal = None if control.target is None else float(control.target)
     if others:
         (second,) = others
     elif method.tempered is not None:
@@ -127,7 +131,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         "entropy": float(entropy),
         "entropy_estimate": float(estimate),
         "target": goal,
-        "error": abs(float(entropy) - goal),
+        "error": None if goal is None else abs(float(entropy) - goal),
         "temperature": float(control.temperature),
         "push": float(control.strength),
         "raise_entropy": bool(control.raise_entropy),
@@ -312,19 +316,34 @@ def _run(
     trainer.push()
     with trainer.phases("evaluate"):
         evaluation = evaluate(trainer)
-    final = Path(settings.out) / "final"
-    stepper.export(final)
+    _export(trainer, stepper, Path(settings.out) / "final")
     summary = None
     if recorder is not None:
         recorder.plot()
         recorder.close()
-        trainer.task.tokenizer.save_pretrained(final)
         summary = summarize(settings, trainer.method, evaluation)
         log.info(
             "done: %s", ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in summary.items())
         )
     ranks.barrier()
     return summary
+
+
+def _export(trainer: Trainer, stepper: DeepSpeedStepper, folder: Path) -> None:
+    """The model and its tokenizer in transformers' format; called by all ranks together.
+
+    Raises:
+        CheckpointError: they could not be written.
+    """
+    try:
+        stepper.export(folder)
+        if ranks.rank() == 0:
+            trainer.task.tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise checkpoint.CheckpointError(
+            f"writing the trained model to {folder} failed: {error}; when that is mended, --resume writes it from the "
+            "last checkpoint"
+        ) from error
 
 
 def dry(settings: Settings) -> None:
@@ -336,9 +355,9 @@ def dry(settings: Settings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command: 0 when the run ended, 2 when the settings, the data or the engine cannot be used, 3 when a
-    checkpoint could not be written or converted, 4 (by the watchdog) when a phase hung, 5 when the engine had stale
-    weights, 6 when losses or gradients were not finite, 7 when another rank was lost."""
+    """The command: 0 when the run ended, 2 when the settings, the data or the engine cannot be used, 3 when the disk
+    is full or a checkpoint could not be written or converted, 4 (by the watchdog) when a phase hung, 5 when the engine
+    had stale weights, 6 when losses or gradients were not finite, 7 when another rank was lost."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
@@ -367,6 +386,15 @@ def main(argv: list[str] | None = None) -> int:
         return 5
     except checkpoint.CheckpointError as error:
         print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
+        return 3
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(
+            f"error: rank {ranks.rank()}: {error}: make room under out={typed.settings.out}, then go on with --resume",
+            file=sys.stderr,
+            flush=True,
+        )
         return 3
     except FloatingPointError as error:
         print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)

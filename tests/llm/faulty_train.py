@@ -1,9 +1,11 @@
 """The trainer with one fault planted: FAULT=kill:update:2, FAULT=hang:score:1:RANK in a phase of a step,
+FAULT=full:save:2:RANK for a rank whose files end at 4 kB from then on, as on a full disk,
 FAULT=frozen:engine:2 for an engine that takes no weights from its third push on, FAULT=nan:loss:2:3 for a loss that is
 nan on the last rank in three mini-batches from step 2 on (one if the 3 is left out)."""
 
 import itertools
 import os
+import resource
 import signal
 import time
 
@@ -11,7 +13,7 @@ from aepo.llm import phases, policy, train, trainer
 
 
 class Faulty(phases.Phases):
-    """Phases of which one kills its process or never ends."""
+    """Phases of which one kills its process, finds its disk full or never ends."""
 
     def __call__(self, phase: str):
         kind, name, at_step, *rank = os.environ["FAULT"].split(":")
@@ -21,6 +23,9 @@ class Faulty(phases.Phases):
             return entered
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+            return entered
         with entered:
             time.sleep(600)
         raise AssertionError("the watchdog let this pass")

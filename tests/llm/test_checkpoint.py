@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,6 +141,28 @@ def test_a_write_that_fails_is_told_and_leaves_the_one_before(tmp_path, fails):
         save(chosen, 4, Stepper(fails))
     assert steps(tmp_path) == ["step_000002"]
     assert checkpoint.newest(chosen).name == "step_000002"
+
+
+def test_older_ones_are_deleted_only_when_all_of_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    chosen = settings(tmp_path, keep_last=1)
+    save(chosen, 2)
+    synced, delete, sync = set(), checkpoint.shutil.rmtree, os.fsync
+
+    def noted(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def deleted(path: Path, **options) -> None:
+        if path.name == "step_000002":
+            new = path.with_name("step_000004")
+            assert {p.stat().st_ino for p in (new.parent, new, *new.rglob("*"))} <= synced
+            synced.add("checked")
+        delete(path, **options)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", deleted)
+    save(chosen, 4)
+    assert "checked" in synced and steps(tmp_path) == ["step_000004"]
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):

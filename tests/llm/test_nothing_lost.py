@@ -86,6 +86,54 @@ def test_kill_9_in_any_phase_costs_no_step_that_was_saved(tmp_path, whole, phase
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_that_is_full_for_one_of_two_ranks_ends_both_at_once_and_the_run_goes_on(tmp_path, full):
+    out, port = tmp_path / "run", free_port()
+    chosen = ("--train.zero_stage=1", "--watchdog.save=100")
+    began = time.monotonic()
+    ranks = [start(out, *chosen, fault=f"full:save:2:{full}", rank=r, world=2, port=port) for r in range(2)]
+    said = [running.communicate(timeout=180)[1] for running in ranks]
+    assert time.monotonic() - began < 100, "the watchdog ended it"
+    assert ranks[full].returncode == 3, said
+    assert f"error: rank {full}: writing {out / 'checkpoints' / 'step_000003'} failed (" in said[full]
+    assert ranks[1 - full].returncode == 7 and "another rank was lost" in said[1 - full], said
+    assert all("Traceback" not in text for text in said), said
+    assert [p.name for p in checkpoints(out)] == ["step_000001", "step_000002"]
+    port = free_port()
+    ranks = [start(out, *chosen, "--resume", "auto", rank=r, world=2, port=port) for r in range(2)]
+    said = [running.communicate(timeout=180)[1] for running in ranks]
+    assert [running.returncode for running in ranks] == [0, 0], said
+    assert [row["step"] for row in rows(out)] == list(range(12))
+    assert [p.name for p in (out / "checkpoints").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "said_of_it"),
+    [("evaluate", "writing the trained model to {out}/final failed"), ("generate", "make room under out={out}")],
+)
+def test_a_disk_that_is_full_at_any_other_write_is_one_line_and_a_resume_loses_nothing(
+    tmp_path, whole, phase, said_of_it
+):
+    out = tmp_path / "run"
+    at = 12 if phase == "evaluate" else 2
+    ended = start(out, fault=f"full:{phase}:{at}:0")
+    _, said = ended.communicate(timeout=120)
+    assert ended.returncode == 3, said
+    # TensorBoard's thread has its own stack to show, before.
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert said_of_it.format(out=out) in line and "File too large" in line, said
+    again = start(out, "--resume", "auto")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert_equal_runs(whole, out)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    return sorted((out / "checkpoints").glob("step_*"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["generate", "update"])
 def test_a_rank_that_hangs_ends_the_run_with_the_stacks_of_every_rank(tmp_path, phase):
     port, fault = free_port(), f"hang:{phase}:1:1"

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import math
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from aepo import zoo
 from aepo.batch import Rollouts
 from aepo.llm import console_row, record, wandb_run
 from aepo.llm.entropy_plot import entropy_figure
-from aepo.llm.record import DUTY_STEPS, Recorder, metrics_path, read, samples_path, saturation_warning
+from aepo.llm.record import DUTY_STEPS, Recorder, metrics_path, read, samples_path, saturation_warning, summarize
 from aepo.llm.samples import chosen_rows, console_line, samples
 from aepo.llm.settings import MethodSettings, Settings, SettingsError, load
 from aepo.llm.train import main
@@ -102,6 +103,23 @@ def test_every_row_is_on_disk_before_the_next_step_begins(tmp_path):
         assert [row["step"] for row in read(samples_path(settings))] == list(range(step + 1))
         assert [event.step for event in events(tmp_path).Scalars("reward")] == list(range(step + 1))
     recorder.close()
+
+
+def test_the_files_are_json_that_any_reader_takes(tmp_path):
+    def refuse(name: str):
+        raise AssertionError(name)
+
+    settings = load(None, [f"out={tmp_path}", "method.name=grpo", "log.plot_every=0"])
+    recorder = Recorder(settings, first_step=0)
+    recorder.write({**metrics(0), "target": None, "error": None, "mismatch/worst_ratio": math.inf, "kl": math.nan})
+    recorder.write_samples([{**sample(0), "mean_logp": -math.inf}])
+    recorder.close()
+    Recorder(settings, first_step=1).close()
+    summarize(settings, settings.method.build(), {"pass@1": 0.5})
+    files = [metrics_path(settings), samples_path(settings), tmp_path / "summary.json"]
+    row, shown, summary = (json.loads(path.read_text(), parse_constant=refuse) for path in files)
+    assert (row["target"], row["mismatch/worst_ratio"], row["kl"], shown["mean_logp"]) == (None,) * 4
+    assert (summary["target"], summary["tracking_error"], summary["pass@1"]) == (None, None, 0.5)
 
 
 def test_texts_with_any_line_end_stay_one_row(tmp_path):

@@ -104,11 +104,11 @@ class Plan:
 
     def of_training(self, arm: Arm, figure: str) -> Array:
         """(seeds,): a figure of the summaries."""
-        return np.array([summary[figure] for summary in self.summaries(arm)])
+        return np.array([summary[figure] for summary in self.summaries(arm)], dtype=float)
 
     def curve(self, arm: Arm, metric: str = "entropy") -> Array:
         """(seeds, steps): a metric over training."""
-        return np.array([list(self._metric(arm, seed, metric)) for seed in range(self.seeds)])
+        return np.array([list(self._metric(arm, seed, metric)) for seed in range(self.seeds)], dtype=float)
 
     def _metric(self, arm: Arm, seed: int, metric: str) -> Iterator[float]:
         return (row[metric] for row in read(self.folder(arm, seed) / "metrics.jsonl"))
