@@ -42,6 +42,8 @@ class Progress:
     loop: Loop
     reward: float = math.nan
     """Mean training reward over the steps since the checkpoint before; nan where there were none."""
+    data: str | None = None
+    """Fingerprint of what was trained on."""
 
 
 def _folder(settings: Settings) -> Path:
@@ -71,6 +73,7 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
                 "world_size": ranks.world_size(),
                 "zero_stage": settings.train.zero_stage,
                 "reward": progress.reward,
+                "data": progress.data,
             }
             (beside / "progress.json").write_text(json.dumps(counts))
             loop = {
@@ -135,6 +138,11 @@ def _reward(folder: Path) -> float:
         return float(json.loads((folder / "progress.json").read_text()).get("reward", math.nan))
     except (OSError, ValueError):
         return math.nan
+
+
+def data_of(folder: Path) -> str | None:
+    """Fingerprint of what a checkpoint was trained on; None for one that does not say."""
+    return json.loads((folder / "progress.json").read_text()).get("data")
 
 
 def _no_room(settings: Settings, policy: Policy) -> str | None:

@@ -93,6 +93,11 @@ def largest(value: float) -> float:
     return float(torch.cat(every).max())
 
 
+def differ(value: float) -> bool:
+    """Whether the ranks have different numbers."""
+    return largest(value) != -largest(-value)
+
+
 def total(sums: dict[str, Tensor]) -> dict[str, float]:
     """Scalars added over ranks."""
     names = sorted(sums)

@@ -1,6 +1,8 @@
 """What is asked and how an answer is judged, behind one small protocol: the walk task, or questions from a file."""
 
+import json
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +17,7 @@ from aepo.llm.prompting import prompter
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 from aepo.llm.workers import GradingPool, load_reward, unhurried_math_reward
 
-__all__ = ["DataError", "MathTask", "PromptTokens", "Task", "math_task"]
+__all__ = ["DataError", "MathTask", "PromptTokens", "Task", "fingerprint", "math_task"]
 
 log = logging.getLogger("aepo")
 
@@ -58,6 +60,22 @@ class Task(Protocol):
     def demonstrations(self, count: int, *, right_share: float, seed: int) -> list[tuple[int, PromptTokens]]:
         """(training prompt, response with its end token) pairs for a supervised start; ValueError if there are none."""
         ...
+
+
+def fingerprint(task: Task, prompts: Sequence[int], *, beside: Sequence[int] = ()) -> str:
+    """Of questions and references: that of others, or of another order, differs.
+
+    Args:
+        task: whose.
+        prompts: which.
+        beside: numbers that count too.
+    """
+    crc = zlib.crc32(json.dumps([list(beside), []]).encode()[:-2])
+    # One after the other: whole data sets are a large text.
+    for i, prompt in enumerate(prompts):
+        asked = json.dumps([list(task.prompts[prompt]), task.answer(prompt)])
+        crc = zlib.crc32(f"{', ' if i else ''}{asked}".encode(), crc)
+    return f"{zlib.crc32(b']]', crc):08x}"
 
 
 @dataclass(frozen=True, kw_only=True)

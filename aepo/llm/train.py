@@ -272,7 +272,7 @@ def run(
     np.random.seed(settings.seed % 2**32)
     torch.manual_seed(settings.seed)
     folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
-    trainer, stepper = build(settings)
+    trainer, stepper = build(settings, resumed=folder)
     with contextlib.closing(trainer):
         return _run(trainer, stepper, folder, on_step)
 
@@ -304,7 +304,9 @@ def _run(
             ends = termination.agreed()
             if ends or (every and ((step + 1) % every == 0 or last)):
                 with trainer.phases("save"):
-                    reached = checkpoint.Progress(step=step + 1, loop=loop, reward=float(np.mean(rewards)))
+                    reached = checkpoint.Progress(
+                        step=step + 1, loop=loop, reward=float(np.mean(rewards)), data=trainer.data
+                    )
                     checkpoint.save(settings, trainer.policy, stepper, reached)
                 rewards = []
             if ends:

@@ -5,6 +5,7 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from aepo.batch import Rollouts
 from aepo.controller import Control
-from aepo.llm import ranks, seeds
+from aepo.llm import checkpoint, ranks, seeds
 from aepo.llm.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
 from aepo.llm.engine import EmbeddedEngine, Engine
 from aepo.llm.grading import Verdict
@@ -21,7 +22,7 @@ from aepo.llm.phases import Phases
 from aepo.llm.policy import DeepSpeedStepper, Policy, ResponseStats
 from aepo.llm.samples import samples
 from aepo.llm.settings import Settings, SettingsError
-from aepo.llm.task import Task
+from aepo.llm.task import Task, fingerprint
 from aepo.llm.usage import GIB, Memory, usage
 from aepo.llm.vllm_engine import VLLMEngine
 from aepo.llm.warm_start import load_model, load_task
@@ -46,6 +47,8 @@ class Trainer:
 
     settings: Settings
     task: Task
+    data: str
+    """The task's `fingerprint`."""
     engine: Engine
     policy: Policy
     method: Method
@@ -224,14 +227,20 @@ class Trainer:
             return rollouts.replace(logp_t=ranks.gather(part).logp_t)
 
 
-def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
-    """Everything that a run needs, from its settings; data errors come before any model is built."""
+def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, DeepSpeedStepper]:
+    """Everything that a run needs, from its settings; data errors come before any model is built.
+
+    Args:
+        settings: of the run.
+        resumed: the checkpoint that it will go on from.
+    """
     shared_by = settings.rollout.tensor_parallel
     if ranks.world_size() % shared_by:
         raise SettingsError(
             f"rollout.tensor_parallel={shared_by} must divide the number of ranks, which is {ranks.world_size()}"
         )
     task = load_task(settings)
+    data = checked_data(settings, task, resumed)
     # One process makes the warm start, the others find it made.
     if ranks.rank() == 0:
         model = load_model(settings, task)
@@ -277,6 +286,7 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
     trainer = Trainer(
         settings=settings,
         task=task,
+        data=data,
         engine=engine,
         policy=policy,
         method=settings.method.build(),
@@ -284,6 +294,29 @@ def build(settings: Settings) -> tuple[Trainer, DeepSpeedStepper]:
         canary=canary,
     )
     return trainer, stepper
+
+
+def checked_data(settings: Settings, task: Task, resumed: Path | None) -> str:
+    """The fingerprint of all that is trained and evaluated on; called by all ranks together.
+
+    Raises:
+        SettingsError: ranks have different data, or the checkpoint was trained on other data: the prompts of a step
+            are known by their place.
+    """
+    found = fingerprint(task, [*task.train, *task.held_out], beside=[len(task.train), *task.end_ids])
+    if ranks.differ(int(found, 16)):
+        raise SettingsError(
+            f"data.train={settings.data.train}: the ranks do not have the same data (rank {ranks.rank()}: {found}); "
+            "give every node the same file, or the same version of the data set, and the same model.path"
+        )
+    before = None if resumed is None else checkpoint.data_of(resumed)
+    if before is not None and before != found:
+        raise SettingsError(
+            f"--resume: {resumed} was trained on other data than data.train={settings.data.train} holds (fingerprints "
+            f"{before} and {found}: other questions, answers or order, or another tokenizer); put back what was there, "
+            "or start anew in another --out"
+        )
+    return found
 
 
 def check_positions(settings: Settings, prompts: Sequence[Sequence[int]], positions: int | None) -> None:

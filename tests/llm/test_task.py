@@ -2,16 +2,22 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
 
 import pytest
 from test_prompting import chatting
-from test_trainer import launch
+from test_trainer import ROOT, free_port, launch
 
 from aepo.llm.rows import DataError
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError, load
-from aepo.llm.task import math_task
+from aepo.llm.task import fingerprint, math_task
 from aepo.llm.trainer import check_positions
 from aepo.llm.vocabulary import byte_tokenizer
+from aepo.llm.walk import walk_task
 
 
 def test_the_task_shows_one_prompt_and_counts_what_it_leaves_out(tmp_path, caplog):
@@ -78,3 +84,73 @@ def test_a_malformed_row_is_refused_with_its_place_and_cure_before_any_model(tmp
     assert done.returncode == 2, done.stderr[-2000:]
     assert f"error: {tmp_path / 'q.jsonl'}, row 3, column 'answer': empty answer; fill it in, or remove" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+
+
+# Data that changes under a run: prompts are known by their place.
+
+
+def test_another_question_answer_order_or_number_has_another_fingerprint():
+    walk = walk_task()
+    some = [3, 1, 2]
+    found = fingerprint(walk, some, beside=(5, 6))
+    others = [
+        fingerprint(walk, [1, 3, 2], beside=(5, 6)),
+        fingerprint(walk, [3, 1], beside=(5, 6)),
+        fingerprint(walk, some, beside=(5, 7)),
+        fingerprint(walk, some),
+        fingerprint(replace(walk, pairs=[(s, n + 1) for s, n in walk.pairs]), some, beside=(5, 6)),
+        fingerprint(replace(walk, prompts=[(b, a) for a, b in walk.prompts]), some, beside=(5, 6)),
+    ]
+    assert len({found, *others}) == 7
+    # By pieces or at once: evaluations that were begun with the one go on with the other.
+    asked = [[list(walk.prompts[p]), walk.answer(p)] for p in some]
+    assert found == f"{zlib.crc32(json.dumps([[5, 6], asked]).encode()):08x}"
+
+
+QUESTIONS = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(8)]
+# A model of bytes, as small as the walk's.
+ON_A_FILE = (
+    "--warm_start.steps=0", "--data.held_out_problems=2", "--train.prompts_per_step=4", "--train.minibatches=1",
+    "--rollout.group_size=2", "--rollout.max_response_tokens=4", "--evaluation.samples=0", "--checkpoint.every=1",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    file, out = tmp_path / "q.jsonl", tmp_path / "run"
+    file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    settings = (f"--data.train={file}", *ON_A_FILE)
+    assert launch(out, *settings, "--train.steps=1").returncode == 0
+    file.write_text("".join(json.dumps(row) + "\n" for row in [QUESTIONS[1], QUESTIONS[0], *QUESTIONS[2:]]))
+    refused = launch(out, *settings, "--train.steps=2", "--resume", "auto")
+    assert refused.returncode == 2, refused.stderr[-2000:]
+    assert f"error: --resume: {out / 'checkpoints' / 'step_000001'} was trained on other data than" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    assert launch(out, *settings, "--train.steps=2", "--resume", "auto").returncode == 0
+
+
+@pytest.mark.slow
+def test_nodes_with_different_files_are_refused_by_each(tmp_path):
+    port = free_port()
+    nodes = []
+    for node in range(2):
+        (tmp_path / f"node_{node}").mkdir()
+        file = tmp_path / f"node_{node}" / "q.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS[node:]))
+        command = [sys.executable, str(ROOT / "aepo/llm/train.py"), "--config", str(ROOT / "configs/demo_cpu.yaml")]
+        ranked = {"RANK": node, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        nodes.append(
+            subprocess.Popen(
+                [*command, "--data.train=q.jsonl", *ON_A_FILE, f"--out={tmp_path / 'run'}"],
+                cwd=file.parent,
+                text=True,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in ranked.items()}},
+            )
+        )
+    said = [node.communicate(timeout=120)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [2, 2], said
+    assert "error: data.train=q.jsonl: the ranks do not have the same data (rank 0: " in said[0]
+    assert not (tmp_path / "run").exists()

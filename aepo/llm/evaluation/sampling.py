@@ -4,8 +4,6 @@ A batch is fixed by the measurement, the problems and `rows_at_once` alone. Whoe
 before, gives the same arithmetic the same shapes: with the embedded engine the same bits. Seeds are counted besides.
 """
 
-import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +17,7 @@ from aepo.llm.engine import Engine, Sampled
 from aepo.llm.evaluation.options import Measurement
 from aepo.llm.overlong import ended
 from aepo.llm.policy import Policy
-from aepo.llm.task import PromptTokens, Task
+from aepo.llm.task import PromptTokens, Task, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +41,7 @@ class Exam:
     @property
     def fingerprint(self) -> str:
         """Of prompts and references: that of other questions differs."""
-        asked = [[list(tokens), self.task.answer(p)] for tokens, p in zip(self.tokens, self.prompts, strict=True)]
-        return f"{zlib.crc32(json.dumps([list(self.problems), asked]).encode()):08x}"
+        return fingerprint(self.task, self.prompts, beside=self.problems)
 
 
 @dataclass(frozen=True, kw_only=True)
