@@ -18,7 +18,8 @@ class Termination:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGTERM asks, as long as this is open; a second one ends the process as ever."""
+        """SIGTERM asks, as long as this is open. More of them ask for the same: a queue tells every process of a job,
+        and the launcher, which is one of them, tells its ranks again."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -26,7 +27,6 @@ class Termination:
 
         def ask(*_) -> None:
             self.asked = True
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
         signal.signal(signal.SIGTERM, ask)
         try:

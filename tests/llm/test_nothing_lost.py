@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil  # which DeepSpeed brings
 import pytest
 import torch
 from test_trainer import ROOT, SMALL, free_port, trained, weights, without_times
@@ -70,6 +72,46 @@ def test_sigterm_saves_and_exits_with_0_and_a_damaged_checkpoint_is_passed_over(
     assert resumed.returncode == 0, said
     assert len(saved) == 1 or f"{saved[-1].name} is damaged and passed over" in said
     assert_equal_runs(whole, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["ranks", "all"])
+def test_sigterm_under_the_launcher_saves_too(tmp_path, told):
+    """To all, as queues send it: each rank hears it twice, from the queue and from the launcher, which ends with 1."""
+    out = tmp_path / "run"
+    command = [
+        str(Path(sys.executable).with_name("deepspeed")), "--num_gpus=2", f"--master_port={free_port()}",
+        str(ROOT / "aepo/llm/train.py"), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}",
+        *SMALL, "--checkpoint.every=0", "--train.steps=1000",
+    ]  # fmt: skip
+    with (tmp_path / "said").open("w") as said:
+        launcher = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+            stdout=said, stderr=said,
+        )  # fmt: skip
+    metrics = out / "metrics.jsonl"
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 2):
+        assert launcher.poll() is None, (tmp_path / "said").read_text()
+        time.sleep(0.02)
+    if told == "all":
+        os.killpg(launcher.pid, signal.SIGTERM)
+    else:
+        started = psutil.Process(launcher.pid).children(recursive=True)
+        mine = [p for p in started if any(word.startswith("--local_rank=") for word in p.cmdline())]
+        assert len(mine) == 2
+        mine[1].send_signal(signal.SIGTERM)
+    code = launcher.wait(60)
+    assert told == "all" or code == 0, (tmp_path / "said").read_text()
+    deadline = time.monotonic() + 60
+    # The command itself does not wait for what it has started when it is told to end.
+    while not re.search(
+        r"received SIGTERM, exiting|(exits successfully[^$]*){2}", text := (tmp_path / "said").read_text()
+    ):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.1)
+    done = len(rows(out))
+    assert [p.name for p in checkpoints(out)] == [f"step_{done:06d}"], text
+    assert f"SIGTERM: saved after step {done - 1}" in text and "Traceback" not in text
 
 
 @pytest.mark.slow
