@@ -15,6 +15,10 @@ import torch
 from test_trainer import ROOT, SMALL, free_port, trained, weights, without_times
 
 STEPS = ("--train.steps=12", "--checkpoint.every=1", "--controller.sees=previous")
+# For a run of a quarter of a minute, on a machine that is busy with others.
+PATIENCE = 300.0
+# Many times what an honest phase takes there.
+LATE = 15.0
 
 
 def start(out: Path, *arguments: str, fault: str | None = None, rank: int = 0, world: int = 1, port: int = 0):
@@ -58,7 +62,7 @@ def test_sigterm_saves_and_exits_with_0_and_a_damaged_checkpoint_is_passed_over(
         assert running.poll() is None, running.stderr.read()
         time.sleep(0.02)
     running.send_signal(signal.SIGTERM)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, said
     saved = sorted((out / "checkpoints").iterdir())
     done = len(rows(out))
@@ -68,7 +72,7 @@ def test_sigterm_saves_and_exits_with_0_and_a_damaged_checkpoint_is_passed_over(
         state = max((p for p in saved[-1].rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
         state.write_bytes(state.read_bytes()[:-100])
     resumed = start(out, "--resume", "auto")
-    _, said = resumed.communicate(timeout=120)
+    _, said = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, said
     assert len(saved) == 1 or f"{saved[-1].name} is damaged and passed over" in said
     assert_equal_runs(whole, out)
@@ -100,9 +104,9 @@ def test_sigterm_under_the_launcher_saves_too(tmp_path, told):
         mine = [p for p in started if any(word.startswith("--local_rank=") for word in p.cmdline())]
         assert len(mine) == 2
         mine[1].send_signal(signal.SIGTERM)
-    code = launcher.wait(60)
+    code = launcher.wait(PATIENCE)
     assert told == "all" or code == 0, (tmp_path / "said").read_text()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     # The command itself does not wait for what it has started when it is told to end.
     while not re.search(
         r"received SIGTERM, exiting|(exits successfully[^$]*){2}", text := (tmp_path / "said").read_text()
@@ -119,10 +123,10 @@ def test_sigterm_under_the_launcher_saves_too(tmp_path, told):
 def test_kill_9_in_any_phase_costs_no_step_that_was_saved(tmp_path, whole, phase):
     out = tmp_path / "run"
     killed = start(out, fault=f"kill:{phase}:2")
-    killed.communicate(timeout=120)
+    killed.communicate(timeout=PATIENCE)
     assert killed.returncode == -signal.SIGKILL
     again = start(out, "--resume", "auto")
-    _, said = again.communicate(timeout=120)
+    _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     assert_equal_runs(whole, out)
 
@@ -131,11 +135,10 @@ def test_kill_9_in_any_phase_costs_no_step_that_was_saved(tmp_path, whole, phase
 @pytest.mark.parametrize("full", [0, 1])
 def test_a_disk_that_is_full_for_one_of_two_ranks_ends_both_at_once_and_the_run_goes_on(tmp_path, full):
     out, port = tmp_path / "run", free_port()
-    chosen = ("--train.zero_stage=1", "--watchdog.save=100")
-    began = time.monotonic()
+    # A watchdog that comes later than our patience: it is not what ends them.
+    chosen = ("--train.zero_stage=1", f"--watchdog.save={2 * PATIENCE:g}")
     ranks = [start(out, *chosen, fault=f"full:save:2:{full}", rank=r, world=2, port=port) for r in range(2)]
-    said = [running.communicate(timeout=180)[1] for running in ranks]
-    assert time.monotonic() - began < 100, "the watchdog ended it"
+    said = [running.communicate(timeout=PATIENCE)[1] for running in ranks]
     assert ranks[full].returncode == 3, said
     assert f"error: rank {full}: writing {out / 'checkpoints' / 'step_000003'} failed (" in said[full]
     assert ranks[1 - full].returncode == 7 and "another rank was lost" in said[1 - full], said
@@ -143,7 +146,7 @@ def test_a_disk_that_is_full_for_one_of_two_ranks_ends_both_at_once_and_the_run_
     assert [p.name for p in checkpoints(out)] == ["step_000001", "step_000002"]
     port = free_port()
     ranks = [start(out, *chosen, "--resume", "auto", rank=r, world=2, port=port) for r in range(2)]
-    said = [running.communicate(timeout=180)[1] for running in ranks]
+    said = [running.communicate(timeout=PATIENCE)[1] for running in ranks]
     assert [running.returncode for running in ranks] == [0, 0], said
     assert [row["step"] for row in rows(out)] == list(range(12))
     assert [p.name for p in (out / "checkpoints").iterdir() if p.name.startswith(".")] == []
@@ -160,13 +163,13 @@ def test_a_disk_that_is_full_at_any_other_write_is_one_line_and_a_resume_loses_n
     out = tmp_path / "run"
     at = 12 if phase == "evaluate" else 2
     ended = start(out, fault=f"full:{phase}:{at}:0")
-    _, said = ended.communicate(timeout=120)
+    _, said = ended.communicate(timeout=PATIENCE)
     assert ended.returncode == 3, said
     # TensorBoard's thread has its own stack to show, before.
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert said_of_it.format(out=out) in line and "File too large" in line, said
     again = start(out, "--resume", "auto")
-    _, said = again.communicate(timeout=120)
+    _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     assert_equal_runs(whole, out)
 
@@ -179,13 +182,13 @@ def checkpoints(out: Path) -> list[Path]:
 @pytest.mark.parametrize("phase", ["generate", "update"])
 def test_a_rank_that_hangs_ends_the_run_with_the_stacks_of_every_rank(tmp_path, phase):
     port, fault = free_port(), f"hang:{phase}:1:1"
-    deadlines = [f"--watchdog.{name}=5" for name in ("generate", "score", "update")]
+    deadlines = [f"--watchdog.{name}={LATE:g}" for name in ("generate", "score", "update")]
     ranks = [start(tmp_path / "run", *deadlines, fault=fault, rank=r, world=2, port=port) for r in range(2)]
-    said = [running.communicate(timeout=120)[1] for running in ranks]
+    said = [running.communicate(timeout=PATIENCE)[1] for running in ranks]
     assert [running.returncode for running in ranks] == [4, 4], said
-    assert f"rank 1: phase '{phase}' of step 1 has run for 5 s" in said[1] and "faulty_train.py" in said[1]
+    assert f"rank 1: phase '{phase}' of step 1 has run for {LATE:g} s" in said[1] and "faulty_train.py" in said[1]
     # The other waits for it in a collective, there or in the next phase, and says so.
-    assert "rank 0: phase '" in said[0] and "of step 1 has run for 5 s" in said[0]
+    assert "rank 0: phase '" in said[0] and f"of step 1 has run for {LATE:g} s" in said[0]
 
 
 @pytest.mark.slow
@@ -195,7 +198,7 @@ def test_a_rank_that_hangs_ends_the_run_with_the_stacks_of_every_rank(tmp_path, 
 def test_one_loss_that_is_nan_on_one_rank_costs_one_mini_batch(tmp_path, chosen):
     port = free_port()
     ranks = [start(tmp_path / "run", *chosen, fault="nan:loss:2", rank=r, world=2, port=port) for r in range(2)]
-    said = [running.communicate(timeout=180)[1] for running in ranks]
+    said = [running.communicate(timeout=PATIENCE)[1] for running in ranks]
     assert [running.returncode for running in ranks] == [0, 0], said
     assert "step 2, mini-batch 1 of 2: the gradient's norm is" in said[0]
     assert "the loss is not finite on rank 1; left out, 1 in a row, 3 are fatal" in said[0]
@@ -210,7 +213,7 @@ def test_three_losses_in_a_row_that_are_nan_end_the_run_which_goes_on_from_befor
     out, port = tmp_path / "run", free_port()
     # Two mini-batches a step: the third is the first one of step 3, and step_000003 was saved before it.
     ranks = [start(out, "--watchdog.update=60", fault="nan:loss:2:3", rank=r, world=2, port=port) for r in range(2)]
-    said = [running.communicate(timeout=120)[1] for running in ranks]
+    said = [running.communicate(timeout=PATIENCE)[1] for running in ranks]
     assert [running.returncode for running in ranks] == [6, 6], said
     for rank, text in enumerate(said):
         (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -225,7 +228,7 @@ def test_three_losses_in_a_row_that_are_nan_end_the_run_which_goes_on_from_befor
     assert progress["skipped_in_a_row"] == 2 and progress["updates"] == rows(out)[2]["sync/weight_version"] > 0
     port = free_port()
     ranks = [start(out, "--resume", "auto", rank=r, world=2, port=port) for r in range(2)]
-    said = [running.communicate(timeout=180)[1] for running in ranks]
+    said = [running.communicate(timeout=PATIENCE)[1] for running in ranks]
     assert [running.returncode for running in ranks] == [0, 0], said
     assert [row["step"] for row in rows(out)] == list(range(12))
     # Up to the fault the run was the one without it.

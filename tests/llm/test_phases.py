@@ -28,12 +28,12 @@ def test_phases_add_up_and_a_new_step_starts_at_zero():
 
 def test_a_phase_in_time_is_left_alone_and_an_error_passes_through():
     late = []
-    phases = Phases({"update": 0.2}, on_late=lambda: late.append(1))
+    phases = Phases({"update": 2.0}, on_late=lambda: late.append(1))
     with phases("update"):
         pass
     with pytest.raises(ZeroDivisionError), phases("update"):
         _ = 1 / 0
-    time.sleep(0.4)
+    time.sleep(2.5)
     assert not late
 
 
@@ -45,11 +45,11 @@ phases.GRACE = 0.1
 watch = phases.Phases({"generate": 0.3}, rank=3)
 watch.begin(17)
 def stuck_here():
-    time.sleep(60)
+    time.sleep(600)
 with watch("generate"):
     stuck_here()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 4
     assert "error: rank 3: phase 'generate' of step 17 has run for 0.3 s (watchdog.generate=0.3)" in done.stderr
     assert "in stuck_here" in done.stderr
@@ -62,8 +62,8 @@ from aepo.llm import phases
 phases.GRACE = 0.1
 with phases.Phases({"update": 0.3})("update"):
     # PyDLL keeps the interpreter locked during the call.
-    ctypes.PyDLL(None).sleep(60)
+    ctypes.PyDLL(None).sleep(600)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "Timeout (0:00:00.6" in done.stderr

@@ -52,7 +52,7 @@ def two_ranks(out: Path, cases: list[dict]) -> list[dict]:
         )
         for r in range(2)
     ]  # fmt: skip
-    said = [running.communicate(timeout=300)[1] for running in both]
+    said = [running.communicate(timeout=600)[1] for running in both]
     assert [running.returncode for running in both] == [0, 0], said[0][-3000:] + said[1][-3000:]
     first, second = (torch.load(f"{out}.{rank}.pt") for rank in range(2))
     for a, b in zip(first, second, strict=True):

@@ -43,7 +43,7 @@ def test_an_engine_with_frozen_weights_ends_the_run_with_the_figures(tmp_path):
             sys.executable, str(Path(__file__).with_name("faulty_train.py")), "--config",
             str(ROOT / "configs/demo_cpu.yaml"), f"--out={tmp_path / 'run'}", *SMALL, *VLLM, "--train.steps=12",
         ],
-        env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        env=environment, capture_output=True, text=True, timeout=600, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 5, done.stderr[-3000:]
     assert "the rollout engine does not sample from the trainer's weights" in done.stderr
@@ -90,10 +90,10 @@ def test_kill_9_while_vllm_samples_costs_no_step_that_was_saved(tmp_path):
     out, whole = tmp_path / "run", tmp_path / "whole"
     trained(whole, *chosen)
     killed = start(out, *VLLM, fault="kill:generate:2")
-    killed.communicate(timeout=300)
+    killed.communicate(timeout=600)
     assert killed.returncode == -signal.SIGKILL
     again = start(out, *VLLM, "--resume", "auto")
-    _, said = again.communicate(timeout=300)
+    _, said = again.communicate(timeout=600)
     assert again.returncode == 0, said
     assert "resumed from" in said and "at step 2" in said
     assert_equal_runs(whole, out)
