@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.controller import Control, Loop
 from aepo.llm import checkpoint, dry_run, ranks, seeds
+from aepo.llm.alone import alone, only_first
 from aepo.llm.canary import StaleWeightsError
 from aepo.llm.microbatch import trimmed
 from aepo.llm.mismatch import corrected, measured
@@ -271,9 +272,21 @@ def run(
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)
     torch.manual_seed(settings.seed)
-    folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
-    trainer, stepper = build(settings, resumed=folder)
-    with contextlib.closing(trainer):
+    out = Path(settings.out)
+    with contextlib.ExitStack() as held:
+
+        def hold() -> None:
+            held.enter_context(alone(out, option="out"))
+
+        # What is there may not change once it was read; what is not there is made when nothing is wrong with the run.
+        there = ranks.largest(float(ranks.rank() == 0 and out.is_dir())) > 0
+        if there:
+            only_first(hold)
+        folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
+        trainer, stepper = build(settings, resumed=folder)
+        held.enter_context(contextlib.closing(trainer))
+        if not there:
+            only_first(hold)
         return _run(trainer, stepper, folder, on_step)
 
 

@@ -79,6 +79,29 @@ def test_sigterm_saves_and_exits_with_0_and_a_damaged_checkpoint_is_passed_over(
 
 
 @pytest.mark.slow
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path):
+    """As where a launcher was killed and its ranks go on, and a queue has started the job again."""
+    out = tmp_path / "run"
+    first = start(out, "--train.steps=100000", "--checkpoint.every=100000")
+    metrics = out / "metrics.jsonl"
+    while not metrics.is_file():
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.02)
+    for chosen in (("--resume", "auto"), ("--overwrite",)):
+        second = start(out, *chosen)
+        _, said = second.communicate(timeout=PATIENCE)
+        assert second.returncode == 2, said
+        assert f"error: out={out}: another run works there (process {first.pid} on " in said
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    assert [row["step"] for row in rows(out)] == list(range(len(rows(out))))
+    third = start(out, "--resume", "auto")
+    _, said = third.communicate(timeout=PATIENCE)
+    assert third.returncode == 0, said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["ranks", "all"])
 def test_sigterm_under_the_launcher_saves_too(tmp_path, told):
     """To all, as queues send it: each rank hears it twice, from the queue and from the launcher, which ends with 1."""

@@ -5,7 +5,6 @@ goes on with what is there. Nothing is kept in memory but where each sample stan
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -218,23 +217,3 @@ def replaced(beside: Path, path: Path) -> None:
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.replace(path)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder; the lock ends with this process, however it ends.
-
-    Raises:
-        SettingsError: another process holds it.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SettingsError(
-                f"--out={folder}: another evaluation runs there; wait for it, or choose another"
-            ) from error
-        except OSError as error:
-            # Some network file systems have no locks; a sample that two runs wrote shows when the files are read.
-            log.warning("%s cannot be locked (%s): see that no other evaluation runs there", folder, error.strerror)
-        yield

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 
 from aepo.llm import ranks
+from aepo.llm.alone import alone, only_first
 from aepo.llm.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
 from aepo.llm.end_tokens import described
 from aepo.llm.engine import EmbeddedEngine, Engine
 from aepo.llm.evaluation import estimates, suite
 from aepo.llm.evaluation.exams import check_positions, examined
 from aepo.llm.evaluation.from_checkpoint import is_checkpoint, step_of, write_model
-from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, alone, replaced
+from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, replaced
 from aepo.llm.evaluation.manner import Manner, manner_of
 from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.resume import admit, identity, stages
@@ -65,7 +66,7 @@ def run(options: Options) -> dict[str, Any] | None:
             for p in options.measurements
         ]
         ledger = Ledger(out / "samples", tables)
-        _only_first(lambda: _mended(ledger))
+        only_first(lambda: _mended(ledger))
         found = ledger.find()
         left = _left(options, exams, stages(out), ledger, found)
         # Nobody appends before everybody has read.
@@ -85,20 +86,8 @@ def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
     if options.step is None:
         options = options.model_copy(update={"step": step_of(checkpoint)})
     made = Path(options.out) / "model"
-    _only_first(lambda: write_model(checkpoint, made))
+    only_first(lambda: write_model(checkpoint, made))
     return options, made
-
-
-def _only_first(act: Callable[[], None]) -> None:
-    """Rank 0 acts; what it cannot do stops every rank. Called by all ranks together."""
-    problem = None
-    if ranks.rank() == 0:
-        try:
-            act()
-        except (SettingsError, OSError) as error:
-            problem = error
-    if ranks.total({"problems": torch.tensor(float(problem is not None))})["problems"]:
-        raise SettingsError(str(problem or "refused by rank 0"))
 
 
 def _begin(
@@ -115,16 +104,10 @@ def _begin(
     )
 
     def begin() -> None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone(out))
-        except OSError as error:
-            raise SettingsError(
-                f"--out={out}: cannot be written ({error.strerror}); choose a folder on a disk that can"
-            ) from error
+        stack.enter_context(alone(out, option="--out"))
         admit(out, wanted, options.measurements)
 
-    _only_first(begin)
+    only_first(begin)
 
 
 def _ends(exams: Mapping[str, Exam]) -> tuple[int, ...]:

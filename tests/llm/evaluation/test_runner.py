@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aepo.llm import seeds
+from aepo.llm.alone import alone
 from aepo.llm.evaluation.__main__ import main
 from aepo.llm.evaluation.ledger import SCHEMA, Ledger, Table
 from aepo.llm.evaluation.manner import Manner, manner_of
@@ -516,14 +517,13 @@ def test_an_older_run_that_cannot_be_read_is_refused(tmp_path, capsys, whole, mo
 
 
 def test_a_folder_that_cannot_be_written_or_is_in_use_is_refused(tmp_path, capsys, whole, model, data):
-    import fcntl
-
     (tmp_path / "file").write_text("")
     line = refused(capsys, *arguments(tmp_path / "file" / "run", model, data, *SMALL))
     assert "cannot be written (Not a directory); choose a folder" in line
-    with (whole / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        assert "another evaluation runs there" in refused(capsys, *arguments(whole, model, data, *SMALL))
+    with alone(whole, option="--out"):
+        assert f"another run works there (process {os.getpid()} on " in refused(
+            capsys, *arguments(whole, model, data, *SMALL)
+        )
 
 
 def asked(source: Path | str, *typed: str) -> Manner:
