@@ -61,7 +61,7 @@ def timed(seconds: Counter, owner: Any, name: str, part: str) -> None:
 
 def worker() -> None:
     """One rank: the real `run`, with clocks around model and engine."""
-    from aepo.llm import policy, ranks, train, trainer
+    from aepo.llm import ranks, response_stats, stepper, train, trainer
     from aepo.llm.settings import parse
 
     settings = parse(sys.argv[1:]).settings
@@ -69,9 +69,9 @@ def worker() -> None:
     for engine in (trainer.EmbeddedEngine, trainer.VLLMEngine):
         for name in ("load", "sample", "rest"):
             timed(seconds, engine, name, "engine")
-    timed(seconds, policy.ResponseStats, "forward", "model")
+    timed(seconds, response_stats.ResponseStats, "forward", "model")
     for name in ("backward", "step"):
-        timed(seconds, policy.DeepSpeedStepper, name, "model")
+        timed(seconds, stepper.DeepSpeedStepper, name, "model")
     for name in ("gather", "total", "largest"):
         timed(seconds, ranks, name, "waiting")
     steps, began = [], time.perf_counter()

@@ -18,8 +18,9 @@ import torch
 
 from aepo.controller import Loop
 from aepo.llm import ranks, reshard
-from aepo.llm.policy import DeepSpeedStepper, Policy
+from aepo.llm.policy import Policy
 from aepo.llm.settings import Settings, SettingsError, load
+from aepo.llm.stepper import DeepSpeedStepper
 
 log = logging.getLogger("aepo")
 

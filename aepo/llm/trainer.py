@@ -19,9 +19,11 @@ from aepo.llm.engine import EmbeddedEngine, Engine
 from aepo.llm.grading import Verdict
 from aepo.llm.overlong import ended, overlong_penalty, shaped
 from aepo.llm.phases import Phases
-from aepo.llm.policy import DeepSpeedStepper, Policy, ResponseStats
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
 from aepo.llm.samples import samples
 from aepo.llm.settings import Settings, SettingsError
+from aepo.llm.stepper import DeepSpeedStepper
 from aepo.llm.task import Task, fingerprint
 from aepo.llm.usage import GIB, Memory, usage
 from aepo.llm.vllm_engine import VLLMEngine

@@ -9,7 +9,7 @@ import resource
 import signal
 import time
 
-from aepo.llm import phases, policy, train, trainer
+from aepo.llm import phases, policy, train, trainer, update
 
 
 class Faulty(phases.Phases):
@@ -43,7 +43,7 @@ def freeze(engine: type, from_push: int) -> None:
 
 def poison(at_step: int, count: int = 1) -> None:
     """The last rank's losses are nan in `count` mini-batches."""
-    loss_and_sums, step, left = train.policy_loss, policy.Policy.step, [count]
+    loss_and_sums, step, left = update.policy_loss, policy.Policy.step, [count]
 
     def poisoned(*args, **kwargs):
         loss, sums = loss_and_sums(*args, **kwargs)
@@ -54,7 +54,7 @@ def poison(at_step: int, count: int = 1) -> None:
         left[0] -= Faulty.now >= at_step
         return step(self)
 
-    train.policy_loss, policy.Policy.step = poisoned, counted
+    update.policy_loss, policy.Policy.step = poisoned, counted
 
 
 if __name__ == "__main__":

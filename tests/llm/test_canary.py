@@ -8,7 +8,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from aepo.llm import canary
 from aepo.llm.engine import EmbeddedEngine
-from aepo.llm.policy import Policy, ResponseStats, TorchStepper
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
+from aepo.llm.stepper import TorchStepper
 
 VOCABULARY = 50
 

@@ -9,8 +9,10 @@ from transformers import OPTConfig, OPTForCausalLM, Qwen3Config, Qwen3ForCausalL
 
 from aepo import zoo
 from aepo.llm.engine import EmbeddedEngine
-from aepo.llm.policy import Policy, ResponseStats, TorchStepper
-from aepo.llm.train import update
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
+from aepo.llm.stepper import TorchStepper
+from aepo.llm.update import update
 
 METHOD = zoo.build("entropy_reg", coef=0.4)
 SMALL = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

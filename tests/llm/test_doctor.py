@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Con
 
 from aepo.llm import doctor
 from aepo.llm.doctor import GIB, Architecture, Plan, budget, cures, problems, training_state
-from aepo.llm.policy import ResponseStats
+from aepo.llm.response_stats import ResponseStats
 from aepo.llm.settings import Settings, SettingsError
 from aepo.llm.walk import walk_task
 from aepo.llm.warm_start import from_scratch
@@ -223,7 +223,7 @@ def test_a_step_of_adamw_in_float32_allocates_what_is_predicted():
 
 def deepspeed_step() -> None:
     """Prints the bytes of weights, gradients and optimizer of a step at ZeRO 0 to 2, and what ZeRO 3 keeps."""
-    from aepo.llm.policy import DeepSpeedStepper
+    from aepo.llm.stepper import DeepSpeedStepper
 
     def stepper_of(dtype: str, stage: int) -> DeepSpeedStepper:
         chosen = DEMO.train.model_copy(update={"zero_stage": stage, "dtype": dtype})

@@ -20,8 +20,10 @@ from transformers import (
 from aepo import zoo
 from aepo.batch import Batch, Rollouts
 from aepo.llm.microbatch import plan, trimmed
-from aepo.llm.policy import Policy, ResponseStats, TorchStepper
-from aepo.llm.train import update
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
+from aepo.llm.stepper import TorchStepper
+from aepo.llm.update import update
 from aepo.loss import policy_loss
 
 VOCABULARY = 61

@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from aepo.llm.policy import ResponseStats
+from aepo.llm.response_stats import ResponseStats
 
 VOCABULARY, LENGTH = 211, 6
 SIZES = {

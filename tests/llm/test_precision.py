@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from stepper_ranks import LR, MICROS, STEPS, TRAIN, model, objective
 
-from aepo.llm.policy import ResponseStats
+from aepo.llm.response_stats import ResponseStats
 
 ROOT = Path(__file__).parents[2]
 STAGES = [

@@ -10,7 +10,9 @@ from scipy.stats import chisquare
 
 from aepo.llm import canary, seeds
 from aepo.llm.engine import nucleus
-from aepo.llm.policy import Policy, ResponseStats, TorchStepper
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
+from aepo.llm.stepper import TorchStepper
 from aepo.llm.vocabulary import byte_tokenizer
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from aepo.llm import canary
-from aepo.llm.policy import Policy, ResponseStats, TorchStepper
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
+from aepo.llm.stepper import TorchStepper
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 

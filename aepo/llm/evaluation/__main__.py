@@ -21,8 +21,8 @@ from aepo.llm import ranks
 from aepo.llm.canary import StaleWeightsError
 from aepo.llm.evaluation.options import parse
 from aepo.llm.evaluation.runner import run
-from aepo.llm.policy import init_distributed
 from aepo.llm.settings import SettingsError
+from aepo.llm.stepper import init_distributed
 from aepo.llm.task import DataError
 from aepo.llm.vllm_engine import EngineError
 

@@ -29,8 +29,10 @@ from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.resume import admit, identity, stages
 from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
 from aepo.llm.evaluation.subject import Subject, inspected, loaded
-from aepo.llm.policy import Policy, ResponseStats, TorchStepper, local_rank
+from aepo.llm.policy import Policy
+from aepo.llm.response_stats import ResponseStats
 from aepo.llm.settings import SettingsError
+from aepo.llm.stepper import TorchStepper, local_rank
 from aepo.llm.vllm_engine import INSTALL, VLLMEngine
 
 log = logging.getLogger("aepo")
