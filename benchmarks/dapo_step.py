@@ -131,7 +131,9 @@ def summary(ranks: list[list[dict]], grading: float) -> dict[str, Any]:
     def mean(value: Callable[[dict], float]) -> float:
         return round(statistics.mean(value(step) for step in every), 4)
 
-    overhead = [step["seconds"] - step["engine"] - step["model"] + grading for step in every]
+    overhead = [(step["seconds"] - step["engine"] - step["model"] + grading) / step["seconds"] for step in every]
+    waiting = [step["waiting"] / step["seconds"] for step in every]
+    own = [a - b for a, b in zip(overhead, waiting, strict=True)]
     tokens = [sum(rank[i]["generated_tokens"] for rank in ranks[:1]) for i in range(len(ranks[0]))]
     generate = [max(rank[i]["phases"]["time/generate"] for rank in ranks) for i in range(len(ranks[0]))]
     return {
@@ -143,8 +145,10 @@ def summary(ranks: list[list[dict]], grading: float) -> dict[str, Any]:
         "model_seconds": mean(lambda s: s["model"]),
         "waiting_for_other_ranks_seconds": mean(lambda s: s["waiting"]),
         "grading_with_answers_seconds": round(grading, 4),
-        "overhead_share": round(statistics.mean(o / s["seconds"] for o, s in zip(overhead, every, strict=True)), 4),
-        "overhead_share_largest": round(max(o / s["seconds"] for o, s in zip(overhead, every, strict=True)), 4),
+        "overhead_share": round(statistics.mean(overhead), 4),
+        "overhead_share_largest": round(max(overhead), 4),
+        "overhead_share_without_waiting": round(statistics.mean(own), 4),
+        "overhead_share_without_waiting_largest": round(max(own), 4),
         "generated_tokens_per_second": round(sum(tokens) / sum(generate)),
         "generated_tokens_per_step": round(statistics.mean(tokens)),
         "responses_per_step": every[0]["responses"],

@@ -2,17 +2,17 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aepo.llm.ports import free_port
 from aepo.llm.settings import load
 
 ROOT = Path(__file__).parents[2]
@@ -71,13 +71,12 @@ def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> li
         keep: whether a run that has ended well under the same settings is left as it is, and one that was cut off goes
             on from its last checkpoint; else all are made anew.
     """
-    ports = _Ports()
     began = time.monotonic()
     states: list[str] = []
     lock = threading.Lock()
 
     def one(job: Job) -> int:
-        state, code = _trained(job, config, ports, keep)
+        state, code = _trained(job, config, keep)
         with lock:
             states.append(state)
             # Runs that were done before took no time and say nothing about the others.
@@ -91,7 +90,7 @@ def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> li
     return [job for job, code in zip(jobs, codes, strict=True) if code]
 
 
-def _trained(job: Job, config: Path, ports: Callable[[], int], keep: bool) -> tuple[str, int]:
+def _trained(job: Job, config: Path, keep: bool) -> tuple[str, int]:
     settings = load(config, [argument.removeprefix("--") for argument in job.arguments]).model_dump(mode="json")
     known = _known(job) if keep else {}
     same = known.get("settings") == settings
@@ -99,7 +98,7 @@ def _trained(job: Job, config: Path, ports: Callable[[], int], keep: bool) -> tu
         return BEFORE, 0
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     command = [
-        launcher, "--master_port", str(ports()), str(ROOT / "aepo/llm/train.py"), "--config", str(config),
+        launcher, "--master_port", str(free_port()), str(ROOT / "aepo/llm/train.py"), "--config", str(config),
         *job.arguments, f"--out={job.folder}",
         *(["--resume", "auto"] if same else ["--overwrite"]),
     ]  # fmt: skip
@@ -127,20 +126,3 @@ def _write(job: Job, settings: dict[str, Any], *, finished: bool) -> None:
     beside = job.record.with_name(f".{job.record.name}.part")
     beside.write_text(json.dumps({"settings": settings, "finished": finished}, indent=1))
     beside.replace(job.record)
-
-
-class _Ports:
-    """Free ports, none twice: a run binds its own only seconds later."""
-
-    def __init__(self) -> None:
-        self._lock, self._given = threading.Lock(), set()
-
-    def __call__(self) -> int:
-        with self._lock:
-            while True:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", 0))
-                    port = probe.getsockname()[1]
-                if port not in self._given:
-                    self._given.add(port)
-                    return port

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Con
 
 from aepo.llm import doctor
 from aepo.llm.doctor import GIB, Architecture, Plan, budget, cures, problems, training_state
+from aepo.llm.ports import free_port
 from aepo.llm.response_stats import ResponseStats
 from aepo.llm.settings import Settings, SettingsError
 from aepo.llm.walk import walk_task
@@ -257,9 +257,7 @@ def deepspeed_step() -> None:
 
 
 def test_a_step_of_deepspeed_allocates_what_is_predicted():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     done = subprocess.run(
         [sys.executable, __file__],

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import ROOT, SMALL, assert_learned, free_port, trained, weights, without_times
+from test_trainer import ROOT, SMALL, assert_learned, trained, weights, without_times
+
+from aepo.llm.ports import free_port
 
 pytestmark = pytest.mark.slow
 # Further combinations of what the others cover: too long for every change.

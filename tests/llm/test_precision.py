@@ -6,7 +6,6 @@ Two real ranks over gloo; all cases of one test share a pair of processes.
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from stepper_ranks import LR, MICROS, STEPS, TRAIN, model, objective
 
+from aepo.llm.ports import free_port
 from aepo.llm.response_stats import ResponseStats
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +37,7 @@ pytestmark = pytest.mark.slow
 
 def two_ranks(out: Path, cases: list[dict]) -> list[dict]:
     """What both ranks found, which must be the same."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     environment = os.environ | {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore",

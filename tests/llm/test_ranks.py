@@ -1,7 +1,6 @@
 """Which errors mean that another rank was lost; real gloo processes of which one dies, falls silent or never comes."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from aepo.llm import ranks
+from aepo.llm.ports import free_port
 
 PAIR = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
 NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, "
@@ -83,9 +83,7 @@ finally:
     ("fate", "said"), [("dies", "Connection"), ("falls silent", "Timed out waiting 3000ms"), ("never comes", "Timed")]
 )
 def test_gloo_really_says_so(fate, said):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     running = [
         subprocess.Popen(
             [sys.executable, "-c", RANK, fate], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 from test_prompting import chatting
-from test_trainer import ROOT, free_port, launch
+from test_trainer import ROOT, launch
 
+from aepo.llm.ports import free_port
 from aepo.llm.rows import DataError
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError, load
 from aepo.llm.task import fingerprint, math_task

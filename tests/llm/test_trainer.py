@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from aepo.llm.ports import free_port
 from aepo.llm.verl_names import ALIASES
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +26,6 @@ SMALL = (
     "--train.prompts_per_step=16", "--train.minibatches=2", "--rollout.group_size=4",
     "--evaluation.samples=4", "--evaluation.ks=[1,4]", "--checkpoint.every=2", "--method.cap_up=6",
 )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def launch(out: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess:

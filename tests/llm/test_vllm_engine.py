@@ -1,7 +1,6 @@
 """vLLM as the rollout engine, for real: skips where it is not installed (`make test-vllm` installs and tests it)."""
 
 import os
-import socket
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from scipy.stats import chisquare
 from aepo.llm import canary, seeds
 from aepo.llm.engine import nucleus
 from aepo.llm.policy import Policy
+from aepo.llm.ports import free_port
 from aepo.llm.response_stats import ResponseStats
 from aepo.llm.stepper import TorchStepper
 from aepo.llm.vocabulary import byte_tokenizer
@@ -36,9 +36,7 @@ def tiny(tied: bool):
 
 def join_a_group_of_one():
     if not torch.distributed.is_initialized():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
 
 

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from aepo.llm.evaluation.options import Measurement, Options, parse
 from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, plan
 from aepo.llm.evaluation.subject import Subject
 from aepo.llm.evaluation.suite import BENCHMARKS
+from aepo.llm.ports import free_port
 from aepo.llm.settings import Settings, SettingsError
 from aepo.llm.vocabulary import byte_tokenizer
 from aepo.llm.walk import walk_task
@@ -593,12 +593,6 @@ def test_the_papers_protocol_is_the_default():
 
 
 # Whole processes, killed for real.
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start(*arguments: str, python: str = sys.executable, ranks: int = 0) -> subprocess.Popen:
