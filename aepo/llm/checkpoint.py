@@ -55,12 +55,14 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
     """Write `step_N` (N steps done) and then delete all but those to keep (`kept`); called by all ranks together.
 
     Raises:
-        CheckpointError: not enough room, or a write that failed. What was written of it is deleted.
+        CheckpointError: not enough room, or a write that failed, on this rank; others are left to notice that it ends.
+            What was written of it goes at the latest when the next is.
     """
     done = _folder(settings) / f"step_{progress.step:06d}"
     beside = done.with_name(f".{done.name}.part")
     if ranks.rank() == 0:
-        shutil.rmtree(beside, ignore_errors=True)
+        for unfinished in done.parent.glob(".step_*.part"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         beside.mkdir(parents=True)
     problem = _no_room(settings, policy) if ranks.rank() == 0 else None
     _together(problem, beside)
@@ -101,9 +103,10 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
         if isinstance(error, RuntimeError) and ranks.lost_peer(error) is not None:
             raise
         free = shutil.disk_usage(beside.parent).free
-        if ranks.rank() == 0:
+        # Other ranks may still write there.
+        if ranks.world_size() == 1:
             shutil.rmtree(beside, ignore_errors=True)
-        # The others may be waiting in the middle of DeepSpeed's part: they learn of this when this rank ends.
+        # Or wait in the middle of DeepSpeed's part: they learn of this when this rank ends.
         raise CheckpointError(f"writing {done} failed ({free / 1e9:.1f} GB free): {error}") from error
     if ranks.rank() == 0:
         complete = _complete(settings)

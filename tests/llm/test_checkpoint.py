@@ -165,6 +165,13 @@ def test_older_ones_are_deleted_only_when_all_of_the_new_one_is_on_the_disk(tmp_
     assert "checked" in synced and steps(tmp_path) == ["step_000004"]
 
 
+def test_what_was_left_unfinished_goes_before_the_next_is_written(tmp_path):
+    unfinished = tmp_path / "checkpoints" / ".step_000003.part"
+    (unfinished / "state").mkdir(parents=True)
+    save(settings(tmp_path), 4)
+    assert steps(tmp_path) == ["step_000004"]
+
+
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     chosen = settings(tmp_path)
     save(chosen, 2)
