@@ -14,7 +14,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-FOLDER = Path(__file__).parents[2] / "configs"
+import aepo
+
+FOLDER = Path(aepo.__file__).parents[1] / "configs"
 
 
 class SettingsError(ValueError):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aepo
 from aepo.llm.ports import free_port
 from aepo.llm.settings import load
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(aepo.__file__).parents[1]
 BEFORE = "done before"
 
 
@@ -52,8 +53,8 @@ def warm_start(config: Path) -> Path:
         "import logging, sys, torch, transformers; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
         "transformers.utils.logging.disable_progress_bar();"
         "logging.getLogger('aepo').setLevel(logging.INFO);"
-        "from aepo.llm.settings import load; from aepo.llm import warm_start as w;"
-        "s = load(sys.argv[1]); print(w.warm_start(s, w.load_task(s)))"
+        "from aepo.llm.settings import load; from aepo.llm.warm_start import load_task, warm_start;"
+        "s = load(sys.argv[1]); print(warm_start(s, load_task(s)))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(config)], check=True, stdout=subprocess.PIPE, text=True

@@ -48,7 +48,7 @@ PR_SET_PDEATHSIG = 1
 # The parent's path comes first of all, so that the worker finds what the parent finds.
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from aepo.llm.workers import _serve; _serve(int(sys.argv[2]), int(sys.argv[3]))"
+    f"from {__name__} import _serve; _serve(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
 

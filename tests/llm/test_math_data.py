@@ -165,7 +165,7 @@ def test_a_hub_id_without_network_is_named_with_the_cure():
         text=True,
     )
     last = result.stderr.strip().splitlines()[-1]
-    assert result.returncode and last.startswith("aepo.llm.rows.DataError: 'nobody/nothing:main'")
+    assert result.returncode and last.startswith(f"{DataError.__module__}.DataError: 'nobody/nothing:main'")
     assert "split 'test'" in last and "network" in last and ".jsonl, .json, .parquet" in last
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import aepo
 from aepo.llm import workers
 from aepo.llm.grading import MAX_ANSWER_CHARACTERS, Verdict, math_reward
 from aepo.llm.workers import GradingPool, judged, load_reward, troubles, unhurried_math_reward
@@ -265,7 +266,7 @@ def test_the_processes_of_a_reward_that_hangs_are_ended_with_it(pool, tmp_path):
 @LINUX
 def test_workers_hold_neither_torch_nor_the_streams_of_their_parent(pool, capfd):
     assert "torch" in sys.modules
-    assert numbers(pool, ["loaded torch", "loaded aepo.llm.workers", "print"]) == [0.0, 1.0, 1.0]
+    assert numbers(pool, ["loaded torch", f"loaded {workers.__name__}", "print"]) == [0.0, 1.0, 1.0]
     for pid in map(int, numbers(pool, ["pid"] * 8)):
         assert [os.readlink(f"/proc/{pid}/fd/{stream}") for stream in (0, 1, 2)] == ["/dev/null"] * 3
     assert capfd.readouterr() == ("", "")
@@ -287,7 +288,7 @@ def test_close_leaves_no_process_even_of_one_that_has_just_started_or_hangs(tmp_
 def started(script: str, folder: Path, **environment: str) -> subprocess.Popen:
     """A parent of its own."""
     (folder / "parent.py").write_text(script)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(workers.__file__).parents[2])])
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(aepo.__file__).parents[1])])
     return subprocess.Popen(
         [sys.executable, "parent.py"],
         cwd=folder,
