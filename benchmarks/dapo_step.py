@@ -61,7 +61,9 @@ def timed(seconds: Counter, owner: Any, name: str, part: str) -> None:
 
 def worker() -> None:
     """One rank: the real `run`, with clocks around model and engine."""
-    from aepo.llm import ranks, response_stats, stepper, train, trainer
+    from aepo.llm import train, trainer
+    from aepo.llm.policy import response_stats, stepper
+    from aepo.llm.processes import ranks
     from aepo.llm.settings import parse
 
     settings = parse(sys.argv[1:]).settings
@@ -99,9 +101,9 @@ def worker() -> None:
 
 def grading_seconds(data: Path, responses: int) -> float:
     """For one rank's responses with the sets' own answers: a third right, a third in another form, a third wrong."""
-    from aepo.llm.math_data import load_problems
+    from aepo.llm.questions.problems import load_problems
+    from aepo.llm.questions.task import grading_pool
     from aepo.llm.settings import RewardSettings
-    from aepo.llm.task import grading_pool
 
     answers = [problem.answer for problem in load_problems(str(data))[:responses]]
     forms = (lambda a: a, lambda a: rf"\frac{{2({a})}}{{2}}", lambda a: a + "1")

@@ -16,12 +16,12 @@ import numpy as np
 
 from aepo.over_seeds import Estimate, estimate
 from aepo.tabular.cache import Cache
-from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.options import Options
-from aepo.tabular.output import versions
 from aepo.tabular.plan import LEFT_OUT, NAMES, Configuration, configuration
+from aepo.tabular.reporting.output import versions
+from aepo.tabular.reporting.summary import Summary, summaries
 from aepo.tabular.runner import Result, batches, run_all
-from aepo.tabular.summary import Summary, summaries
+from aepo.tabular.worlds.environments import ENVIRONMENTS
 from aepo.tracking import tracking_error
 from aepo.zoo import METHODS
 from aepo.zoo import options as zoo_options

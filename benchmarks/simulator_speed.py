@@ -12,10 +12,10 @@ import torch
 
 from aepo import zoo
 from aepo.controller import Loop
-from aepo.tabular.contextual import Contextual, contextual
 from aepo.tabular.memory import keep_freed_memory
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import Noise, train_step
+from aepo.tabular.worlds.contextual import Contextual, contextual
 
 STATES, GROUP, LR = 64, 8, 3.0
 
@@ -150,7 +150,7 @@ def test_the_three_make_the_same_step_in_expectation():
         target=0.5,
         settings=settings,
     )
-    from aepo.tabular.world import prompts_of_step
+    from aepo.tabular.worlds.world import prompts_of_step
 
     order = prompts_of_step(0, training=STATES, count=STATES)
     uniforms = noise("main", 0, STATES * GROUP)[0].view(STATES, GROUP).numpy()

@@ -13,11 +13,11 @@ from aepo.controller import Control, Proportional
 from aepo.llm.settings import load
 from aepo.method import Method
 from aepo.schedule import Constant
-from aepo.tabular.bandit import bandit
-from aepo.tabular.contextual import contextual
-from aepo.tabular.sequences import sequences
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import train
+from aepo.tabular.worlds.bandit import bandit
+from aepo.tabular.worlds.contextual import contextual
+from aepo.tabular.worlds.sequences import sequences
 from aepo.zoo.grpo import grpo
 
 

@@ -13,10 +13,10 @@ from torch import nn
 from aepo import zoo
 from aepo.batch import Rollouts
 from aepo.controller import Loop
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.stepper import TorchStepper
-from aepo.llm.update import update as llm_update
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.policy.update import update as llm_update
 from aepo.method import assemble
 from aepo.tabular import train as tabular
 

@@ -16,9 +16,9 @@ import pandas as pd
 import typer
 
 from aepo import over_seeds
-from aepo.llm.record import read
+from aepo.llm.experiment.side_by_side import ROOT, Job, train, warm_start
+from aepo.llm.records.recorder import read
 from aepo.llm.settings import load
-from aepo.llm.side_by_side import ROOT, Job, train, warm_start
 
 CONFIG = ROOT / "configs" / "demo_cpu.yaml"
 

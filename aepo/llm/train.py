@@ -21,20 +21,23 @@ from safetensors import SafetensorError
 
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control, Loop
-from aepo.llm import checkpoint, dry_run, ranks, seeds
-from aepo.llm.alone import alone, only_first
-from aepo.llm.canary import StaleWeightsError
-from aepo.llm.mismatch import corrected, measured
-from aepo.llm.record import Recorder, metrics_path, summarize
+from aepo.correction import corrected, measured
+from aepo.llm import seeds
+from aepo.llm.checkpoints import checkpoint
+from aepo.llm.doctor import dry_run
+from aepo.llm.engines.canary import StaleWeightsError
+from aepo.llm.engines.vllm_engine import EngineError
+from aepo.llm.policy.stepper import DeepSpeedStepper, init_distributed
+from aepo.llm.policy.update import update
+from aepo.llm.processes import ranks
+from aepo.llm.processes.run_lock import alone, only_first
+from aepo.llm.processes.termination import Termination
+from aepo.llm.questions.task import DataError
+from aepo.llm.records.recorder import Recorder, metrics_path, summarize
+from aepo.llm.records.usage import extremes
+from aepo.llm.records.wandb_run import check_wandb
 from aepo.llm.settings import Settings, SettingsError, parse
-from aepo.llm.stepper import DeepSpeedStepper, init_distributed
-from aepo.llm.task import DataError
-from aepo.llm.termination import Termination
 from aepo.llm.trainer import Request, Trainer, build
-from aepo.llm.update import update
-from aepo.llm.usage import extremes
-from aepo.llm.vllm_engine import EngineError
-from aepo.llm.wandb_run import check_wandb
 from aepo.method import assemble
 from aepo.passk import pass_at_k
 

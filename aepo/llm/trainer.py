@@ -13,22 +13,24 @@ import torch
 
 from aepo.batch import Rollouts
 from aepo.controller import Control
-from aepo.llm import checkpoint, ranks, seeds
-from aepo.llm.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
-from aepo.llm.engine import EmbeddedEngine, Engine
+from aepo.llm import seeds
+from aepo.llm.checkpoints import checkpoint
+from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
+from aepo.llm.engines.engine import EmbeddedEngine, Engine
+from aepo.llm.engines.vllm_engine import VLLMEngine
 from aepo.llm.grading import Verdict
-from aepo.llm.overlong import ended, overlong_penalty, shaped
-from aepo.llm.phases import Phases
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.samples import samples
+from aepo.llm.grading.overlong import ended, overlong_penalty, shaped
+from aepo.llm.grading.pool import troubles
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import DeepSpeedStepper
+from aepo.llm.policy.warm_start import load_model, load_task
+from aepo.llm.processes import ranks
+from aepo.llm.processes.watchdog import Phases
+from aepo.llm.questions.task import Task, fingerprint
+from aepo.llm.records.samples import samples
+from aepo.llm.records.usage import GIB, Memory, usage
 from aepo.llm.settings import Settings, SettingsError
-from aepo.llm.stepper import DeepSpeedStepper
-from aepo.llm.task import Task, fingerprint
-from aepo.llm.usage import GIB, Memory, usage
-from aepo.llm.vllm_engine import VLLMEngine
-from aepo.llm.warm_start import load_model, load_task
-from aepo.llm.workers import troubles
 from aepo.method import Method
 
 

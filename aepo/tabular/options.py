@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aepo.tabular.environments import ENVIRONMENTS, Environment
 from aepo.tabular.settings import ACTIONS, CORRECT, Settings
+from aepo.tabular.worlds.environments import ENVIRONMENTS, Environment
 
 if TYPE_CHECKING:
     from aepo.controller import Sees

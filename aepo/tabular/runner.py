@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from aepo.schedule import SCHEDULES, Constant, Schedule
-from aepo.tabular.bandit import Bandit, bandit
 from aepo.tabular.cache import Cache
-from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.plan import Configuration
 from aepo.tabular.train import train
-from aepo.tabular.world import World
+from aepo.tabular.worlds.bandit import Bandit, bandit
+from aepo.tabular.worlds.environments import ENVIRONMENTS
+from aepo.tabular.worlds.world import World
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.options import Options, problems
+from aepo.tabular.worlds.environments import ENVIRONMENTS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -133,8 +133,8 @@ def sweep(options: Options) -> None:
 
     from aepo.tabular import terminal
     from aepo.tabular.cache import Cache
-    from aepo.tabular.output import Outcome, write
     from aepo.tabular.plan import configurations, figures
+    from aepo.tabular.reporting.output import Outcome, write
     from aepo.tabular.runner import batches, cost, run_all
 
     started = time.perf_counter()

@@ -15,9 +15,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from aepo.tabular.findings import Finding
-from aepo.tabular.report import COLUMNS, row
-from aepo.tabular.summary import Summary
+from aepo.tabular.reporting.findings import Finding
+from aepo.tabular.reporting.report import COLUMNS, row
+from aepo.tabular.reporting.summary import Summary
 
 STYLES = {"holds": "green", "fails": "red", "warning": "yellow"}
 

@@ -19,7 +19,7 @@ from aepo.method import Method, assemble
 from aepo.schedule import Schedule
 from aepo.tabular.memory import keep_freed_memory
 from aepo.tabular.settings import Settings
-from aepo.tabular.world import World, looked_up, prompts_of_step, tempered_log_probs
+from aepo.tabular.worlds.world import World, looked_up, prompts_of_step, tempered_log_probs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

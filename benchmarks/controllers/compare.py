@@ -24,9 +24,9 @@ from aepo import zoo
 from aepo.categorical import entropy
 from aepo.method import Method
 from aepo.schedule import SCHEDULES, Constant, Schedule
-from aepo.tabular.environments import ENVIRONMENTS
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import train
+from aepo.tabular.worlds.environments import ENVIRONMENTS
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"

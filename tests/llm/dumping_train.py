@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-from aepo.llm import checkpoint, ranks, train
+from aepo.llm import train
+from aepo.llm.checkpoints import checkpoint
+from aepo.llm.processes import ranks
 
 
 def dump(stepper, name: str) -> None:

@@ -9,7 +9,9 @@ import resource
 import signal
 import time
 
-from aepo.llm import phases, policy, train, trainer, update
+from aepo.llm import train, trainer
+from aepo.llm.policy import policy, update
+from aepo.llm.processes import watchdog as phases
 
 
 class Faulty(phases.Phases):

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from aepo.llm import ranks
-from aepo.llm.response_stats import ResponseStats
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import DeepSpeedStepper, init_distributed
+from aepo.llm.processes import ranks
 from aepo.llm.settings import TrainSettings
-from aepo.llm.stepper import DeepSpeedStepper, init_distributed
 
 LR, STEPS, MICROS, ROWS = 1e-2, 4, 3, 2
 IDS = torch.randint(1, 61, (2, MICROS, ROWS, 9), generator=torch.Generator().manual_seed(1))

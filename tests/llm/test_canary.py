@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from aepo.llm import canary
-from aepo.llm.engine import EmbeddedEngine
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.stepper import TorchStepper
+from aepo.llm.engines import canary
+from aepo.llm.engines.engine import EmbeddedEngine
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
 
 VOCABULARY = 50
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aepo.controller import Loop
-from aepo.llm import checkpoint
+from aepo.llm.checkpoints import checkpoint
 from aepo.llm.settings import Settings, SettingsError
 
 

@@ -8,11 +8,11 @@ from test_packing import PROMPTS, SIZES, VOCABULARY, Kept, batch, model
 from transformers import OPTConfig, OPTForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from aepo import zoo
-from aepo.llm.engine import EmbeddedEngine
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.stepper import TorchStepper
-from aepo.llm.update import update
+from aepo.llm.engines.engine import EmbeddedEngine
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.policy.update import update
 
 METHOD = zoo.build("entropy_reg", coef=0.4)
 SMALL = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config, T5Config
 
-from aepo.llm import doctor
-from aepo.llm.doctor import GIB, Architecture, Plan, budget, cures, problems, training_state
-from aepo.llm.ports import free_port
-from aepo.llm.response_stats import ResponseStats
+from aepo.llm.doctor import __main__ as doctor
+from aepo.llm.doctor.__main__ import GIB, Architecture, Plan, budget, cures, problems, training_state
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.warm_start import from_scratch
+from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
-from aepo.llm.walk import walk_task
-from aepo.llm.warm_start import from_scratch
 
 QWEN_7B = Qwen2Config(
     vocab_size=152064, hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
@@ -223,7 +223,7 @@ def test_a_step_of_adamw_in_float32_allocates_what_is_predicted():
 
 def deepspeed_step() -> None:
     """Prints the bytes of weights, gradients and optimizer of a step at ZeRO 0 to 2, and what ZeRO 3 keeps."""
-    from aepo.llm.stepper import DeepSpeedStepper
+    from aepo.llm.policy.stepper import DeepSpeedStepper
 
     def stepper_of(dtype: str, stage: int) -> DeepSpeedStepper:
         chosen = DEMO.train.model_copy(update={"zero_stage": stage, "dtype": dtype})

@@ -16,9 +16,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from aepo.llm.dry_run import small_config
+from aepo.llm.doctor.dry_run import small_config
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.settings import SettingsError
-from aepo.llm.vocabulary import byte_tokenizer
 
 LARGE = {
     "qwen2": Qwen2Config(

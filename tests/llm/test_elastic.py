@@ -16,7 +16,7 @@ import pytest
 import torch
 from test_trainer import ROOT, SMALL, assert_learned, trained, weights, without_times
 
-from aepo.llm.ports import free_port
+from aepo.llm.experiment.ports import free_port
 
 pytestmark = pytest.mark.slow
 # Further combinations of what the others cover: too long for every change.

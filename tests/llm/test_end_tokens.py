@@ -7,12 +7,12 @@ import torch
 from test_nucleus import tiny
 from test_prompting import chatting
 
-from aepo.llm.end_tokens import described, end_ids, published_ends
-from aepo.llm.engine import EmbeddedEngine
-from aepo.llm.rows import DataError
+from aepo.llm.engines.engine import EmbeddedEngine
+from aepo.llm.questions.end_tokens import described, end_ids, published_ends
+from aepo.llm.questions.files import DataError
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
+from aepo.llm.questions.task import math_task
 from aepo.llm.settings import DataSettings, RewardSettings
-from aepo.llm.task import math_task
-from aepo.llm.vocabulary import byte_tokenizer
 
 EOS, CLOSES = 1, 258
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import typer
 
-from aepo.llm.evaluation import estimates, tables
-from aepo.llm.evaluation.estimates import summary
+from aepo.llm.evaluation.reporting import estimates, tables
+from aepo.llm.evaluation.reporting.estimates import summary
 from aepo.llm.experiment import arms, figures, reading, report
 from aepo.llm.experiment.__main__ import main
 from aepo.llm.experiment.runs import BASE, Plan

@@ -15,15 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aepo.llm.grading import (
-    MAX_ANSWER_CHARACTERS,
-    REASONS,
-    extracted_answer,
-    last_boxed,
-    math_reward,
-    refusal,
-)
-from aepo.llm.math_data import load_problems
+from aepo.llm.grading import REASONS, math_reward
+from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed, refusal
+from aepo.llm.questions.problems import load_problems
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aepo.llm.math_data import PUBLISHED, DataError, Problem, distinct, load_problems
+from aepo.llm.questions.problems import PUBLISHED, DataError, Problem, distinct, load_problems
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
@@ -157,7 +157,7 @@ def test_an_empty_source_is_named():
 
 
 def test_a_hub_id_without_network_is_named_with_the_cure():
-    script = "from aepo.llm.math_data import load_problems; load_problems('nobody/nothing:main', split='test')"
+    script = "from aepo.llm.questions.problems import load_problems; load_problems('nobody/nothing:main', split='test')"
     result = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"HF_HUB_OFFLINE": "1"},

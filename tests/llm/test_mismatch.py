@@ -11,7 +11,7 @@ from aepo import zoo
 from aepo.batch import Rollouts
 from aepo.categorical import entropy, log_softmax
 from aepo.controller import Loop
-from aepo.llm.mismatch import corrected, measured, truncated_importance, trusted
+from aepo.correction import corrected, measured, truncated_importance, trusted
 from aepo.method import assemble
 
 ACTIONS = 6

@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_trainer import ROOT, SMALL, trained, weights, without_times
 
-from aepo.llm.ports import free_port
+from aepo.llm.experiment.ports import free_port
 
 STEPS = ("--train.steps=12", "--checkpoint.every=1", "--controller.sees=previous")
 # For a run of a quarter of a minute, on a machine that is busy with others.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_trainer import ROOT, trained
 
-from aepo.llm.overlong import ended, overlong_penalty, shaped
+from aepo.llm.grading.overlong import ended, overlong_penalty, shaped
 from aepo.llm.settings import SettingsError, load
 
 

@@ -19,11 +19,11 @@ from transformers import (
 
 from aepo import zoo
 from aepo.batch import Batch, Rollouts
-from aepo.llm.microbatch import plan, trimmed
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.stepper import TorchStepper
-from aepo.llm.update import update
+from aepo.llm.policy.microbatch import plan, trimmed
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.policy.update import update
 from aepo.loss import policy_loss
 
 VOCABULARY = 61

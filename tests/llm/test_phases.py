@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from aepo.llm.phases import Phases
+from aepo.llm.processes.watchdog import Phases
 
 
 def test_phases_add_up_and_a_new_step_starts_at_zero():
@@ -40,7 +40,7 @@ def test_a_phase_in_time_is_left_alone_and_an_error_passes_through():
 def test_a_late_phase_is_named_with_every_threads_stack_and_ends_the_process():
     program = """
 import time
-from aepo.llm import phases
+from aepo.llm.processes import watchdog as phases
 phases.GRACE = 0.1
 watch = phases.Phases({"generate": 0.3}, rank=3)
 watch.begin(17)
@@ -58,7 +58,7 @@ with watch("generate"):
 def test_native_code_that_never_gives_the_interpreter_back_is_ended_too():
     program = """
 import ctypes
-from aepo.llm import phases
+from aepo.llm.processes import watchdog as phases
 phases.GRACE = 0.1
 with phases.Phases({"update": 0.3})("update"):
     # PyDLL keeps the interpreter locked during the call.

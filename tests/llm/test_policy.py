@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from aepo.llm.response_stats import ResponseStats
+from aepo.llm.policy.response_stats import ResponseStats
 
 VOCABULARY, LENGTH = 211, 6
 SIZES = {

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from stepper_ranks import LR, MICROS, STEPS, TRAIN, model, objective
 
-from aepo.llm.ports import free_port
-from aepo.llm.response_stats import ResponseStats
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.policy.response_stats import ResponseStats
 
 ROOT = Path(__file__).parents[2]
 STAGES = [

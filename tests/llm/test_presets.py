@@ -8,8 +8,9 @@ import pytest
 import torch
 from test_doctor import QWEN3_4B, QWEN_7B
 
-from aepo.llm import doctor, presets, train
-from aepo.llm.settings import SettingsError, load, parse
+from aepo.llm import train
+from aepo.llm.doctor import __main__ as doctor
+from aepo.llm.settings import SettingsError, load, parse, presets
 from aepo.method import by_advantage, by_reward
 from aepo.weights import sequence_mean, token_mean
 

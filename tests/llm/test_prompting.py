@@ -2,9 +2,9 @@
 
 import pytest
 
-from aepo.llm.prompting import INSTRUCTION, NAMES, TEMPLATES, prompt_text, prompter
-from aepo.llm.rows import DataError
-from aepo.llm.vocabulary import byte_tokenizer
+from aepo.llm.questions.files import DataError
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
+from aepo.llm.questions.templates import INSTRUCTION, NAMES, TEMPLATES, prompt_text, prompter
 
 QUESTION = r"Find {x} in $\frac{1}{x}$ {question} {0} <b>"
 

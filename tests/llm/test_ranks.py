@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch.distributed as dist
 
-from aepo.llm import ranks
-from aepo.llm.ports import free_port
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes import ranks
 
 PAIR = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
 NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, "
@@ -55,7 +55,7 @@ RANK = """
 import datetime, os, sys, time
 import torch
 import torch.distributed as dist
-from aepo.llm import ranks
+from aepo.llm.processes import ranks
 
 fate, rank = sys.argv[1], int(os.environ["RANK"])
 try:

@@ -18,15 +18,24 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from aepo import zoo
 from aepo.batch import Rollouts
-from aepo.llm import console_row, record, wandb_run
-from aepo.llm.entropy_plot import entropy_figure
-from aepo.llm.record import DUTY_STEPS, Recorder, metrics_path, read, samples_path, saturation_warning, summarize
-from aepo.llm.samples import chosen_rows, console_line, samples
+from aepo.llm.questions.walk import walk_task
+from aepo.llm.records import console_row, wandb_run
+from aepo.llm.records import recorder as record
+from aepo.llm.records.entropy_plot import entropy_figure
+from aepo.llm.records.recorder import (
+    DUTY_STEPS,
+    Recorder,
+    metrics_path,
+    read,
+    samples_path,
+    saturation_warning,
+    summarize,
+)
+from aepo.llm.records.samples import chosen_rows, console_line, samples
+from aepo.llm.records.usage import Memory, extremes
+from aepo.llm.records.verl_names import ALIASES, aliases
 from aepo.llm.settings import MethodSettings, Settings, SettingsError, load
 from aepo.llm.train import main
-from aepo.llm.usage import Memory, extremes
-from aepo.llm.verl_names import ALIASES, aliases
-from aepo.llm.walk import walk_task
 
 UP = np.random.default_rng(0).random(200) < 0.5
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from test_packing import PROMPTS, batch, model
 
 from aepo import zoo
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.policy.update import FATAL_SKIPS, update
 from aepo.llm.settings import SettingsError, TrainSettings, load
-from aepo.llm.stepper import TorchStepper
-from aepo.llm.update import FATAL_SKIPS, update
 from aepo.loss import policy_loss
 
 METHOD = zoo.build("entropy_reg", coef=0.4)
@@ -101,7 +101,7 @@ def broken(monkeypatch, when) -> None:
         loss, sums = policy_loss(*args, **kwargs)
         return loss * (math.nan if when(next(count)) else 1.0), sums
 
-    monkeypatch.setattr("aepo.llm.update.policy_loss", loss_and_sums)
+    monkeypatch.setattr("aepo.llm.policy.update.policy_loss", loss_and_sums)
 
 
 def snapshot(chosen: Policy) -> list[torch.Tensor]:

@@ -12,13 +12,13 @@ import pytest
 from test_prompting import chatting
 from test_trainer import ROOT, launch
 
-from aepo.llm.ports import free_port
-from aepo.llm.rows import DataError
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.questions.files import DataError
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
+from aepo.llm.questions.task import fingerprint, math_task
+from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError, load
-from aepo.llm.task import fingerprint, math_task
 from aepo.llm.trainer import check_positions
-from aepo.llm.vocabulary import byte_tokenizer
-from aepo.llm.walk import walk_task
 
 
 def test_the_task_shows_one_prompt_and_counts_what_it_leaves_out(tmp_path, caplog):

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aepo.llm.ports import free_port
-from aepo.llm.verl_names import ALIASES
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.records.verl_names import ALIASES
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)]

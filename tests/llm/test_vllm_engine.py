@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from aepo.llm import canary, seeds
-from aepo.llm.engine import nucleus
-from aepo.llm.policy import Policy
-from aepo.llm.ports import free_port
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.stepper import TorchStepper
-from aepo.llm.vocabulary import byte_tokenizer
+from aepo.llm import seeds
+from aepo.llm.engines import canary
+from aepo.llm.engines.engine import nucleus
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 
@@ -43,7 +44,7 @@ def join_a_group_of_one():
 @pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied embeddings"])
 def pair(request):
     """A trainer's policy over the canary's prompts, and a vLLM engine of the same architecture."""
-    from aepo.llm.vllm_engine import VLLMEngine
+    from aepo.llm.engines.vllm_engine import VLLMEngine
 
     join_a_group_of_one()
     before = dict(os.environ)
@@ -163,7 +164,7 @@ def test_a_nucleus_is_the_embedded_engines_and_so_are_its_log_probs(pair):
 
 
 def test_a_prompt_that_leaves_no_room_for_the_response_is_refused(pair):
-    from aepo.llm.vllm_engine import EngineError
+    from aepo.llm.engines.vllm_engine import EngineError
 
     _, engine, _ = pair
     with pytest.raises(EngineError, match=r"prompt of 204 tokens and a response of 8 are longer than the engine's 208"):
@@ -192,7 +193,7 @@ def test_samples_have_the_frequencies_of_the_model(pair):
 
 
 def test_a_weight_that_is_not_sent_is_named(pair):
-    from aepo.llm.vllm_engine import EngineError
+    from aepo.llm.engines.vllm_engine import EngineError
 
     policy, engine, _ = pair
     with pytest.raises(EngineError, match=r"no weight for the engine's model\.norm\.weight"):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from aepo.llm import canary
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
-from aepo.llm.stepper import TorchStepper
+from aepo.llm.engines import canary
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 
@@ -14,7 +14,7 @@ from test_vllm_engine import PAD, TOKENIZER, VOCABULARY, join_a_group_of_one, mo
 
 
 def test_bfloat16_weights_arrive_and_are_within_their_limit():
-    from aepo.llm.vllm_engine import VLLMEngine
+    from aepo.llm.engines.vllm_engine import VLLMEngine
 
     join_a_group_of_one()
     model = tiny(tied=True).bfloat16()

@@ -13,7 +13,7 @@ from scipy.stats import ttest_ind
 from test_nothing_lost import STEPS, assert_equal_runs, start
 from test_trainer import ROOT, SMALL, assert_learned, trained, weights, without_times
 
-from aepo.llm.ports import free_port
+from aepo.llm.experiment.ports import free_port
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 

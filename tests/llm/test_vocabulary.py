@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, Qwen3Config
 
-from aepo.llm.vocabulary import byte_tokenizer, encode_words, word_tokenizer
+from aepo.llm.questions.small_tokenizers import byte_tokenizer, encode_words, word_tokenizer
 
 BYTES = byte_tokenizer()
 WORDS = [str(n) for n in range(30)] + [f"{n:+d}" for n in range(-9, 10) if n]

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import aepo
-from aepo.llm import workers
-from aepo.llm.grading import MAX_ANSWER_CHARACTERS, Verdict, math_reward
-from aepo.llm.workers import GradingPool, judged, load_reward, troubles, unhurried_math_reward
+from aepo.llm.grading import Verdict, math_reward
+from aepo.llm.grading import pool as workers
+from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS
+from aepo.llm.grading.pool import GradingPool, judged, load_reward, troubles, unhurried_math_reward
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="relies on /proc, prctl and RLIMIT_AS")
 DEADLINE = 0.6
@@ -323,7 +324,7 @@ def test_the_main_module_of_the_parent_is_not_run_again(tmp_path):
     script = (
         "import sys; sys.path.remove(sys.path[0])\n"
         "open('ran', 'a').write(f'{__name__} ')\n"
-        "from aepo.llm.workers import GradingPool\n"
+        "from aepo.llm.grading.pool import GradingPool\n"
         "with GradingPool(workers=2, deadline_seconds=20) as pool:\n"
         "    print(*(v.reason for v in pool.grade([('#### 2n-2', '2(n-1)')] * 4)))\n"
         "try:\n"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from aepo.tabular.bandit import Bandit, bandit
 from aepo.tabular.train import Noise, score
-from aepo.tabular.world import tempered_log_probs
+from aepo.tabular.worlds.bandit import Bandit, bandit
+from aepo.tabular.worlds.world import tempered_log_probs
 
 
 def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from aepo.schedule import Constant
-from aepo.tabular.contextual import Contextual, contextual
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import train
-from aepo.tabular.world import tempered_log_probs
+from aepo.tabular.worlds.contextual import Contextual, contextual
+from aepo.tabular.worlds.world import tempered_log_probs
 from aepo.zoo import build
 
 SMALL = {"actions": 5, "features": 3, "states": 4, "held_out": 6, "most": 3}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from aepo.over_seeds import Estimate, estimate
-from aepo.tabular.findings import ADVICE, findings, opposite_temperatures, slopes_sentence
 from aepo.tabular.options import Options
 from aepo.tabular.plan import configuration
+from aepo.tabular.reporting.findings import ADVICE, findings, opposite_temperatures, slopes_sentence
+from aepo.tabular.reporting.summary import summaries
 from aepo.tabular.runner import Result, batches, run_all
-from aepo.tabular.summary import summaries
 
 # The sweep's full size is 16 seeds x 2,000 steps; at 600 steps the slowest of these seeds is barely back.
 REDUCED = Options(seeds=4, steps=800)

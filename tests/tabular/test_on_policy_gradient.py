@@ -6,10 +6,10 @@ import torch
 from aepo import zoo
 from aepo.controller import Loop
 from aepo.method import assemble
-from aepo.tabular.contextual import contextual
-from aepo.tabular.sequences import sequences
 from aepo.tabular.train import Policy, gradient, on_policy_gradient
-from aepo.tabular.world import looked_up, prompts_of_step, tempered_log_probs
+from aepo.tabular.worlds.contextual import contextual
+from aepo.tabular.worlds.sequences import sequences
+from aepo.tabular.worlds.world import looked_up, prompts_of_step, tempered_log_probs
 
 SEEDS = [3, 8]
 WORLDS = {

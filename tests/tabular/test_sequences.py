@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from aepo.tabular.sequences import END, Sequences, sequences
-from aepo.tabular.world import looked_up, tempered_log_probs
+from aepo.tabular.worlds.sequences import END, Sequences, sequences
+from aepo.tabular.worlds.world import looked_up, tempered_log_probs
 from aepo.theory.sequences import token_entropy
 
 FEW = settings(max_examples=25)

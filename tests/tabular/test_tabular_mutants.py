@@ -6,9 +6,9 @@ import test_sequences
 import test_world
 from mutation import Mutant, assert_harmless, assert_noticed
 
-from aepo.tabular import world
-from aepo.tabular.contextual import Contextual
-from aepo.tabular.sequences import Sequences
+from aepo.tabular.worlds import world
+from aepo.tabular.worlds.contextual import Contextual
+from aepo.tabular.worlds.sequences import Sequences
 
 MUTANTS = [
     Mutant(

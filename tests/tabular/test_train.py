@@ -9,9 +9,9 @@ from strategies import seeds
 
 from aepo.batch import Rollouts
 from aepo.schedule import Constant
-from aepo.tabular.bandit import Bandit, bandit
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import stats, train
+from aepo.tabular.worlds.bandit import Bandit, bandit
 from aepo.zoo import METHODS, build
 
 temperatures = st.sampled_from([0.5, 0.8, 1.0, 1.2, 2.0])

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from strategies import double, seeds
 
 from aepo.schedule import Constant
-from aepo.tabular.bandit import bandit
-from aepo.tabular.contextual import contextual
-from aepo.tabular.sequences import sequences
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import train
-from aepo.tabular.world import cumulated, draw, pass_rates, prompts_of_step
+from aepo.tabular.worlds.bandit import bandit
+from aepo.tabular.worlds.contextual import contextual
+from aepo.tabular.worlds.sequences import sequences
+from aepo.tabular.worlds.world import cumulated, draw, pass_rates, prompts_of_step
 from aepo.zoo import METHODS, build
 
 WORLDS = {

@@ -47,8 +47,8 @@ from three_ways import (
 from aepo import zoo
 from aepo.controller import Control
 from aepo.method import assemble
-from aepo.tabular.bandit import Bandit
 from aepo.tabular.train import score, update
+from aepo.tabular.worlds.bandit import Bandit
 from aepo.theory import (
     delta_entropy,
     delta_entropy_as_printed,

@@ -20,7 +20,8 @@ from three_ways import NORMALISED, PAPER, ascent, drift_by_steps
 
 from aepo import categorical, loss, method, theory
 from aepo.batch import Rollouts
-from aepo.tabular import bandit, train
+from aepo.tabular import train
+from aepo.tabular.worlds import bandit
 from aepo.theory import bounds, drift, samplers, sequences, softmax, variants
 from aepo.theory.softmax import Array
 from aepo.theory.steering import delta_reward, entropy_ceiling, steering, steering_coefficient

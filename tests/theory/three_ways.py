@@ -14,8 +14,8 @@ from aepo.batch import Rollouts
 from aepo.controller import Control
 from aepo.loss import ScoreFunction, policy_loss
 from aepo.method import Method, Tempered, assemble
-from aepo.tabular.bandit import Bandit
 from aepo.tabular.train import score, update
+from aepo.tabular.worlds.bandit import Bandit
 from aepo.theory import mean_logit, tempered
 
 PAPER = zoo.build("reinforce_tempered")

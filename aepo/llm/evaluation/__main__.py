@@ -17,14 +17,14 @@ if not __package__:
 
 import torch
 
-from aepo.llm import ranks
-from aepo.llm.canary import StaleWeightsError
+from aepo.llm.engines.canary import StaleWeightsError
+from aepo.llm.engines.vllm_engine import EngineError
 from aepo.llm.evaluation.options import parse
 from aepo.llm.evaluation.runner import run
+from aepo.llm.policy.stepper import init_distributed
+from aepo.llm.processes import ranks
+from aepo.llm.questions.task import DataError
 from aepo.llm.settings import SettingsError
-from aepo.llm.stepper import init_distributed
-from aepo.llm.task import DataError
-from aepo.llm.vllm_engine import EngineError
 
 log = logging.getLogger("aepo")
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     no more, 5 when the engine does not sample from the model's weights, 7 when another rank was lost."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["report"]:
-        from aepo.llm.evaluation import report
+        from aepo.llm.evaluation.reporting import report
 
         return report.main(argv[1:])
     first = os.environ.get("RANK", "0") == "0"

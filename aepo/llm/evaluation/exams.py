@@ -3,18 +3,18 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 
-from aepo.llm.end_tokens import end_ids, published_ends
-from aepo.llm.evaluation import checking
-from aepo.llm.evaluation.manner import Manner
+from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.options import WALK, Options
+from aepo.llm.evaluation.prompting import Manner
 from aepo.llm.evaluation.sampling import Exam
-from aepo.llm.evaluation.subject import Subject
 from aepo.llm.evaluation.suite import Question
-from aepo.llm.prompting import prompter
+from aepo.llm.grading import benchmark_check as checking
+from aepo.llm.grading.pool import GradingPool
+from aepo.llm.questions.end_tokens import end_ids, published_ends
+from aepo.llm.questions.task import MathTask
+from aepo.llm.questions.templates import prompter
+from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import SettingsError
-from aepo.llm.task import MathTask
-from aepo.llm.walk import walk_task
-from aepo.llm.workers import GradingPool
 
 
 def examined(

@@ -15,25 +15,26 @@ from typing import Any
 import pandas as pd
 import torch
 
-from aepo.llm import ranks
-from aepo.llm.alone import alone, only_first
-from aepo.llm.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
-from aepo.llm.end_tokens import described
-from aepo.llm.engine import EmbeddedEngine, Engine
-from aepo.llm.evaluation import estimates, suite
+from aepo.llm.checkpoints.as_model import is_checkpoint, step_of, write_model
+from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
+from aepo.llm.engines.engine import EmbeddedEngine, Engine
+from aepo.llm.engines.vllm_engine import INSTALL, VLLMEngine
+from aepo.llm.evaluation import suite
+from aepo.llm.evaluation.evaluated_model import Subject, inspected, loaded
 from aepo.llm.evaluation.exams import check_positions, examined
-from aepo.llm.evaluation.from_checkpoint import is_checkpoint, step_of, write_model
+from aepo.llm.evaluation.identity import admit, identity, stages
 from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, replaced
-from aepo.llm.evaluation.manner import Manner, manner_of
 from aepo.llm.evaluation.options import WALK, Options
-from aepo.llm.evaluation.resume import admit, identity, stages
+from aepo.llm.evaluation.prompting import Manner, manner_of
+from aepo.llm.evaluation.reporting import estimates
 from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
-from aepo.llm.evaluation.subject import Subject, inspected, loaded
-from aepo.llm.policy import Policy
-from aepo.llm.response_stats import ResponseStats
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper, local_rank
+from aepo.llm.processes import ranks
+from aepo.llm.processes.run_lock import alone, only_first
+from aepo.llm.questions.end_tokens import described
 from aepo.llm.settings import SettingsError
-from aepo.llm.stepper import TorchStepper, local_rank
-from aepo.llm.vllm_engine import INSTALL, VLLMEngine
 
 log = logging.getLogger("aepo")
 

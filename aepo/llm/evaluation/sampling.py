@@ -13,11 +13,11 @@ import torch
 
 from aepo.batch import Rollouts
 from aepo.llm import seeds
-from aepo.llm.engine import Engine, Sampled
+from aepo.llm.engines.engine import Engine, Sampled
 from aepo.llm.evaluation.options import Measurement
-from aepo.llm.overlong import ended
-from aepo.llm.policy import Policy
-from aepo.llm.task import PromptTokens, Task, fingerprint
+from aepo.llm.grading.overlong import ended
+from aepo.llm.policy.policy import Policy
+from aepo.llm.questions.task import PromptTokens, Task, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

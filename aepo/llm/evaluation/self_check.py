@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aepo.llm.evaluation.checking import check
-from aepo.llm.evaluation.reference import Reference
 from aepo.llm.evaluation.suite import BENCHMARKS, CORRECTIONS, Question, load
-from aepo.llm.rows import DataError
-from aepo.llm.workers import GradingPool
+from aepo.llm.grading.benchmark_check import check
+from aepo.llm.grading.pool import GradingPool
+from aepo.llm.grading.reference import Reference
+from aepo.llm.questions.files import DataError
 
 # Reading a formula takes milliseconds; what takes this long never ends.
 DEADLINE_SECONDS = 10.0

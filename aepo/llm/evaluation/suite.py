@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aepo.llm.evaluation.answer_lists import answers
-from aepo.llm.evaluation.reference import Reference
-from aepo.llm.evaluation.units import leading
-from aepo.llm.extraction import last_boxed
-from aepo.llm.rows import DataError, hub_rows, kind, listed, read, shown, suggestion
+from aepo.llm.grading.answer_lists import answers
+from aepo.llm.grading.extraction import last_boxed
+from aepo.llm.grading.reference import Reference
+from aepo.llm.grading.units import leading
+from aepo.llm.questions.files import DataError, hub_rows, kind, listed, read, shown, suggestion
 
 ANSWER_TYPES = ("Numerical", "Expression", "Tuple", "Interval")
 """OlympiadBench's; its other types (Equation, Need_human_evaluate) are not in the English open-ended maths set."""

@@ -13,8 +13,8 @@ import typer
 from aepo.llm.experiment import arms
 from aepo.llm.experiment.evaluating import evaluate
 from aepo.llm.experiment.runs import Plan
+from aepo.llm.experiment.side_by_side import ROOT, train, warm_start
 from aepo.llm.settings import SettingsError, load
-from aepo.llm.side_by_side import ROOT, train, warm_start
 
 CURVE_EVERY = 100
 """Steps between evaluated checkpoints, as the presets save them."""

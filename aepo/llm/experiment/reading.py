@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aepo.llm.evaluation.tables import Method
+from aepo.llm.evaluation.reporting.tables import Method
 from aepo.llm.experiment import arms
 from aepo.llm.experiment.arms import Arm
 from aepo.llm.experiment.runs import BASE, Plan

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aepo.llm.evaluation import figures as evaluated
-from aepo.llm.evaluation import tables
-from aepo.llm.evaluation.report import NOTES
-from aepo.llm.evaluation.tables import Method
+from aepo.llm.evaluation.reporting import figures as evaluated
+from aepo.llm.evaluation.reporting import tables
+from aepo.llm.evaluation.reporting.report import NOTES
+from aepo.llm.evaluation.reporting.tables import Method
 from aepo.llm.experiment import arms, figures, reading
 from aepo.llm.experiment.runs import BASE, Plan
 from aepo.over_seeds import estimate

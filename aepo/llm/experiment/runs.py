@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from aepo.llm.evaluation import tables
+from aepo.llm.evaluation.reporting import tables
 from aepo.llm.experiment.arms import Arm
-from aepo.llm.record import read
-from aepo.llm.side_by_side import Job
+from aepo.llm.experiment.side_by_side import Job
+from aepo.llm.records.recorder import read
 from aepo.over_seeds import Array
 
 BASE = "base"

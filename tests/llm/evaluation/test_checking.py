@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aepo.llm.evaluation.checking import check
-from aepo.llm.evaluation.reference import Reference
-from aepo.llm.grading import MAX_ANSWER_CHARACTERS, REASONS, RIGHT, Verdict, math_reward
-from aepo.llm.workers import GradingPool
+from aepo.llm.grading import REASONS, Verdict, math_reward
+from aepo.llm.grading.benchmark_check import check
+from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS, RIGHT
+from aepo.llm.grading.pool import GradingPool
+from aepo.llm.grading.reference import Reference
 
 
 @dataclass(kw_only=True)

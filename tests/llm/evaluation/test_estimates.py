@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from aepo.llm.evaluation.estimates import compared, interval, majority_by_problem, pass_by_problem, summary
+from aepo.llm.evaluation.reporting.estimates import (
+    compared,
+    interval,
+    majority_by_problem,
+    pass_by_problem,
+    summary,
+)
 
 
 def test_pass_at_k_is_what_enumerating_every_subset_gives():

@@ -4,7 +4,13 @@ import statistics
 
 import pytest
 
-from aepo.llm.evaluation.published import AVERAGES_THAT_DO_NOT_ADD_UP, BENCHMARKS, TABLE_1, TABLE_2, TABLE_3
+from aepo.llm.evaluation.reporting.published import (
+    AVERAGES_THAT_DO_NOT_ADD_UP,
+    BENCHMARKS,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+)
 
 ROWS = [("Table 1", row) for row in TABLE_1] + [("Table 3", row) for row in TABLE_3]
 

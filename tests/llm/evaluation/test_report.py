@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aepo.llm.evaluation import report, tables
-from aepo.llm.evaluation.estimates import summary
-from aepo.llm.evaluation.figures import _styles
+from aepo.llm.evaluation.reporting import report, tables
+from aepo.llm.evaluation.reporting.estimates import summary
+from aepo.llm.evaluation.reporting.figures import _styles
 
 N = {"pass@1": 8, "pass@k": 16}
 

@@ -20,18 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aepo.llm import seeds
-from aepo.llm.alone import alone
 from aepo.llm.evaluation.__main__ import main
+from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.ledger import SCHEMA, Ledger, Table
-from aepo.llm.evaluation.manner import Manner, manner_of
 from aepo.llm.evaluation.options import Measurement, Options, parse
+from aepo.llm.evaluation.prompting import Manner, manner_of
 from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, plan
-from aepo.llm.evaluation.subject import Subject
 from aepo.llm.evaluation.suite import BENCHMARKS
-from aepo.llm.ports import free_port
+from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.run_lock import alone
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
+from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
-from aepo.llm.vocabulary import byte_tokenizer
-from aepo.llm.walk import walk_task
 
 WALK = walk_task()
 ROOT = Path(__file__).parents[3]

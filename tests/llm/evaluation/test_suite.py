@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from aepo.llm.evaluation import suite
-from aepo.llm.evaluation.checking import check
-from aepo.llm.evaluation.reference import Reference
 from aepo.llm.evaluation.self_check import main as self_check_main
 from aepo.llm.evaluation.self_check import self_check
 from aepo.llm.evaluation.suite import BENCHMARKS, CORRECTIONS, Question, download, load
-from aepo.llm.rows import DataError
-from aepo.llm.workers import GradingPool
+from aepo.llm.grading.benchmark_check import check
+from aepo.llm.grading.pool import GradingPool
+from aepo.llm.grading.reference import Reference
+from aepo.llm.questions.files import DataError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "math"
 

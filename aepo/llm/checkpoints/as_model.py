@@ -1,0 +1,94 @@
+"""A training run's checkpoint as a model in transformers' format, so that a run can be followed over its steps."""
+
+import contextlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aepo.llm.doctor.__main__ import model_config
+from aepo.llm.questions.end_tokens import published_ends
+from aepo.llm.questions.small_tokenizers import byte_tokenizer
+from aepo.llm.questions.walk import walk_task
+from aepo.llm.settings import Settings, SettingsError, load
+
+STATE = "state"
+PREFIX = "model."
+"""Before every weight's name, which the trainer wraps (`aepo.llm.response_stats.ResponseStats`)."""
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a trainer left this folder under its `checkpoints/`."""
+    return (folder / "progress.json").is_file() and (folder / STATE).is_dir()
+
+
+def step_of(folder: Path) -> int:
+    """How many training steps are behind a checkpoint.
+
+    Raises:
+        SettingsError: it does not say.
+    """
+    try:
+        return int(json.loads((folder / "progress.json").read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"--model={folder}: progress.json is unreadable ({error}); name another checkpoint, or the run's final/"
+        ) from error
+
+
+def write_model(checkpoint: Path, folder: Path) -> None:
+    """Weights, configuration and tokenizer of a checkpoint in `folder`, the weights as the run computed with them.
+
+    Raises:
+        SettingsError: the checkpoint cannot be read.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    settings = load(checkpoint / "settings.yaml")
+    dtype = getattr(torch, settings.train.dtype)
+    # Without numbers of its own, which take long to draw.
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config(settings, None), dtype=dtype)
+    try:
+        weights = {name: value.to(dtype) for name, value in _weights(checkpoint, settings).items()}
+        left = model.load_state_dict(weights, strict=False, assign=True)
+    # torch has its own errors for files that are cut off and for shapes that do not fit.
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise SettingsError(
+            f"--model={checkpoint}: its weights cannot be read ({type(error).__name__}: {error}); name another "
+            "checkpoint, or the run's final/"
+        ) from error
+    model.tie_weights()
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    wrong = sorted({*left.missing_keys, *left.unexpected_keys} - tied)
+    if wrong:
+        raise SettingsError(
+            f"--model={checkpoint}: {wrong[0]} is in the model or in the checkpoint only; it is damaged"
+        )
+    if settings.model.path is not None:
+        tokenizer = AutoTokenizer.from_pretrained(settings.model.path)
+        if ends := published_ends(settings.model.path):
+            # No part of the configuration that the model was made by.
+            model.generation_config.eos_token_id = list(ends)
+    else:
+        tokenizer = walk_task().tokenizer if settings.data.train == "walk" else byte_tokenizer()
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _weights(checkpoint: Path, settings: Settings) -> dict[str, Tensor]:
+    if settings.train.zero_stage == 3:
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        # Parted over the ranks that saved it. DeepSpeed prints what it does.
+        with contextlib.redirect_stdout(sys.stderr):
+            state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), tag=STATE)
+    else:
+        # Written by the trainer, with more in it than tensors.
+        path = checkpoint / STATE / "mp_rank_00_model_states.pt"
+        state = torch.load(path, map_location="cpu", weights_only=False)["module"]
+    return {name.removeprefix(PREFIX): value for name, value in state.items()}

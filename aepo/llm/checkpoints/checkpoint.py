@@ -1,0 +1,324 @@
+"""Checkpoints: written beside and renamed, so that a folder `step_N` was whole, and checked when it is read.
+
+A manifest names every file with its size and CRC-32; a checkpoint that no longer agrees is passed over for the one
+before, and said so. Ranks share the reading.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from aepo.controller import Loop
+from aepo.llm.checkpoints import reshard
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.stepper import DeepSpeedStepper
+from aepo.llm.processes import ranks
+from aepo.llm.settings import Settings, SettingsError, load
+
+log = logging.getLogger("aepo")
+
+MANIFEST = "manifest.json"
+# Weights and two moments in float32 and a second copy of the weights: no more than a checkpoint takes.
+BYTES_PER_PARAMETER = 16
+READ_BYTES = 1 << 22
+
+
+class CheckpointError(Exception):
+    """A checkpoint that could not be written, or not be converted for this number of ranks; those before it are whole,
+    and so is the converted one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands: the next step, and the controller's loop before it."""
+
+    step: int
+    loop: Loop
+    reward: float = math.nan
+    """Mean training reward over the steps since the checkpoint before; nan where there were none."""
+    data: str | None = None
+    """Fingerprint of what was trained on."""
+
+
+def _folder(settings: Settings) -> Path:
+    return Path(settings.out) / "checkpoints"
+
+
+def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress: Progress) -> None:
+    """Write `step_N` (N steps done) and then delete all but those to keep (`kept`); called by all ranks together.
+
+    Raises:
+        CheckpointError: not enough room, or a write that failed, on this rank; others are left to notice that it ends.
+            What was written of it goes at the latest when the next is.
+    """
+    done = _folder(settings) / f"step_{progress.step:06d}"
+    beside = done.with_name(f".{done.name}.part")
+    if ranks.rank() == 0:
+        for unfinished in done.parent.glob(".step_*.part"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        beside.mkdir(parents=True)
+    problem = _no_room(settings, policy) if ranks.rank() == 0 else None
+    _together(problem, beside)
+    try:
+        if ranks.rank() == 0:
+            (beside / "settings.yaml").write_text(settings.dump())
+            counts = {
+                "step": progress.step,
+                "updates": policy.updates,
+                "skipped_in_a_row": policy.skipped_in_a_row,
+                "world_size": ranks.world_size(),
+                "zero_stage": settings.train.zero_stage,
+                "reward": progress.reward,
+                "data": progress.data,
+            }
+            (beside / "progress.json").write_text(json.dumps(counts))
+            loop = {
+                "state": dict(progress.loop.state),
+                "previous_entropy": progress.loop.previous_entropy,
+                "initial_entropy": progress.loop.initial_entropy,
+            }
+            torch.save(loop, beside / "controller.pt")
+        stepper.save(beside)
+        ranks.barrier()
+        part = beside / f".{MANIFEST}.{ranks.rank()}"
+        part.write_text(json.dumps({str(p.relative_to(beside)): _written(p) for p in _own_files(beside)}))
+        ranks.barrier()
+        if ranks.rank() == 0:
+            _join_manifest(beside)
+            # Those before are deleted below: by then all of this one is on the disk, whatever happens to the node.
+            for folder in (beside, *(p for p in beside.rglob("*") if p.is_dir())):
+                _sync(folder)
+            shutil.rmtree(done, ignore_errors=True)
+            beside.rename(done)
+            _sync(done.parent)
+    # torch writes files through its own stream, whose failures are RuntimeErrors.
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and ranks.lost_peer(error) is not None:
+            raise
+        free = shutil.disk_usage(beside.parent).free
+        # Other ranks may still write there.
+        if ranks.world_size() == 1:
+            shutil.rmtree(beside, ignore_errors=True)
+        # Or wait in the middle of DeepSpeed's part: they learn of this when this rank ends.
+        raise CheckpointError(f"writing {done} failed ({free / 1e9:.1f} GB free): {error}") from error
+    if ranks.rank() == 0:
+        complete = _complete(settings)
+        # Later ones are of a run that was resumed from before them.
+        rewards = {p: _reward(p) for p in complete if p.name <= done.name}
+        keep = kept(rewards, newest=settings.checkpoint.keep_last, best=settings.checkpoint.keep_best)
+        for other in set(complete) - keep:
+            shutil.rmtree(other)
+    ranks.barrier()
+
+
+def kept(rewards: Mapping[Path, float], *, newest: int, best: int) -> set[Path]:
+    """The checkpoints to keep: the newest, and the best of the rest; of equal ones the newer.
+
+    Args:
+        rewards: checkpoint -> mean training reward; nan is worse than any.
+        newest: how many for being new.
+        best: how many more for their reward.
+
+    >>> sorted(kept({"step_1": 0.9, "step_2": 0.5, "step_3": 0.9, "step_4": 0.1}, newest=1, best=2))
+    ['step_1', 'step_3', 'step_4']
+    """
+    in_order = sorted(rewards)
+    rest = in_order[:-newest]
+    worth = {p: -math.inf if math.isnan(rewards[p]) else rewards[p] for p in rest}
+    by_reward = sorted(rest, key=lambda p: (worth[p], p), reverse=True)
+    return {*in_order[-newest:], *by_reward[:best]}
+
+
+def _reward(folder: Path) -> float:
+    """A checkpoint's figure; nan for one that was written without or cannot be read."""
+    try:
+        return float(json.loads((folder / "progress.json").read_text()).get("reward", math.nan))
+    except (OSError, ValueError):
+        return math.nan
+
+
+def data_of(folder: Path) -> str | None:
+    """Fingerprint of what a checkpoint was trained on; None for one that does not say."""
+    return json.loads((folder / "progress.json").read_text()).get("data")
+
+
+def _no_room(settings: Settings, policy: Policy) -> str | None:
+    """Why the disk cannot hold another checkpoint; as large as the last one, or by the number of parameters."""
+    folder, before = _folder(settings), _complete(settings)
+    needed = BYTES_PER_PARAMETER * policy.parameter_count
+    if before:
+        needed = sum(p.stat().st_size for p in before[-1].rglob("*") if p.is_file())
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return None
+    return (
+        f"no room for a checkpoint under {folder}: it takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+        "free some, lower checkpoint.keep_last or keep_best, or choose another --out, then go on with --resume"
+    )
+
+
+def _together(problem: str | None, beside: Path) -> None:
+    """Raise on every rank if one has a problem, so that none waits for it."""
+    if ranks.total({"problems": torch.tensor(float(problem is not None))})["problems"]:
+        if ranks.rank() == 0:
+            shutil.rmtree(beside, ignore_errors=True)
+        raise CheckpointError(problem or "another rank could not write its part of the checkpoint")
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """This rank's share of a checkpoint's files, to be read."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.lstrip(".").startswith(MANIFEST))
+    return files[ranks.rank() :: ranks.world_size()]
+
+
+def _fingerprint(path: Path) -> list[int]:
+    """Size and CRC-32."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(READ_BYTES):
+            crc = zlib.crc32(block, crc)
+    return [path.stat().st_size, crc]
+
+
+def _written(path: Path) -> list[int]:
+    """Its fingerprint, once it is on the disk and not in the system's cache only."""
+    _sync(path)
+    return _fingerprint(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _join_manifest(folder: Path) -> None:
+    parts = sorted(folder.glob(f".{MANIFEST}.*"))
+    files = {name: value for part in parts for name, value in json.loads(part.read_text()).items()}
+    (folder / MANIFEST).write_text(json.dumps(files, indent=1, sort_keys=True))
+    _sync(folder / MANIFEST)
+    for part in parts:
+        part.unlink()
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with this rank's share of the files, or None."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())
+        missing = sorted(name for name in expected if not (folder / name).is_file())
+        if missing:
+            return f"{missing[0]} is missing"
+        for path in _own_files(folder):
+            name = str(path.relative_to(folder))
+            if name in expected and _fingerprint(path) != expected[name]:
+                return f"{name} is not what was written"
+    except (OSError, ValueError) as error:
+        return f"unreadable: {error}"
+    return None
+
+
+def _complete(settings: Settings) -> list[Path]:
+    return sorted(p for p in _folder(settings).glob("step_*") if (p / "progress.json").is_file())
+
+
+def newest(settings: Settings, *, required: bool = True) -> Path | None:
+    """The newest checkpoint of this run whose files are what was written; called by all ranks together.
+
+    Damaged ones are named in the log and passed over. Without any whole one: None, if none is `required`.
+
+    Raises:
+        SettingsError: there is none, or it belongs to other settings (each difference is listed).
+    """
+    for folder in reversed(_complete(settings)):
+        damage = _damage(folder)
+        if damage is not None:
+            log.error("checkpoint %s is damaged and passed over: %s", folder, damage)
+        if ranks.total({"damaged": torch.tensor(float(damage is not None))})["damaged"]:
+            continue
+        saved = load(folder / "settings.yaml")
+        # A learning rate that falls until the last step has always known how many there are.
+        free = tuple(f for f in _FREE if f != "train.steps" or saved.train.lr_schedule == "constant")
+        differ = sorted(_differences(saved.model_dump(), settings.model_dump(), free))
+        if differ:
+            raise SettingsError(
+                f"--resume: {folder} was made with other settings; undo these or start anew in another --out:\n"
+                + "\n".join(differ)
+            )
+        return folder
+    if required:
+        raise SettingsError(
+            f"--resume: no whole checkpoint under {_folder(settings)}; `--resume auto` or no --resume starts anew"
+        )
+    log.warning("--resume auto: no whole checkpoint under %s, starting anew", _folder(settings))
+    return None
+
+
+# What may change between the parts of one run without changing the steps already done.
+_FREE = (
+    "train.steps",
+    "train.micro_batch_tokens",
+    "train.packing",
+    "train.gradient_checkpointing",
+    "train.release_buffers",
+    "checkpoint.",
+    "watchdog.",
+    "evaluation.",
+    "log.",
+    "reward.workers",
+    "warm_start.cache",
+)
+
+
+def _differences(saved: dict, now: dict, free: tuple[str, ...], prefix: str = "") -> list[str]:
+    lines = []
+    for key in sorted(saved.keys() | now.keys()):
+        name = prefix + key
+        old, new = saved.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _differences(old, new, free, name + ".")
+        elif old != new and not name.startswith(free) and not (name == "train.zero_stage" and {old, new} == {1, 2}):
+            lines.append(f"  {name}: checkpoint {old!r}, now {new!r}")
+    return lines
+
+
+def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper) -> Progress:
+    """Weights, optimizer and controller as they were, whatever the number of ranks; called by all ranks together.
+
+    Raises:
+        CheckpointError: another number of ranks saved it, and it cannot be converted.
+    """
+    if ranks.rank() == 0:
+        reshard.remove_leftovers(folder.parent)
+    counts = json.loads((folder / "progress.json").read_text())
+    policy.updates = counts["updates"]
+    policy.skipped_in_a_row = counts.get("skipped_in_a_row", 0)
+    parts = reshard.parts(folder)
+    # Checkpoints that do not say how many ranks wrote them have a file of each.
+    saved, now = counts.get("world_size", parts), ranks.world_size()
+    if not parts or (saved, counts.get("zero_stage", stepper.zero_stage)) == (now, stepper.zero_stage):
+        stepper.load(folder)
+    elif not policy.updates:
+        # The optimizer holds nothing that could be converted, and every start makes these weights.
+        log.info("checkpoint %s: was saved by %d ranks, before the first update", folder, saved)
+    else:
+        log.info("checkpoint %s: converting from %d to %d ranks", folder, saved, now)
+        try:
+            with reshard.universal(folder) as converted:
+                stepper.load(converted, universal=True)
+        except reshard.ConversionError as error:
+            raise CheckpointError(
+                f"{folder} was saved by {saved} ranks and could not be converted for {now}: {error}; it is as it was: "
+                f"go on with --resume once that is mended, or with {saved} ranks"
+            ) from error
+    loop = torch.load(folder / "controller.pt", weights_only=True)
+    return Progress(step=counts["step"], loop=Loop(**loop))

@@ -1,0 +1,1 @@
+"""Who samples the responses, and the proof that it samples from the weights it was given."""

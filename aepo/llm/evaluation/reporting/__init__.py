@@ -1,0 +1,1 @@
+"""Tables and figures of finished evaluations, as the paper draws them."""

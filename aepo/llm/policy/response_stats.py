@@ -1,0 +1,198 @@
+"""A causal LM as log-probs and entropies of given responses, without logits; packed rows and checkpointed layers.
+
+Letters as in `aepo.batch`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aepo.llm.fused import linear_token_stats
+from aepo.llm.policy.microbatch import pack
+
+IGNORED = -100
+"""Label of the padding after a response."""
+
+
+class ResponseStats(nn.Module):
+    """A causal LM that answers with the log-prob and entropy of given response tokens and never makes logits.
+
+    The head runs inside this forward, which is what lets a sharded head be gathered by whoever shards it.
+
+    Raises:
+        ValueError: a model that makes its logits in another way than hidden states times the head's weight.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._checkpointed: list[nn.Module] = []
+        self._check_head()
+
+    def checkpoint_layers(self) -> None:
+        """From now on a pass with gradient keeps only each layer's input; the backward pass computes the rest again.
+
+        Raises:
+            ValueError: a model whose layers transformers cannot checkpoint.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if not layers:
+            raise ValueError(
+                f"model {type(self.model).__name__} has no layers that can be checkpointed; "
+                "set train.gradient_checkpointing=false"
+            )
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for layer in layers:
+            layer._gradient_checkpointing_func = _without_dropout(layer, layer._gradient_checkpointing_func)
+        self._checkpointed = layers
+
+    @contextlib.contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """transformers checkpoints a layer only where it is in training mode, in which nothing else here may be."""
+        layers = self._checkpointed if torch.is_grad_enabled() else []
+        before = [layer.training for layer in layers]
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer, training in zip(layers, before, strict=True):
+                layer.training = training
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        response: Tensor,
+        mask: Tensor,
+        temperature: float = 1.0,
+        before: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """logp and entropy (R, T), float32 or wider; at another temperature than 1 the log-prob there and None.
+
+        Args:
+            input_ids: (R, prompt + T), left-padded prompts and right-padded responses.
+            attention_mask: (R, prompt + T), or None if no prompt is padded.
+            position_ids: (R, prompt + T).
+            response: (R, T), the last T columns of input_ids.
+            mask: (R, T), 0 on padding, where both are 0.
+            temperature: > 0.
+            before: as `microbatch.pack` returns it, for rows packed into one; input_ids and position_ids are then
+                (1, N) and attention_mask is None.
+        """
+        if before is not None:
+            return self._packed(input_ids, position_ids, response, mask, temperature, before)
+        with self._checkpointing():
+            out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
+        # The token at column j is predicted at column j - 1.
+        hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
+        stats = self._head(hidden.flatten(0, 1), torch.where(mask != 0, response, IGNORED).flatten(), temperature)
+        logp, entropy = (None if x is None else x.view(response.shape) for x in stats)
+        return logp, entropy
+
+    def _packed(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        response: Tensor,
+        mask: Tensor,
+        temperature: float,
+        before: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
+        # and without a cache, and configs ask for a cache.
+        with self._checkpointing():
+            out = self.model.base_model(
+                input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
+            )
+        place = (mask != 0).nonzero(as_tuple=True)
+        stats = self._head(out.last_hidden_state[0, before], response[place], temperature)
+        logp, entropy = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
+        return logp, entropy
+
+    @torch.no_grad()
+    def check_packing(self) -> None:
+        """A model that does not keep packed rows apart would give wrong log-probs without a sign of it.
+
+        Every rank must call it together where a forward pass needs all of them.
+
+        Raises:
+            ValueError: the second of two rows has other log-probs in a pack than alone, or than after another row.
+        """
+        device = next(self.model.parameters()).device
+        # Two ids, which every vocabulary has.
+        first, second = [0, 1, 1, 0, 1], [1, 0, 0, 1, 0]
+
+        def logp(rows: list[list[int]], response: list[int]) -> Tensor:
+            token = torch.tensor([[0] * len(response)] * (len(rows) - 1) + [response])
+            mask = torch.tensor([[0.0]] * (len(rows) - 1) + [[1.0]]).expand(token.shape)
+            ids, position, before = (x.to(device) for x in pack(rows, token, mask))
+            return self(ids, None, position, token.to(device), mask.to(device), 1.0, before)[0][-1]
+
+        alone = logp([second[:1]], second[1:])
+        in_pack = logp([first, second[:1]], second[1:])
+        after_another = logp([second, second[:1]], second[1:])
+        # What the second row's log-probs would be if it saw the first: rounding is measured against this.
+        effect = (logp([first + second[:1]], second[1:]) - alone).abs().max()
+        # Models take norms and softmax in float32 even where their weights are wider.
+        eps = max(torch.finfo(dtype).eps for dtype in {torch.float32, *(p.dtype for p in self.model.parameters())})
+        rounding = 2 * eps**0.5
+        # Two packs of the same shapes round alike, so here a coarse dtype is no excuse.
+        seen = (in_pack - after_another).abs().max()
+        if not ((in_pack - alone).abs().max() <= rounding * effect and seen <= min(rounding, 1e-3) * effect):
+            raise ValueError(
+                f"model {type(self.model).__name__} does not keep packed sequences apart; set train.packing=false"
+            )
+
+    def _head(self, hidden: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor | None]:
+        head = self.model.get_output_embeddings()
+        found = linear_token_stats(
+            hidden,
+            head.weight,
+            label,
+            temperature,
+            need=("logp", "entropy") if temperature == 1 else ("logp_t",),
+            bias=getattr(head, "bias", None),
+            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            ignore_index=IGNORED,
+        )
+        return (found.logp, found.entropy) if temperature == 1 else (found.logp_t, None)
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Some models scale their logits; a log-prob that leaves that out would be wrong without a sign of it."""
+        device = next(self.model.parameters()).device
+        ids = torch.arange(2, device=device).unsqueeze(0)
+        said = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
+        label = said.argmax(-1)
+        hidden = self.model.base_model(input_ids=ids).last_hidden_state
+        mine, _ = self._head(hidden[0], label, 1.0)
+        # The model rounds its logits to its own precision; a scale of 1.1 is far beyond that.
+        rounding = 8 * torch.finfo(hidden.dtype).eps * said.abs().max()
+        if not (mine - said.gather(-1, label.unsqueeze(-1)).squeeze(-1)).abs().max() <= rounding + 1e-5:
+            raise ValueError(
+                f"model {type(self.model).__name__} does not make its logits as hidden states times the head's weight; "
+                "its log-probs cannot be had without logits"
+            )
+
+
+def _without_dropout(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """`checkpoint` for a layer whose own forward is to find it in evaluation mode, where dropout is off."""
+
+    def run(forward: Callable[..., Any], *args: Any) -> Any:
+        def evaluated(*inputs: Any) -> Any:
+            training, layer.training = layer.training, False
+            try:
+                return forward(*inputs)
+            finally:
+                layer.training = training
+
+        return checkpoint(evaluated, *args)
+
+    return run

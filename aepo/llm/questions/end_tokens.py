@@ -1,0 +1,71 @@
+"""Which tokens end a response: more than one, as a base model's tokenizer ends texts and not the turns of a chat."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from aepo.llm.questions.files import DataError
+from aepo.llm.questions.templates import CHAT, TEMPLATES
+
+EndTokens = Literal["turn", "model"]
+
+CLOSES_A_TURN = {name: "<|im_end|>" for name in TEMPLATES if name.startswith("qwen")}
+"""Of the named templates, what stands behind each message."""
+ANSWER = "An answer."
+
+
+def end_ids(tokenizer: Any, template: str, *, ends: EndTokens, published: Iterable[int] = ()) -> tuple[int, ...]:
+    """Ids of the tokens that end a response, the tokenizer's own first.
+
+    Args:
+        tokenizer: a transformers one with an end token.
+        template: a name in `aepo.llm.prompting.NAMES`; that of `chat` is asked what closes an answer.
+        ends: "model" for the model's own only; "turn" also for the special token that closes a turn in the template,
+            if the tokenizer has it as one.
+        published: `published_ends` of the model.
+
+    >>> from aepo.llm.questions.small_tokenizers import byte_tokenizer
+    >>> end_ids(byte_tokenizer(), "qwen_math", ends="turn", published=(5, 1))
+    (1, 5)
+    """
+    closing = _closing(tokenizer, template) if ends == "turn" else ()
+    return tuple(dict.fromkeys((tokenizer.eos_token_id, *published, *closing)))
+
+
+def _closing(tokenizer: Any, template: str) -> tuple[int, ...]:
+    if template == CHAT:
+        messages = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": ANSWER}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False).rpartition(ANSWER)[2]
+    else:
+        text = CLOSES_A_TURN.get(template, "")
+    first = tokenizer.encode(text, add_special_tokens=False)[:1]
+    # A text that is spelled by several tokens ends nothing.
+    return tuple(token for token in first if token in tokenizer.all_special_ids)
+
+
+def published_ends(model: str) -> tuple[int, ...]:
+    """The end tokens in a model's generation_config.json, which its publisher samples with; () without that file.
+
+    Args:
+        model: folder or hub id.
+
+    Raises:
+        DataError: the file is there and cannot be read.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError as error:
+        path = Path(model).expanduser() / "generation_config.json"
+        if path.is_file():
+            raise DataError(f"{path}: unreadable, and it may name end tokens ({error}); copy it again") from error
+        return ()
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, list | tuple) else (int(found),)
+
+
+def described(tokenizer: Any, ids: Iterable[int]) -> str:
+    """For the log, such as `<eos> (1), <|im_end|> (258)`."""
+    return ", ".join(f"{tokenizer.convert_ids_to_tokens(one)} ({one})" for one in ids)

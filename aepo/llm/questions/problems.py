@@ -1,0 +1,235 @@
+r"""Questions with a reference answer, read from files as their publishers ship them, or from the dataset hub.
+
+A column may be nested: "reward_model.ground_truth" is a key of an object, "prompt[0].content" one of a list's first
+element. Files are .jsonl, .json (a list of objects) or .parquet. Any column or row that cannot be used is a DataError
+that names the file, the row, the column, what was met and the cure; all of it before a model is built.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aepo.llm.grading.math_reward import last_boxed
+from aepo.llm.questions.files import DataError, Rows, hub_rows, kind, listed, read, shown, suggestion
+
+QUESTION_COLUMNS = ("question", "problem", "prompt", "prompt[0].content")
+ANSWER_COLUMNS = ("answer", "final_answer", "reward_model.ground_truth")
+SOLUTION_COLUMN = "solution"
+"""Where the answer stands in \\boxed{...}; only read if there is no column of ANSWER_COLUMNS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A hub dataset under a short name."""
+
+    source: str
+    """Its id, ":config" added where it has several."""
+    question_column: str
+    answer_column: str
+
+
+PUBLISHED = {
+    # DAPO's 17k problems without its wrapped prompt and its hundredfold repetition, 17,398 rows, English and Chinese
+    # as in the AEPO authors' file. Its column `solution` holds a bare answer. Config `en` has the English 14,116.
+    "dapo_math_17k": Published(
+        source="open-r1/DAPO-Math-17k-Processed:all",
+        question_column="prompt",
+        answer_column="reward_model.ground_truth",
+    ),
+    "gsm8k": Published(source="openai/gsm8k:main", question_column="question", answer_column="answer"),
+    # Hendrycks' MATH, 7,500 training and 5,000 test problems; the original repository was taken down.
+    "math": Published(
+        source="DigitalLearningGmbH/MATH-lighteval:default", question_column="problem", answer_column="solution"
+    ),
+}
+"""What `data.train` may be called instead of a hub id; a file as its publisher ships it is read without the name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A question and its reference answer."""
+
+    question: str
+    """Without white space around it, otherwise as published."""
+    answer: str
+    """The final answer alone, plain or LaTeX; never empty."""
+    row: int
+    """From 1: the line of a .jsonl, the position anywhere else."""
+
+
+def load_problems(
+    source: str, *, question_column: str | None = None, answer_column: str | None = None, split: str = "train"
+) -> tuple[Problem, ...]:
+    r"""Every problem of a file or hub dataset, in its order.
+
+    Answers become text: 27.0 is "27", a list of one is its element, '... #### 18' (GSM8K) is "18", and a
+    column whose name contains "solution" gives the content of its last \boxed{...}. Blank lines of a .jsonl
+    are skipped.
+
+    Args:
+        source: a path (.jsonl, .json, .parquet), a name in PUBLISHED, or a hub dataset "owner/name", ":config" added
+            where it has several.
+        question_column: None takes the one of QUESTION_COLUMNS that exists; several must agree in every row.
+        answer_column: None takes the one of ANSWER_COLUMNS that exists, or else `solution`.
+        split: of a hub dataset; files have none.
+
+    Raises:
+        DataError: no such source, a file that cannot be read, a missing column, a row without question or answer.
+    """
+    published = PUBLISHED.get(source)
+    if published is not None:
+        rows = hub_rows(published.source, split)
+        source = f"{source} ({published.source})"
+        question_column = question_column or published.question_column
+        answer_column = answer_column or published.answer_column
+    else:
+        rows = read(source, split)
+    if not rows:
+        raise DataError(f"{source}: no rows; expected at least one problem")
+    question_column = _column(rows, source, wanted=question_column, known=QUESTION_COLUMNS, option="question_column")
+    known = ANSWER_COLUMNS if any(_has(rows[0][1], name) for name in ANSWER_COLUMNS) else (SOLUTION_COLUMN,)
+    answer_column = _column(rows, source, wanted=answer_column, known=known, option="answer_column")
+    problems = []
+    for row, values in rows:
+        for column in (question_column, answer_column):
+            if not _has(values, column):
+                raise DataError(
+                    f"{source}, row {row}: no column {column!r}, found {listed(values)}; add it, or remove the row"
+                )
+        question = _question(_at(values, question_column), f"{source}, row {row}, column {question_column!r}")
+        answer = _answer(_at(values, answer_column), answer_column, f"{source}, row {row}, column {answer_column!r}")
+        problems.append(Problem(question=question, answer=answer, row=row))
+    return tuple(problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distinct:
+    """Problems of which no two ask the same."""
+
+    problems: tuple[Problem, ...]
+    repeated: int
+    """Left out: question and answer were there before."""
+    contradicted: int
+    """Left out: the question was there before, with another answer."""
+
+
+def distinct(problems: Iterable[Problem]) -> Distinct:
+    """The first problem of each question, in their order; later ones are counted and left out.
+
+    A question with two answers is left with its first: which one is right is not for us to say, and with both some
+    error would be rewarded for sure.
+
+    >>> a, b = (Problem(question="1+1?", answer=x, row=1) for x in ("2", "3"))
+    >>> found = distinct([a, b, a])
+    >>> len(found.problems), found.repeated, found.contradicted
+    (1, 1, 1)
+    """
+    first: dict[str, Problem] = {}
+    repeated = contradicted = 0
+    for problem in problems:
+        before = first.get(problem.question)
+        if before is None:
+            first[problem.question] = problem
+        elif before.answer == problem.answer:
+            repeated += 1
+        else:
+            contradicted += 1
+    return Distinct(problems=tuple(first.values()), repeated=repeated, contradicted=contradicted)
+
+
+# Not None, which a column may hold.
+_ABSENT = object()
+
+
+def _at(values: dict[str, Any], column: str) -> Any:
+    """What stands in a column, nested or not; _ABSENT where there is no such column."""
+    # A plain name wins, whatever its characters.
+    if column in values:
+        return values[column]
+    if not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*", column):
+        return _ABSENT
+    found: Any = values
+    for key, position in re.findall(r"([^.\[\]]+)|\[(\d+)\]", column):
+        if key and isinstance(found, dict) and key in found:
+            found = found[key]
+        elif position and isinstance(found, list) and int(position) < len(found):
+            found = found[int(position)]
+        else:
+            return _ABSENT
+    return found
+
+
+def _has(values: dict[str, Any], column: str) -> bool:
+    return _at(values, column) is not _ABSENT
+
+
+def _column(rows: Rows, source: str, *, wanted: str | None, known: Sequence[str], option: str) -> str:
+    """The column to read: the one asked for, or the one known name that the first row has."""
+    columns = rows[0][1]
+    if wanted is not None:
+        if not _has(columns, wanted):
+            near = suggestion(wanted, columns)
+            raise DataError(f"{source}: no column {wanted!r} ({option}), found {listed(columns)}{near}")
+        return wanted
+    present = [name for name in known if _has(columns, name)]
+    # A list of messages is read by what is in it.
+    present = [name for name in present if not isinstance(_at(columns, name), list | dict)] or present
+    if not present:
+        near = next((s for s in (suggestion(name, columns) for name in known) if s), "")
+        raise DataError(
+            f"{source}: none of the columns {listed(known)}, found {listed(columns)}; name it with {option}{near}"
+        )
+    first, *others = present
+    for row, values in rows:
+        for other in others:
+            if _at(values, first) != _at(values, other):
+                raise DataError(
+                    f"{source}, row {row}: columns {first!r} and {other!r} differ, found {listed(columns)}; "
+                    f"name the one to read with {option}"
+                )
+    return first
+
+
+def _question(value: Any, where: str) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where}: empty question; fill it in, or remove the row")
+    if not isinstance(value, str):
+        raise DataError(f"{where}: holds {kind(value)}; expected the question as text")
+    return value.strip()
+
+
+def _answer(value: Any, column: str, where: str) -> str:
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise DataError(
+                f"{where}: a list of {len(value)} answers; expected one, so join them into one text (1,3,5)"
+            )
+        value = value[0] if value else None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where}: empty answer; fill it in, or remove the row")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"{where}: holds {kind(value)}; expected the answer as text or number")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise DataError(f"{where}: the answer is {value}; expected a finite number or a text")
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    return _final_answer(value, column, where)
+
+
+def _final_answer(text: str, column: str, where: str) -> str:
+    if "solution" in column.lower():
+        answer = last_boxed(text)
+        if answer is None:
+            raise DataError(
+                rf"{where}: no \boxed{{...}} with balanced braces in {shown(text)}; name a column of final "
+                "answers with answer_column, or remove the row"
+            )
+    else:
+        answer = text.rsplit("####", 1)[-1]
+    if not answer.strip():
+        raise DataError(f"{where}: empty answer at the end of {shown(text[-60:])}; fill it in, or remove the row")
+    return answer.strip()

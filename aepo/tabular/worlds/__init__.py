@@ -1,0 +1,1 @@
+"""The worlds that a tabular policy acts in: bandit, contextual environments, sequences."""
