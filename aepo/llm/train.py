@@ -26,8 +26,8 @@ from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
 from aepo.llm.engines.canary import StaleWeightsError
-from aepo.llm.engines.vllm_engine import EngineError
-from aepo.llm.policy.stepper import DeepSpeedStepper, init_distributed
+from aepo.llm.engines.engine import EngineError
+from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
 from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first

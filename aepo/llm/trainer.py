@@ -16,17 +16,19 @@ from aepo.controller import Control
 from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
-from aepo.llm.engines.engine import EmbeddedEngine, Engine
+from aepo.llm.engines.embedded import EmbeddedEngine
+from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.vllm_engine import VLLMEngine
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, overlong_penalty, shaped
 from aepo.llm.grading.pool import troubles
+from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
-from aepo.llm.policy.stepper import DeepSpeedStepper
-from aepo.llm.policy.warm_start import load_model, load_task
+from aepo.llm.policy.warm_start import load_model
 from aepo.llm.processes import ranks
 from aepo.llm.processes.watchdog import Phases
+from aepo.llm.questions.loading import load_task
 from aepo.llm.questions.task import Task, fingerprint
 from aepo.llm.records.samples import samples
 from aepo.llm.records.usage import GIB, Memory, usage

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.response_stats import ResponseStats
-from aepo.llm.policy.stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.processes import ranks
 from aepo.llm.settings import TrainSettings
 

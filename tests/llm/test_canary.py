@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from aepo.llm.engines import canary
-from aepo.llm.engines.engine import EmbeddedEngine
+from aepo.llm.engines.embedded import EmbeddedEngine
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.stepper import TorchStepper

@@ -8,7 +8,7 @@ from test_packing import PROMPTS, SIZES, VOCABULARY, Kept, batch, model
 from transformers import OPTConfig, OPTForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from aepo import zoo
-from aepo.llm.engines.engine import EmbeddedEngine
+from aepo.llm.engines.embedded import EmbeddedEngine
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.stepper import TorchStepper

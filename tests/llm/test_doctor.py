@@ -12,10 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config, T5Config
 
 from aepo.llm.doctor import __main__ as doctor
-from aepo.llm.doctor.__main__ import GIB, Architecture, Plan, budget, cures, problems, training_state
+from aepo.llm.doctor import memory
+from aepo.llm.doctor.cures import cures, problems
+from aepo.llm.doctor.memory import GIB, Architecture, MemoryPlan, budget, training_state
 from aepo.llm.experiment.ports import free_port
+from aepo.llm.policy.model import from_scratch
 from aepo.llm.policy.response_stats import ResponseStats
-from aepo.llm.policy.warm_start import from_scratch
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
 
@@ -95,7 +97,7 @@ def test_a_7b_model_on_eight_40_gb_cards_is_the_sum_by_hand(qwen_7b):
     assert qwen_7b.head_parameters * 2 / GIB == pytest.approx(1.02, abs=0.005)
 
 
-PLAN = Plan(
+PLAN = MemoryPlan(
     memory_gib=39.4, world=8, weight_bytes=2, engine="vllm", gradient_checkpointing=True, micro_batch_tokens=9200,
     sequence_tokens=9200, release_buffers=True,
 )  # fmt: skip
@@ -169,7 +171,7 @@ def test_the_tile_of_logits_is_that_of_the_kernels():
     pytest.importorskip("triton", reason="triton has no wheel for this platform")
     from aepo.llm.fused.triton_backend import CHUNK_BYTES
 
-    assert doctor.LOGITS_TILE_BYTES == CHUNK_BYTES
+    assert memory.LOGITS_TILE_BYTES == CHUNK_BYTES
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -223,7 +225,7 @@ def test_a_step_of_adamw_in_float32_allocates_what_is_predicted():
 
 def deepspeed_step() -> None:
     """Prints the bytes of weights, gradients and optimizer of a step at ZeRO 0 to 2, and what ZeRO 3 keeps."""
-    from aepo.llm.policy.stepper import DeepSpeedStepper
+    from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 
     def stepper_of(dtype: str, stage: int) -> DeepSpeedStepper:
         chosen = DEMO.train.model_copy(update={"zero_stage": stage, "dtype": dtype})
@@ -274,7 +276,7 @@ def test_a_step_of_deepspeed_allocates_what_is_predicted():
         width = getattr(torch, dtype).itemsize
         if stage == "3":
             # Both are there before the first step, and so while responses are sampled.
-            assert bytes_found == pytest.approx([parameters * 4, doctor.KEPT_BUCKET_NUMBERS * width], rel=0.05)
+            assert bytes_found == pytest.approx([parameters * 4, memory.KEPT_BUCKET_NUMBERS * width], rel=0.05)
             continue
         predicted = training_state(parameters, world=1, zero_stage=int(stage), weight_bytes=width)
         expected = [predicted.weights, predicted.gradients, predicted.optimizer]
@@ -337,9 +339,9 @@ def test_vllms_share_of_the_memory_must_hold_its_weights_and_leave_the_trainers(
 
 def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="tensor_parallel=3 must divide"):
-        Plan(memory_gib=1.0, world=8, tensor_parallel=3)
+        MemoryPlan(memory_gib=1.0, world=8, tensor_parallel=3)
     with pytest.raises(ValueError, match="memory_gib"):
-        Plan(memory_gib=0.0)
+        MemoryPlan(memory_gib=0.0)
     with pytest.raises(SettingsError, match="T5Config is not the config of a causal LM"):
         Architecture.from_config(T5Config(d_model=8, num_layers=1, num_heads=1))
 
@@ -368,17 +370,20 @@ def test_the_command_prints_the_budget_and_refuses_with_the_cure(command, tmp_pa
         "rollout: {engine: vllm, max_response_tokens: 8192}\ntrain: {zero_stage: 3, micro_batch_tokens: 9216}\n"
     )
     typed = [
-        f"--config={tmp_path / 'preset.yaml'}", "--gpus=8", "--gpu-memory-gib=39.4", "--dtype=bfloat16",
-        "--gradient-checkpointing", "--release-buffers",
+        f"--config={tmp_path / 'preset.yaml'}", "--gpus=8", "--gpu-memory-gib=39.4", "--train.dtype=bfloat16",
+        "--train.gradient_checkpointing=true",
     ]  # fmt: skip
     # A folder and a file are the same.
     for path in (tmp_path, tmp_path / "config.json"):
-        fits = command(*typed, f"--model-config={path}")
+        fits = command(*typed, f"--model-config={path}", "--train.release_buffers=true")
         assert fits.code == 0 and not fits.err
         assert "7,615,616,512 parameters" in fits.out and "9.80 GiB = 183," in fits.out and "python 3." in fits.out
     refused = command(*typed, f"--model-config={tmp_path}", "--train.zero_stage=2")
     assert refused.code == 2
-    assert refused.err.startswith("error: generate does not fit") and "train.zero_stage=3" in refused.err
+    assert refused.err.startswith("error: generate does not fit")
+    cure = "train.offload_optimizer=true"
+    assert refused.err.splitlines()[-1] == f"error: cure: {cure}"
+    assert command(*typed, f"--model-config={tmp_path}", "--train.zero_stage=2", f"--{cure}").code == 0
 
 
 def test_the_settings_own_model_is_planned_on_this_machine(command):
@@ -394,7 +399,10 @@ def test_the_settings_own_model_is_planned_on_this_machine(command):
         (["--train.zero_stag=2"], "train.zero_stag: unknown field; did you mean 'zero_stage'"),
         (["--model-config=/no/such/folder"], "model config /no/such/folder: not readable"),
         (["--model-config=/no/such/folder"], "; download the model and name its folder as model.path"),
-        (["--gpus=8", "--gpu-memory-gib=40", "--tensor-parallel=3"], "tensor_parallel=3 must divide"),
+        (
+            ["--gpus=8", "--gpu-memory-gib=40", "--rollout.engine=vllm", "--rollout.tensor_parallel=3"],
+            "tensor_parallel=3 must divide",
+        ),
     ],
 )
 def test_the_command_refuses_what_it_cannot_use(command, typed, message):

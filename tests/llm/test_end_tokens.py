@@ -7,7 +7,7 @@ import torch
 from test_nucleus import tiny
 from test_prompting import chatting
 
-from aepo.llm.engines.engine import EmbeddedEngine
+from aepo.llm.engines.embedded import EmbeddedEngine
 from aepo.llm.questions.end_tokens import described, end_ids, published_ends
 from aepo.llm.questions.files import DataError
 from aepo.llm.questions.small_tokenizers import byte_tokenizer

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aepo.llm.grading import REASONS, math_reward
-from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed, refusal
+from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed
+from aepo.llm.grading.too_costly import refusal
 from aepo.llm.questions.problems import load_problems
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"

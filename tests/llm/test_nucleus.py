@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from aepo.llm import seeds
-from aepo.llm.engines.engine import EmbeddedEngine, nucleus
+from aepo.llm.engines.embedded import EmbeddedEngine, nucleus
 from aepo.llm.settings import SettingsError, load
 
 

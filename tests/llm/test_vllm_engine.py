@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from aepo.llm import seeds
 from aepo.llm.engines import canary
-from aepo.llm.engines.engine import nucleus
+from aepo.llm.engines.embedded import nucleus
 from aepo.llm.experiment.ports import free_port
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
@@ -164,7 +164,7 @@ def test_a_nucleus_is_the_embedded_engines_and_so_are_its_log_probs(pair):
 
 
 def test_a_prompt_that_leaves_no_room_for_the_response_is_refused(pair):
-    from aepo.llm.engines.vllm_engine import EngineError
+    from aepo.llm.engines.engine import EngineError
 
     _, engine, _ = pair
     with pytest.raises(EngineError, match=r"prompt of 204 tokens and a response of 8 are longer than the engine's 208"):
@@ -193,7 +193,7 @@ def test_samples_have_the_frequencies_of_the_model(pair):
 
 
 def test_a_weight_that_is_not_sent_is_named(pair):
-    from aepo.llm.engines.vllm_engine import EngineError
+    from aepo.llm.engines.engine import EngineError
 
     policy, engine, _ = pair
     with pytest.raises(EngineError, match=r"no weight for the engine's model\.norm\.weight"):

@@ -16,7 +16,7 @@ import pytest
 import aepo
 from aepo.llm.grading import Verdict, math_reward
 from aepo.llm.grading import pool as workers
-from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS
+from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS
 from aepo.llm.grading.pool import GradingPool, judged, load_reward, troubles, unhurried_math_reward
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="relies on /proc, prctl and RLIMIT_AS")

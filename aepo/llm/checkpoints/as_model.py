@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aepo.llm.doctor.__main__ import model_config
+from aepo.llm.policy.model import model_config
 from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.walk import walk_task

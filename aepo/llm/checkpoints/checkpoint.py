@@ -18,8 +18,8 @@ import torch
 
 from aepo.controller import Loop
 from aepo.llm.checkpoints import reshard
+from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
-from aepo.llm.policy.stepper import DeepSpeedStepper
 from aepo.llm.processes import ranks
 from aepo.llm.settings import Settings, SettingsError, load
 

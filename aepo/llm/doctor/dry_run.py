@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aepo.llm.doctor.__main__ import model_config
+from aepo.llm.policy.model import model_config
 from aepo.llm.processes import ranks
 from aepo.llm.settings import Settings, SettingsError
 

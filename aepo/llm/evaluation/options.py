@@ -12,9 +12,9 @@ from typing import Any, Literal, NoReturn
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
-from aepo.llm.questions.end_tokens import EndTokens
 from aepo.llm.questions.walk import MOVES
 from aepo.llm.settings import Section, SettingsError
+from aepo.llm.settings.fields import EndTokens
 
 PAPER, WALK = "paper", "walk"
 """Suites by name: the seven benchmarks, and the CPU demo task's held-out prompts."""

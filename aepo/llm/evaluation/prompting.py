@@ -6,9 +6,9 @@ from pathlib import Path
 
 from aepo.llm.evaluation.evaluated_model import Subject, read_json
 from aepo.llm.evaluation.options import AUTO, Options
-from aepo.llm.questions.end_tokens import EndTokens
 from aepo.llm.questions.templates import CHAT
 from aepo.llm.settings import DataSettings, SettingsError, load
+from aepo.llm.settings.fields import EndTokens
 
 TEMPLATES = (("qwen2.5-math", "qwen_math"), ("qwen2.5", "qwen"), ("qwen3", "qwen3"))
 """Template by what the model's name contains; the first that fits."""

@@ -17,7 +17,8 @@ import torch
 
 from aepo.llm.checkpoints.as_model import is_checkpoint, step_of, write_model
 from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
-from aepo.llm.engines.engine import EmbeddedEngine, Engine
+from aepo.llm.engines.embedded import EmbeddedEngine
+from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.vllm_engine import INSTALL, VLLMEngine
 from aepo.llm.evaluation import suite
 from aepo.llm.evaluation.evaluated_model import Subject, inspected, loaded
@@ -30,8 +31,9 @@ from aepo.llm.evaluation.reporting import estimates
 from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
-from aepo.llm.policy.stepper import TorchStepper, local_rank
+from aepo.llm.policy.stepper import TorchStepper
 from aepo.llm.processes import ranks
+from aepo.llm.processes.ranks import local_rank
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.questions.end_tokens import described
 from aepo.llm.settings import SettingsError

@@ -1,10 +1,7 @@
 """Whether an answer is right: one place for training and evaluation."""
 
-from aepo.llm.grading.math_reward import (
-    REASONS,
-    Verdict,
-    math_reward,
-)
+from aepo.llm.grading.math_reward import math_reward
+from aepo.llm.grading.verdict import REASONS, Verdict
 
 __all__ = [
     "REASONS",

@@ -10,18 +10,13 @@ from collections.abc import Callable
 import math_verify  # noqa: F401
 
 from aepo.llm.grading import Verdict
+from aepo.llm.grading.algebra import ROUNDING
 from aepo.llm.grading.answer_lists import answers, grouped_answers, plain, same_argument, unlabelled
-from aepo.llm.grading.extraction import text_after_box
-from aepo.llm.grading.math_reward import (
-    MAX_ANSWER_CHARACTERS,
-    RIGHT,
-    ROUNDING,
-    equivalence,
-    extracted_answer,
-    numeric_value,
-)
+from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS, extracted_answer, text_after_box
+from aepo.llm.grading.math_reward import equivalence, numeric_value
 from aepo.llm.grading.reference import Reference
 from aepo.llm.grading.units import Unit, leading, parse, split
+from aepo.llm.grading.verdict import RIGHT
 
 # Sixteen tuples of three are the longest published list; each pair of formulas costs milliseconds.
 MAX_ANSWERS = 32

@@ -4,45 +4,15 @@
 """
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 
 from aepo.llm.grading.algebra import ROUNDING, TIMEOUT_SECONDS, compared, parsed_number
-from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed
+from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS, extracted_answer
 from aepo.llm.grading.too_costly import refusal
-
-__all__ = [
-    "MAX_ANSWER_CHARACTERS",
-    "REASONS",
-    "RIGHT",
-    "ROUNDING",
-    "Verdict",
-    "equivalence",
-    "extracted_answer",
-    "last_boxed",
-    "math_reward",
-    "refusal",
-]
+from aepo.llm.grading.verdict import RIGHT, Verdict
 
 # A number longer than this is compared as text: Python refuses to convert ints of more than 4,300 digits.
 MAX_NUMBER_CHARACTERS = 200
-RIGHT = ("exact", "rounded", "math-verify", "tolerance")
-"""Reasons that pass: "rounded" is a fraction to six digits, "tolerance" what a benchmark allows."""
-REASONS = (*RIGHT, "wrong", "no answer", "refused", "timeout", "error", "custom")
-"""What `Verdict.reason` starts with; wrong, refused and error may add details after a colon. "custom" is a reward that
-somebody else's function gave as a number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the verifier made of one response, with enough beside the reward to audit it."""
-
-    reward: float
-    """1.0 if the final answer is right, else 0.0."""
-    extracted: str | None
-    """The final answer found, cut to MAX_ANSWER_CHARACTERS; None if the response states none."""
-    reason: str
-    """One of REASONS, with details after a colon for refused and error."""
 
 
 def math_reward(response: str, answer: str, *, timeout_seconds: float | None = TIMEOUT_SECONDS) -> Verdict:

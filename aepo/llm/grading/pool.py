@@ -28,7 +28,7 @@ from numbers import Real
 from typing import Any
 
 from aepo.llm.grading import Verdict, math_reward
-from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS
+from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS
 
 Reward = Callable[[str, str], float | Verdict]
 """(response, answer) -> its reward, a finite number, or a Verdict."""

@@ -4,6 +4,7 @@ Every rank computes the same plan, so no message is needed, and all ranks run eq
 `aepo.batch`.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -102,3 +103,24 @@ def trimmed(batch: Batch, rows: Sequence[int]) -> Batch:
     if not rows:
         part = part.scaled(0.0)
     return part.truncated(max(1, int(part.mask.sum(-1).max())))
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts of any length as one batch that ends together.
+
+    Returns:
+        input ids, attention mask and position ids, each (P, longest) int64.
+
+    >>> [t.tolist() for t in left_padded([[5], [6, 7]], 0)]
+    [[[0, 5], [6, 7]], [[0, 1], [1, 1]], [[0, 0], [0, 1]]]
+    """
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    longest = int(lengths.max())
+    attention = (torch.arange(longest) >= longest - lengths.unsqueeze(-1)).long()
+    input_ids = torch.full_like(attention, pad_id)
+    # In one go: a tensor for each of hundreds of prompts took a tenth of a small model's step.
+    input_ids[attention.bool()] = torch.tensor(list(itertools.chain.from_iterable(prompts)), dtype=torch.int64)
+    position = (attention.cumsum(-1) - 1).clamp(min=0)
+    return input_ids.to(device), attention.to(device), position.to(device)

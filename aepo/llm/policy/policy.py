@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Batch, Rollouts
-from aepo.llm.engines.engine import left_padded
-from aepo.llm.policy.microbatch import Plan, pack, plan
+from aepo.llm.policy.microbatch import Plan, left_padded, pack, plan
 from aepo.llm.policy.stepper import Stepper, parameter_size
 from aepo.llm.processes import ranks
 from aepo.schedule import Constant, Schedule

@@ -1,6 +1,7 @@
 """What ranks tell each other: rollouts are gathered, so that every rank assembles the same global batch."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from typing import TypeVar
@@ -132,3 +133,8 @@ def lost_peer(error: RuntimeError) -> str | None:
     if found is None or (found["gloo"] is None and not isinstance(error, dist.DistBackendError)):
         return None
     return found["gloo"] or found["nccl"]
+
+
+def local_rank() -> int:
+    """This process's index on its node, from the launcher."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

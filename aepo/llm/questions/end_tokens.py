@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from aepo.llm.questions.files import DataError
 from aepo.llm.questions.templates import CHAT, TEMPLATES
-
-EndTokens = Literal["turn", "model"]
+from aepo.llm.settings import EndTokens
 
 CLOSES_A_TURN = {name: "<|im_end|>" for name in TEMPLATES if name.startswith("qwen")}
 """Of the named templates, what stands behind each message."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aepo.llm.grading.math_reward import last_boxed
+from aepo.llm.grading.extraction import last_boxed
 from aepo.llm.questions.files import DataError, Rows, hub_rows, kind, listed, read, shown, suggestion
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "prompt[0].content")

@@ -2,7 +2,6 @@
 
 from aepo.llm.settings.fields import (
     CheckpointSettings,
-    CommandLine,
     ControllerSettings,
     DataSettings,
     EndTokens,
@@ -14,15 +13,13 @@ from aepo.llm.settings.fields import (
     RolloutSettings,
     Section,
     Settings,
-    SettingsError,
     TargetSettings,
     TrainSettings,
     WarmStartSettings,
     WatchdogSettings,
-    field_help,
-    load,
-    parse,
 )
+from aepo.llm.settings.parsing import CommandLine, field_help, load, parse
+from aepo.llm.settings.presets import SettingsError
 
 __all__ = [
     "CheckpointSettings",

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from aepo.llm.grading import REASONS, Verdict, math_reward
 from aepo.llm.grading.benchmark_check import check
-from aepo.llm.grading.math_reward import MAX_ANSWER_CHARACTERS, RIGHT
+from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS
 from aepo.llm.grading.pool import GradingPool
 from aepo.llm.grading.reference import Reference
+from aepo.llm.grading.verdict import RIGHT
 
 
 @dataclass(kw_only=True)
