@@ -10,7 +10,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control, Loop
-from aepo.correction import corrected, measured
+from aepo.correction import corrected
 from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
@@ -33,11 +33,12 @@ from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
 from aepo.llm.questions.task import DataError
+from aepo.llm.records.metrics import step_metrics
 from aepo.llm.records.recorder import Recorder, metrics_path, summarize
-from aepo.llm.records.usage import extremes
+from aepo.llm.records.samples import samples
 from aepo.llm.records.wandb_run import check_wandb
 from aepo.llm.settings import Settings, SettingsError, parse
-from aepo.llm.trainer import Request, Trainer, build
+from aepo.llm.trainer import Graded, Request, Trainer, build, troubles_of_all_ranks
 from aepo.method import assemble
 from aepo.passk import pass_at_k
 
@@ -47,6 +48,8 @@ log = logging.getLogger("aepo")
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "demo_cpu.yaml"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, a quota or a file that takes no more."""
+BRANCHES = ("main", "tempered")
+"""Both groups of responses of a step, in the order in which they are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,13 +58,25 @@ class Step:
 
     main: Rollouts
     second: Rollouts | None
+    graded: Mapping[str, Graded]
+    """By branch: the responses as they were sampled, and this rank's verdicts."""
     control: Control
     batch: Batch
     metrics: dict[str, Any]
 
 
 def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
-    """Sample, grade, score, control, sample again, assemble, update (`aepo.tabular.train.train_step` in the large).
+    """One step of training (`aepo.tabular.train.train_step` in the large).
+
+    1. Push the weights to the engine; a canary proves that they arrived.
+    2. Sample the step's prompts at T = 1, grade and score them. Where the controller sees the previous entropy, the
+       tempered samples come out of the same call.
+    3. Control: the entropy decides the temperature and the strength of the second branch (Eq. 1).
+    4. Sample the first prompts again at that temperature, unless step 2 did.
+    5. Assemble the global batch: `aepo.method.assemble` makes Eq. 1, 2 or 3 of both branches. Then correct its weights
+       for the engine's numerics.
+    6. Update: optimizer steps over mini-batches.
+    7. Measure.
 
     Args:
         trainer: the run; its policy is updated.
@@ -74,13 +89,8 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     Raises:
         FloatingPointError: a loss or entropy that is not finite, or three gradients in a row; nothing of it is saved.
     """
-    settings, method, policy = trainer.settings, trainer.method, trainer.policy
-    trainer.begin(step)
-    sync = trainer.push()
-    count = settings.train.prompts_per_step
-    prompts = np.asarray(trainer.task.train)[
-        seeds.order(settings.seed, step * count, count, size=len(trainer.task.train))
-    ]
+    settings, method = trainer.settings, trainer.method
+    trainer.phases.begin(step)
     target = settings.target.build()(step)
 
     def decide(entropy: torch.Tensor) -> tuple[Loop, Control]:
@@ -93,72 +103,89 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
             relative=settings.target.relative,
         )
 
+    # 1. Push.
+    sync = trainer.push()
+
+    # 2. Sample at T = 1.
+    prompts = trainer.prompts(step)
     requests = [Request(branch="main", prompts=prompts, temperature=1.0)]
-    second = None
     if method.tempered is not None and settings.controller.sees == "previous":
-        # This control does not wait for the T = 1 samples, so both temperatures share one call.
         _, early = decide(loop.previous_entropy)
         requests.append(trainer.tempered_request(prompts, early))
-    main, *others = trainer.rollouts(step, *requests)
-    entropy = main.mean_entropy()
-    next_loop, control = decide(entropy)
-    # What the loop followed: nats, also where the setting is a share of the first entropy.
-    goal = None if control.target is None else float(control.target)
-    if others:
-        (second,) = others
-    elif method.tempered is not None:
-        (second,) = trainer.rollouts(step, trainer.tempered_request(prompts, control))
+    graded = dict(zip(BRANCHES, trainer.rollouts(step, *requests), strict=False))
+    main = graded["main"].rollouts
+
+    # 3. Control.
+    next_loop, control = decide(main.mean_entropy())
+
+    # 4. Sample again at the control's temperature.
+    if method.tempered is not None and "tempered" not in graded:
+        (graded["tempered"],) = trainer.rollouts(step, trainer.tempered_request(prompts, control))
+    second = graded["tempered"].rollouts if "tempered" in graded else None
     trainer.rest()
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
+
+    # 5. Assemble, and correct.
     batch = assemble(method, control, main, second)
     estimate = batch.sampled_nll()
     if settings.controller.estimator == "sampled_nll":
         next_loop = next_loop.replace(previous_entropy=estimate)
     if settings.rollout.corrects:
-        at_temperature = None if second is None else trainer.tempered_score(second, float(control.temperature))
         batch = corrected(
             batch,
             main,
-            at_temperature,
+            None if second is None else trainer.tempered_score(second, float(control.temperature)),
             cap=settings.rollout.correction_cap,
             sequence_bound=settings.rollout.correction_sequence_bound,
         )
+
+    # 6. Update.
     with trainer.phases("update"):
-        done = update(policy, batch, method, parts=settings.train.minibatches, step=step)
-    metrics = {
-        "step": step,
-        "reward": float(main.mean_reward()),
-        "entropy": float(entropy),
-        "entropy_estimate": float(estimate),
-        "target": goal,
-        "error": None if goal is None else abs(float(entropy) - goal),
-        "temperature": float(control.temperature),
-        "push": float(control.strength),
-        "raise_entropy": bool(control.raise_entropy),
-        "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
-        "normalizer": method.tempered.normalizer if method.tempered is not None else None,
-        "live_rows": int(batch.live.sum()),
-        **trainer.lengths(main),
-        "loss": done.sums["loss"],
-        "clip_fraction": done.sums["clipped"] / max(done.sums["tokens"], 1e-30),
-        "kl": done.sums["kl"] / max(done.sums["tokens"], 1e-30),
-        "grad_norm": float(np.mean(done.norms or [0.0])),
-        "lr": done.lr,
-        "train/skipped": done.skipped,
-        **trainer.verifier_troubles(),
-        **extremes(main),
-        # Below top_p = 1 the engine's log-probs are those of the nucleus: no measure of its numerics.
-        **(measured(main) if settings.rollout.top_p == 1 else {}),
-        **sync,
-        **trainer.usage(*([main] if second is None else [main, second])),
-        **trainer.phases.seconds(),
-    }
+        done = update(trainer.policy, batch, method, parts=settings.train.minibatches, step=step)
+
+    # 7. Measure.
+    metrics = step_metrics(
+        step=step,
+        settings=settings,
+        method=method,
+        control=control,
+        main=main,
+        second=second,
+        batch=batch,
+        estimate=estimate,
+        done=done,
+        end_ids=trainer.task.end_ids,
+        beside={
+            **troubles_of_all_ranks(graded.values()),
+            **sync,
+            **trainer.usage(*(branch.rollouts for branch in graded.values())),
+            **trainer.phases.seconds(),
+        },
+    )
     for name in ("loss", "entropy"):
         # Gradients need not show it: a nan that a mask takes out, say.
         if not math.isfinite(metrics[name]):
             raise FloatingPointError(f"step {step}: {name} is {metrics[name]}")
-    return next_loop, Step(main=main, second=second, control=control, batch=batch, metrics=metrics)
+    return next_loop, Step(main=main, second=second, graded=graded, control=control, batch=batch, metrics=metrics)
+
+
+def step_samples(trainer: Trainer, record: Step, *, step: int) -> list[dict[str, Any]]:
+    """Rows of samples.jsonl: what a person is shown of a step, out of this rank's responses; for rank 0."""
+    temperatures = {"main": 1.0, "tempered": record.metrics["temperature"]}
+    return [
+        row
+        for branch, graded in record.graded.items()
+        for row in samples(
+            graded.rollouts,
+            graded.verdicts,
+            trainer.task,
+            step=step,
+            branch=branch,
+            temperature=temperatures[branch],
+            count=trainer.settings.log.samples,
+        )
+    ]
 
 
 def evaluate(trainer: Trainer) -> dict[str, float]:
@@ -235,9 +262,7 @@ def _run(
             if recorder is not None:
                 recorder.write(record.metrics)
                 if recorder.wants_samples(step):
-                    temperature = record.metrics["temperature"]
-                    rows = trainer.samples(step, record.main, record.second, temperature=temperature)
-                    recorder.write_samples(rows)
+                    recorder.write_samples(step_samples(trainer, record, step=step))
             on_step(record)
             rewards.append(record.metrics["reward"])
             every, last = settings.checkpoint.every, step + 1 == settings.train.steps
@@ -254,7 +279,7 @@ def _run(
                 if recorder is not None:
                     recorder.close()
                 return None
-    trainer.begin(settings.train.steps)
+    trainer.phases.begin(settings.train.steps)
     trainer.push()
     with trainer.phases("evaluate"):
         evaluation = evaluate(trainer)

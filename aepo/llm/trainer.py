@@ -1,12 +1,9 @@
 """What a run works with, and the parts of a step that need all of it: pushes, rollouts, verdicts, scores."""
 
 import contextlib
-import copy
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +12,11 @@ from aepo.batch import Rollouts
 from aepo.controller import Control
 from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
-from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
-from aepo.llm.engines.embedded import EmbeddedEngine
+from aepo.llm.engines.canary import Canary
 from aepo.llm.engines.engine import Engine
-from aepo.llm.engines.vllm_engine import VLLMEngine
+from aepo.llm.engines.start import Needs, canary_for, start
 from aepo.llm.grading import Verdict
-from aepo.llm.grading.overlong import ended, overlong_penalty, shaped
+from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.pool import troubles
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
@@ -30,7 +26,6 @@ from aepo.llm.processes import ranks
 from aepo.llm.processes.watchdog import Phases
 from aepo.llm.questions.loading import load_task
 from aepo.llm.questions.task import Task, fingerprint
-from aepo.llm.records.samples import samples
 from aepo.llm.records.usage import GIB, Memory, usage
 from aepo.llm.settings import Settings, SettingsError
 from aepo.method import Method
@@ -47,9 +42,19 @@ class Request:
     temperature: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graded:
+    """Responses to one request."""
+
+    rollouts: Rollouts
+    """Those of every rank, scored; the same on every rank."""
+    verdicts: list[Verdict]
+    """On this rank's own rows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What does not change during a run."""
+    """What a run works with, from its first step to its last; what a step samples and measures is its `Step`'s."""
 
     settings: Settings
     task: Task
@@ -61,22 +66,18 @@ class Trainer:
     phases: Phases
     canary: Canary | None
     """None where the engine samples from the trainer's own weights, which nothing has to push."""
-    tally: Counter[str] = field(default_factory=Counter)
-    """Verdicts of this rank and step that timed out or failed."""
-    judged: dict[str, list[Verdict]] = field(default_factory=dict)
-    """This rank's verdicts of this step by branch, for whoever wants to see samples."""
     memory: Memory = field(default_factory=Memory)
-
-    def begin(self, step: int) -> None:
-        """A new step: its clock and its counts start at 0."""
-        self.phases.begin(step)
-        self.tally.clear()
-        self.judged.clear()
+    """The most that this rank was seen to use."""
 
     def close(self) -> None:
         """End the engine and the verifier's processes; they are not used any more."""
         with contextlib.closing(self.task):
             self.engine.close()
+
+    def prompts(self, step: int) -> np.ndarray:
+        """(P,) int64: the prompts that a step asks; every epoch goes through the data in an order of its own."""
+        train, count = np.asarray(self.task.train), self.settings.train.prompts_per_step
+        return train[seeds.order(self.settings.seed, step * count, count, size=len(train))]
 
     def push(self) -> dict[str, float]:
         """The weights to the engine, and the proof that they are there; called by all ranks together.
@@ -96,8 +97,8 @@ class Trainer:
         self.engine.rest()
         self.policy.stepper.reclaim()
 
-    def rollouts(self, step: int, *requests: Request) -> list[Rollouts]:
-        """Sampled, graded and scored responses of every rank to each request, the same on every rank.
+    def rollouts(self, step: int, *requests: Request) -> list[Graded]:
+        """Sampled, graded and scored responses to each request.
 
         All requests go to the engine in one call, whatever their temperatures.
         """
@@ -123,21 +124,16 @@ class Trainer:
         self.memory.look()
         sizes = [len(m) * n for m in mine]
         parts = zip(mine, sampled.token.split(sizes), sampled.mask.split(sizes), sampled.logp.split(sizes), strict=True)
-        return [
-            self._graded(request.branch, prompts, *part)
-            for request, (prompts, *part) in zip(requests, parts, strict=True)
-        ]
+        return [self._graded(*part) for part in parts]
 
-    def _graded(
-        self, branch: str, prompts: np.ndarray, token: torch.Tensor, mask: torch.Tensor, logp: torch.Tensor
-    ) -> Rollouts:
+    def _graded(self, prompts: np.ndarray, token: torch.Tensor, mask: torch.Tensor, logp: torch.Tensor) -> Graded:
         n = self.settings.rollout.group_size
         longest = int(mask.sum(-1).max()) if len(mask) else 0
         token, mask, logp = token[:, :longest], mask[:, :longest], logp[:, :longest]
         prompt = np.repeat(prompts, n)
         with self.phases("reward"):
-            verdicts = self.judged[branch] = self.grade(prompt, token, mask)
-        graded = Rollouts(
+            verdicts = self.grade(prompt, token, mask)
+        mine = Rollouts(
             prompt=torch.from_numpy(prompt),
             token=token,
             mask=mask,
@@ -146,14 +142,12 @@ class Trainer:
             engine_logp=logp,
         )
         with self.phases("score"):
-            return ranks.gather(self.policy.score(graded))
+            return Graded(rollouts=ranks.gather(self.policy.score(mine)), verdicts=verdicts)
 
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
         """Verdicts on this rank's responses."""
         responses = [t[: int(m)] for t, m in zip(token.tolist(), mask.sum(1), strict=True)]
-        verdicts = self.task.grade(prompt.tolist(), responses)
-        self.tally.update(troubles(verdicts))
-        return verdicts
+        return self.task.grade(prompt.tolist(), responses)
 
     def shaped_reward(self, verdict: torch.Tensor, token: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(R,): what a response is trained on, from its verdict (R,), its length and whether it ended."""
@@ -167,48 +161,6 @@ class Trainer:
             buffer=chosen.overlong_buffer_tokens,
             penalty=chosen.overlong_penalty,
         )
-
-    def lengths(self, rollouts: Rollouts) -> dict[str, float]:
-        """What a step's log says about lengths: the mean, the shares that ended and were cut, the mean penalty."""
-        length = rollouts.mask.sum(-1)
-        whole = ended(rollouts.token, rollouts.mask, end_ids=self.task.end_ids).float()
-        penalty = overlong_penalty(
-            length,
-            limit=self.settings.rollout.max_response_tokens,
-            buffer=self.settings.reward.overlong_buffer_tokens,
-            penalty=self.settings.reward.overlong_penalty,
-        )
-        return {
-            "response_length": float(length.mean()),
-            "ended": float(whole.mean()),
-            "reward/truncated": float((1 - whole).mean()),
-            "reward/overlong_penalty": float(penalty.mean()),
-        }
-
-    def verifier_troubles(self) -> dict[str, int]:
-        """reward/timeouts and reward/errors of this step over all ranks; called by all together."""
-        mine = {name: torch.tensor(float(self.tally[name])) for name in troubles([])}
-        return {name: int(count) for name, count in ranks.total(mine).items()}
-
-    def samples(
-        self, step: int, main: Rollouts, second: Rollouts | None, *, temperature: float
-    ) -> list[dict[str, Any]]:
-        """What a person is shown of a step, out of this rank's rows (`aepo.llm.samples`); for rank 0."""
-        branches = {"main": (main, 1.0), "tempered": (second, temperature)}
-        return [
-            row
-            for branch, (rollouts, t) in branches.items()
-            if rollouts is not None
-            for row in samples(
-                rollouts,
-                self.judged[branch],
-                self.task,
-                step=step,
-                branch=branch,
-                temperature=t,
-                count=self.settings.log.samples,
-            )
-        ]
 
     def usage(self, *rollouts: Rollouts) -> dict[str, float]:
         """perf/* of this step, of which these are all rollouts; called by all ranks together after the update."""
@@ -233,6 +185,12 @@ class Trainer:
             return rollouts.replace(logp_t=ranks.gather(part).logp_t)
 
 
+def troubles_of_all_ranks(graded: Iterable[Graded]) -> dict[str, int]:
+    """reward/timeouts and reward/errors over all ranks; called by all together."""
+    mine = troubles([verdict for part in graded for verdict in part.verdicts])
+    return {name: int(n) for name, n in ranks.total({k: torch.tensor(float(v)) for k, v in mine.items()}).items()}
+
+
 def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, DeepSpeedStepper]:
     """Everything that a run needs, from its settings; data errors come before any model is built.
 
@@ -253,42 +211,19 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
     ranks.barrier()
     if ranks.rank() != 0:
         model = load_model(settings, task)
-    # Under ZeRO 3 a forward pass needs all ranks, and ranks do not sample equally many tokens.
-    embedded = settings.rollout.engine == "embedded"
-    replica = copy.deepcopy(model) if embedded and settings.train.zero_stage == 3 else None
-    positions = getattr(model.config, "max_position_embeddings", None)
-    check_positions(settings, task.prompts, positions)
-    # Models need not have positions for the longest of them.
-    positions = positions or LONGEST + RESPONSE_TOKENS
-    asked = canary_prompts(len(task.tokenizer), longest=min(LONGEST, positions - RESPONSE_TOKENS))
-    vllm = None if embedded else vllm_engine(settings, task, model, asked)
+    check_positions(settings, task.prompts, getattr(model.config, "max_position_embeddings", None))
+    engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
-
-    def policy_over(prompts: Sequence[Sequence[int]]) -> Policy:
-        return Policy(
-            stepper,
-            prompts,
-            pad_id=task.tokenizer.pad_token_id,
-            token_budget=settings.train.micro_batch_tokens,
-            lr=settings.train.lr,
-            warmup_steps=settings.train.warmup_steps,
-            decay=settings.train.lr_decay,
-            packing=settings.train.packing,
-        )
-
-    policy = policy_over(task.prompts)
-    engine = vllm or EmbeddedEngine(
-        model=policy.model if replica is None else replica.to(policy.device),
-        is_copy=replica is not None,
-        end_ids=task.end_ids,
+    policy = Policy(
+        stepper,
+        task.prompts,
         pad_id=task.tokenizer.pad_token_id,
-        max_tokens=settings.rollout.max_response_tokens,
-        rows_at_once=settings.rollout.rows_at_once,
+        token_budget=settings.train.micro_batch_tokens,
+        lr=settings.train.lr,
+        warmup_steps=settings.train.warmup_steps,
+        decay=settings.train.lr_decay,
+        packing=settings.train.packing,
     )
-    canary = None
-    if vllm is not None or replica is not None:
-        limit = settings.rollout.canary_limit or LIMITS[next(model.parameters()).dtype]
-        canary = Canary(policy_over(asked), asked, limit=limit)
     trainer = Trainer(
         settings=settings,
         task=task,
@@ -297,7 +232,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         policy=policy,
         method=settings.method.build(),
         phases=Phases(settings.watchdog.model_dump(), rank=ranks.rank()),
-        canary=canary,
+        canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper
 
@@ -340,16 +275,15 @@ def check_positions(settings: Settings, prompts: Sequence[Sequence[int]], positi
         )
 
 
-def vllm_engine(settings: Settings, task: Task, model: torch.nn.Module, canary: Sequence[Sequence[int]]) -> VLLMEngine:
-    """This rank's engine, with room for the task's prompts and for the canary's."""
-    longest = max(len(prompt) for prompt in task.prompts) + settings.rollout.max_response_tokens
-    return VLLMEngine(
-        model,
-        task.tokenizer,
+def engine_needs(settings: Settings, task: Task) -> Needs:
+    """What a run asks of its engine."""
+    return Needs(
         end_ids=task.end_ids,
-        max_length=max(longest, max(len(prompt) for prompt in canary) + RESPONSE_TOKENS),
+        longest_prompt=max(len(prompt) for prompt in task.prompts),
         max_tokens=settings.rollout.max_response_tokens,
+        rows_at_once=settings.rollout.rows_at_once,
         kv_cache_gib=settings.rollout.kv_cache_gib,
         gpu_memory_utilization=settings.rollout.gpu_memory_utilization,
         tensor_parallel=settings.rollout.tensor_parallel,
+        shared_out=settings.train.zero_stage == 3,
     )

@@ -37,7 +37,7 @@ def pair():
 
 
 def engine(kind, policy: Policy) -> EmbeddedEngine:
-    return kind(model=copy.deepcopy(policy.model), is_copy=True, end_ids=[1], pad_id=0, max_tokens=8)
+    return kind(model=copy.deepcopy(policy.model), has_own_weights=True, end_ids=[1], pad_id=0, max_tokens=8)
 
 
 def move(policy: Policy, scale: float) -> None:

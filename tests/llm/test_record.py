@@ -216,7 +216,7 @@ LARGEST = {
 def test_the_row_stays_under_its_titles_and_within_160_columns(shown):
     header, row = console_row.header(), console_row.row(shown)
     assert len(header) == len(row) <= 160
-    assert row.isprintable() and len(row.split()) == len(console_row.COLUMNS)
+    assert row.isprintable() and len(row.split()) == len(console_row.SHOWN)
     for title in ("step", "reward", "H", "H*", "|err|", "T", "mism.kl", "clip", "|o|", "tok/s", "gen s", "GiB", "ETA"):
         assert title in header
 
@@ -231,7 +231,7 @@ def test_the_row_shows_the_metrics_and_how_long_it_still_takes(tmp_path, capsys,
     recorder.close()
     lines = capsys.readouterr().out.splitlines()
     assert [i for i, line in enumerate(lines) if line == console_row.header()] == [0, 51]
-    cells = dict(zip([title for title, *_ in console_row.COLUMNS], lines[4].split(), strict=True))
+    cells = dict(zip([column.title for _, column in console_row.SHOWN], lines[4].split(), strict=True))
     assert (cells["step"], cells["H"], cells["T"], cells["up"]) == ("3", "0.530", "0.67", "25%")
     # Four steps took ten seconds each, and 196 are left.
     assert cells["ETA"] == "32:40"

@@ -6,11 +6,12 @@ KV cache that of attention without a sliding window or latent cache; elsewhere b
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from aepo.llm.settings import SettingsError
+from aepo.llm.settings.fields import EngineName
 
 GIB = 2**30
 
@@ -156,7 +157,7 @@ class MemoryPlan:
     weight_bytes: int = FLOAT32
     """Of one number of the weights, activations and KV cache: 4 float32, 2 bfloat16; gradients are float32."""
     gradient_checkpointing: bool = False
-    engine: Literal["embedded", "vllm"] = "embedded"
+    engine: EngineName = "embedded"
     tensor_parallel: int = 1
     """Devices that share one vLLM engine's weights."""
     release_buffers: bool = False

@@ -4,7 +4,6 @@ Engines can go on with old weights, or with an old prefix cache, without any sig
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from aepo.batch import Rollouts
 from aepo.llm import seeds
 from aepo.llm.engines.engine import Engine
+from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
 
 # A stale prefix cache shows only on prompts that fill a block of it, which has 128 tokens on a CPU.
@@ -25,14 +25,6 @@ LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 
 class StaleWeightsError(Exception):
     """The engine does not sample from the trainer's weights."""
-
-
-class Scorer(Protocol):
-    """What the canary asks of `aepo.llm.policy.Policy`, whose prompts are `canary_prompts`."""
-
-    updates: int
-
-    def score(self, rollouts: Rollouts) -> Rollouts: ...
 
 
 def canary_prompts(vocabulary: int, *, longest: int = LONGEST) -> list[tuple[int, ...]]:
@@ -75,7 +67,7 @@ class Canary:
                 it answered before although the trainer's log-probs of these tokens have changed.
         """
         slots = np.arange(len(self.prompts))
-        said = engine.sample(
+        sampled = engine.sample(
             self.prompts,
             n=1,
             temperature=1.0,
@@ -85,28 +77,29 @@ class Canary:
         scored = self.scorer.score(
             Rollouts(
                 prompt=torch.from_numpy(slots),
-                token=said.token,
-                mask=said.mask,
+                token=sampled.token,
+                mask=sampled.mask,
                 reward=torch.zeros(len(slots)),
                 group_size=1,
             )
         )
-        on = said.mask != 0
-        trainer = torch.where(on, scored.scored("old_logp").float(), 0.0)
-        told = torch.where(on, said.logp, 0.0)
-        difference = float((trainer - told).abs().sum() / said.mask.sum())
+        on = sampled.mask != 0
+        trainer_logp = torch.where(on, scored.scored("old_logp").float(), 0.0)
+        engine_logp = torch.where(on, sampled.logp, 0.0)
+        difference = float((trainer_logp - engine_logp).abs().sum() / sampled.mask.sum())
         frozen = False
-        if self.before is not None and torch.equal(self.before[0], said.token):
-            frozen = torch.equal(self.before[1], told) and not torch.equal(self.before[2], trainer)
-        self.before = (said.token, told, trainer)
+        if self.before is not None and torch.equal(self.before[0], sampled.token):
+            frozen = torch.equal(self.before[1], engine_logp) and not torch.equal(self.before[2], trainer_logp)
+        self.before = (sampled.token, engine_logp, trainer_logp)
         # Comparing this way round also catches nan.
         apart = not difference <= self.limit
         worst = ranks.largest(difference)
         problems = ranks.total({"apart": torch.tensor(float(apart)), "frozen": torch.tensor(float(frozen))})
         if problems["apart"] or problems["frozen"]:
             why = (
-                f"its log-probs of {int(said.mask.sum())} fixed tokens differ from the trainer's by {difference:.3g} "
-                f"nats on this rank and {worst:.3g} on the worst, allowed are {self.limit:g} (rollout.canary_limit)"
+                f"its log-probs of {int(sampled.mask.sum())} fixed tokens differ from the trainer's by "
+                f"{difference:.3g} nats on this rank and {worst:.3g} on the worst, allowed are {self.limit:g} "
+                "(rollout.canary_limit)"
                 if problems["apart"]
                 else "it answers to the last bit what it answered before this update, and the trainer does not"
             )

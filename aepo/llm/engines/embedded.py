@@ -29,12 +29,12 @@ class EmbeddedEngine:
     max_tokens: int
     """Longest response, the end token included."""
     rows_at_once: int = 1024
-    is_copy: bool = False
+    has_own_weights: bool = False
     """Whether the model is a copy, which `load` fills, and not the trainer's own."""
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        if not self.is_copy:
+        if not self.has_own_weights:
             return
         mine = dict(self.model.named_parameters())
         for name, value in weights:

@@ -44,6 +44,11 @@ class Sampled:
 class Engine(Protocol):
     """Tokens in, tokens out."""
 
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether it samples from weights of its own, which `load` fills and a canary has to prove."""
+        ...
+
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take the trainer's weights as they are now, by name; called by all ranks together before they sample."""
         ...

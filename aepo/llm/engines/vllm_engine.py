@@ -48,6 +48,8 @@ class VLLMEngine:
         EngineError: no vLLM, or one without a needed capability; the tested versions are named.
     """
 
+    has_own_weights = True
+
     def __init__(
         self,
         model: Any,

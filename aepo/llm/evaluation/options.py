@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
 from aepo.llm.questions.walk import MOVES
 from aepo.llm.settings import Section, SettingsError
-from aepo.llm.settings.fields import EndTokens
+from aepo.llm.settings.fields import EndTokens, EngineName
 
 PAPER, WALK = "paper", "walk"
 """Suites by name: the seven benchmarks, and the CPU demo task's held-out prompts."""
@@ -43,7 +43,7 @@ class Options(Section):
     """Folder of the benchmarks' files, as their publishers ship them."""
     out: str = "runs/evaluation"
     """Folder of the results. The same command goes on there with what an ended evaluation has left undone."""
-    engine: Literal["embedded", "vllm"] = "embedded"
+    engine: EngineName = "embedded"
     """`embedded`: a KV-cached sampler over the model itself, the same bits however the work is split. `vllm`: vLLM in
     this process, beside the model that scores."""
     mode: Literal["pass@1", "pass@k", "paper"] = "paper"

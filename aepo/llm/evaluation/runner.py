@@ -7,19 +7,16 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from aepo.llm.checkpoints.as_model import is_checkpoint, step_of, write_model
-from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
-from aepo.llm.engines.embedded import EmbeddedEngine
 from aepo.llm.engines.engine import Engine
-from aepo.llm.engines.vllm_engine import INSTALL, VLLMEngine
+from aepo.llm.engines.start import Needs, canary_for, missing, start
 from aepo.llm.evaluation import suite
 from aepo.llm.evaluation.evaluated_model import Subject, inspected, loaded
 from aepo.llm.evaluation.exams import check_positions, examined
@@ -29,11 +26,9 @@ from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.prompting import Manner, manner_of
 from aepo.llm.evaluation.reporting import estimates
 from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
-from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
-from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
-from aepo.llm.processes.ranks import local_rank
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.questions.end_tokens import described
 from aepo.llm.settings import SettingsError
@@ -54,8 +49,8 @@ def run(options: Options) -> dict[str, Any] | None:
         SettingsError, DataError, EngineError: before anything is generated.
         OSError: the disk takes no more samples; those before are safe.
     """
-    if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise SettingsError(f"--engine=vllm: vLLM is not installed; {INSTALL}, or take --engine=embedded")
+    if (lacking := missing(options.engine)) is not None:
+        raise SettingsError(f"--engine={options.engine}: {lacking}, or take --engine=embedded")
     # Data before the model: reading it takes no time.
     questions = {name: suite.load(name, options.data)[: options.rows] for name in options.benchmarks if name != WALK}
     options, made = _from_checkpoint(options)
@@ -187,21 +182,16 @@ def _sample(
     # Fewer in one go where a rank would be left without any.
     most = min(options.samples_per_call, -(-sum(batch.size for batch in left) // world))
     mine = chunks(left, most=most)[ranks.rank() :: world]
-    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    model = loaded(subject, dtype=options.dtype, device=device)
-    # It only scores: the optimizer holds nothing and never steps.
-    stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters()), max_grad_norm=1.0)
-
-    def policy_over(prompts: Sequence[Sequence[int]]) -> Policy:
-        return Policy(
-            stepper, prompts, pad_id=subject.tokenizer.pad_token_id, token_budget=options.micro_batch_tokens, lr=0.0
-        )
-
-    policy = policy_over([prompt for exam in exams.values() for prompt in exam.tokens])
-    engine = _engine(options, subject, _ends(exams), policy, policy_over)
-    with contextlib.closing(engine):
+    model = loaded(subject, dtype=options.dtype, device=ranks.own_device())
+    scorer = Scorer(
+        ResponseStats(model),
+        [prompt for exam in exams.values() for prompt in exam.tokens],
+        pad_id=subject.tokenizer.pad_token_id,
+        token_budget=options.micro_batch_tokens,
+    )
+    with contextlib.closing(_engine(options, subject, _ends(exams), scorer)) as engine:
         sampler = Sampler(
-            engine=engine, policy=policy, exams=exams, seed=options.seed, at_once=options.engine == "vllm"
+            engine=engine, scorer=scorer, exams=exams, seed=options.seed, at_once=options.engine == "vllm"
         )
         progress = _Progress(total=sum(batch.size for chunk in mine for batch in chunk))
         for chunk in mine:
@@ -212,44 +202,21 @@ def _sample(
             progress.tell(chunk[0].measurement.name, rows)
 
 
-def _engine(
-    options: Options,
-    subject: Subject,
-    ends: Sequence[int],
-    policy: Policy,
-    policy_over: Callable[[Sequence[Sequence[int]]], Policy],
-) -> Engine:
-    longest = max(p.max_tokens for p in options.measurements)
-    if options.engine == "embedded":
-        return EmbeddedEngine(
-            model=policy.model,
-            end_ids=ends,
-            pad_id=subject.tokenizer.pad_token_id,
-            max_tokens=longest,
-            rows_at_once=options.rows_at_once,
-        )
-    if not torch.distributed.is_initialized():
-        # vLLM's groups are made of one that is there already.
-        torch.distributed.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo",
-            store=torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True),
-            rank=0,
-            world_size=1,
-        )
-    positions = subject.positions or LONGEST + RESPONSE_TOKENS
-    asked = canary_prompts(len(subject.tokenizer), longest=min(LONGEST, positions - RESPONSE_TOKENS))
-    engine = VLLMEngine(
-        policy.model,
-        subject.tokenizer,
+def _engine(options: Options, subject: Subject, ends: Sequence[int], scorer: Scorer) -> Engine:
+    """The engine with the model's weights, which a canary has proved where it has weights of its own."""
+    needs = Needs(
         end_ids=ends,
-        max_length=max(max(map(len, policy.prompts)) + longest, max(map(len, asked)) + RESPONSE_TOKENS),
-        max_tokens=longest,
+        longest_prompt=max(map(len, scorer.prompts)),
+        max_tokens=max(p.max_tokens for p in options.measurements),
+        rows_at_once=options.rows_at_once,
         kv_cache_gib=options.kv_cache_gib,
         gpu_memory_utilization=options.gpu_memory_utilization,
     )
-    engine.load(policy.stepper.weights())
-    dtype = next(policy.model.parameters()).dtype
-    Canary(policy_over(asked), asked, limit=LIMITS[dtype]).check(engine, version=0)
+    engine = start(options.engine, scorer.model, subject.tokenizer, needs)
+    proof = canary_for(engine, scorer, subject.tokenizer)
+    if proof is not None:
+        engine.load((name, weight.detach()) for name, weight in scorer.model.named_parameters())
+        proof.check(engine, version=0)
     return engine
 
 

@@ -16,7 +16,7 @@ from aepo.llm import seeds
 from aepo.llm.engines.engine import Engine, Sampled
 from aepo.llm.evaluation.options import Measurement
 from aepo.llm.grading.overlong import ended
-from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.scorer import Scorer
 from aepo.llm.questions.task import PromptTokens, Task, fingerprint
 
 
@@ -31,7 +31,7 @@ class Exam:
     prompts: Sequence[int]
     """Where `task` has them."""
     first: int
-    """Where the policy's prompts have the first of them."""
+    """Where the scorer's prompts have the first of them."""
 
     @property
     def tokens(self) -> list[PromptTokens]:
@@ -112,7 +112,7 @@ class Sampler:
     """An engine, and the same model to score with."""
 
     engine: Engine
-    policy: Policy
+    scorer: Scorer
     exams: Mapping[str, Exam]
     seed: int
     at_once: bool
@@ -168,7 +168,7 @@ class Sampler:
         sample_of = np.tile(np.array(batch.samples), len(batch.rows))
         responses = [t[: int(m)] for t, m in zip(token.tolist(), mask.sum(-1), strict=True)]
         verdicts = exam.task.grade([exam.prompts[row] for row in row_of], responses)
-        scored = self.policy.score(
+        scored = self.scorer.score(
             Rollouts(
                 prompt=torch.from_numpy(row_of + exam.first),
                 token=token,

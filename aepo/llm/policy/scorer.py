@@ -1,0 +1,145 @@
+"""The model with its prompts, without an optimizer: log-probs and entropies of responses.
+
+Letters as in `aepo.batch`; V the vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aepo.batch import Rollouts
+from aepo.llm.policy.microbatch import Plan, left_padded, pack, plan
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.processes import ranks
+
+
+class Scorer:
+    """Scores responses to its prompts under the model as it is now.
+
+    Args:
+        module: the model behind its statistics, on the device where it computes.
+        prompts: every prompt as tokens; `Rollouts.prompt` indexes them.
+        pad_id: the token that fills up prompts.
+        token_budget: most tokens of one forward pass, padding included.
+        packing: whether the rows of a micro-batch are computed as one, without padding.
+        collective: whether every forward pass needs all ranks, as under ZeRO 3; all then run equally many.
+
+    Raises:
+        ValueError: an empty prompt, which leaves nothing to predict the first token from; or a model that cannot pack.
+    """
+
+    def __init__(
+        self,
+        module: ResponseStats,
+        prompts: Sequence[Sequence[int]],
+        *,
+        pad_id: int,
+        token_budget: int,
+        packing: bool = False,
+        collective: bool = False,
+    ) -> None:
+        empty = [i for i, prompt in enumerate(prompts) if not len(prompt)]
+        if empty:
+            raise ValueError(f"prompts must not be empty, got no token in prompt {empty[0]}")
+        self.module = module
+        self.prompts = prompts
+        self.pad_id = pad_id
+        self.token_budget = token_budget
+        self.packing = packing
+        self.collective = collective
+        self.device = next(module.parameters()).device
+        if packing:
+            module.check_packing()
+
+    def over(self, prompts: Sequence[Sequence[int]]) -> "Scorer":
+        """The same model with other prompts."""
+        return Scorer(
+            self.module,
+            prompts,
+            pad_id=self.pad_id,
+            token_budget=self.token_budget,
+            packing=self.packing,
+            collective=self.collective,
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        """The causal LM itself."""
+        return self.module.model
+
+    def score(self, rollouts: Rollouts) -> Rollouts:
+        """The rollouts with old_logp and entropy of the current weights, on the CPU."""
+        old_logp, entropy = self._stats(rollouts, 1.0)
+        return rollouts.replace(old_logp=old_logp, entropy=entropy)
+
+    def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
+        """The rollouts with logp_t, their log-probs at the temperature, on the CPU."""
+        return rollouts.replace(logp_t=self._stats(rollouts, temperature)[0])
+
+    def _stats(self, rollouts: Rollouts, temperature: float) -> list[Tensor]:
+        """Log-prob at the temperature and, at 1, entropy: each (R, T), 0 on padding."""
+        tokens = rollouts.token.shape
+        found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 else 1)]
+        micros: list[list[int]] = []
+        if rollouts.token.numel():
+            (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
+        # Asked before the first pass: a rank that asks after its last one meets the others in the middle of theirs.
+        missing = int(ranks.largest(len(micros))) - len(micros) if self.collective else 0
+        with torch.no_grad():
+            for rows in micros:
+                index = torch.tensor(rows)
+                cut = max(1, int(rollouts.mask[index].sum(-1).max()))
+                stats = self._forward(
+                    self.module,
+                    rollouts.prompt[index],
+                    rollouts.token[index, :cut],
+                    rollouts.mask[index, :cut],
+                    temperature,
+                )
+                place = (index.unsqueeze(-1), torch.arange(cut))
+                found = [
+                    kept.to(new.dtype).index_put(place, new.cpu())
+                    for kept, new in zip(found, stats, strict=False)
+                    if new is not None
+                ]
+            # Ranks have sampled different lengths and so have different numbers of passes.
+            for _ in range(missing):
+                one = torch.zeros(1, 1)
+                self._forward(self.module, one[0].long(), one.long(), one, temperature)
+        return found
+
+    def lengths(self, prompt: Tensor, mask: Tensor) -> list[int]:
+        """Tokens of each row, prompt and response."""
+        response = mask.sum(-1).long().tolist()
+        return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
+
+    def micro_batches(self, prompt: Tensor, mask: Tensor, *, world: int) -> Plan:
+        """The plan for rows with these prompts (R,) and masks (R, T), within the budget of tokens."""
+        return plan(self.lengths(prompt, mask), world=world, token_budget=self.token_budget, packed=self.packing)
+
+    def _forward(
+        self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
+        prompts = [self.prompts[p] for p in prompt.tolist()]
+        if self.packing:
+            input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
+            response = (token.to(self.device), mask.to(self.device))
+            return module(input_ids, None, position, *response, temperature, before)
+        input_ids, attention, position = left_padded(prompts, self.pad_id)
+        ragged = bool((attention == 0).any())
+        length = token.shape[1]
+        # Padding after a response needs no mask: causal attention keeps it from every token that counts.
+        steps = torch.arange(1, length + 1)
+        input_ids = torch.cat([input_ids, token], 1).to(self.device)
+        position = torch.cat([position, position[:, -1:] + steps], 1).to(self.device)
+        attention = torch.cat([attention, torch.ones_like(token)], 1).to(self.device)
+        return module(
+            input_ids,
+            attention if ragged else None,
+            position,
+            token.to(self.device),
+            mask.to(self.device),
+            temperature,
+        )

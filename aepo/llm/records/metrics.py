@@ -1,0 +1,309 @@
+"""Every number of a step, in one list: metrics.jsonl, the console's row and docs/metrics.md are made from it.
+
+A new metric is an entry of `METRICS`, at the place where it is to stand, and its value in `step_metrics` (what this
+rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find together).
+`python -m aepo.llm.records.metrics` prints the table of the documentation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from aepo.batch import Batch, Rollouts
+from aepo.controller import Control
+from aepo.correction import measured
+from aepo.llm.grading.overlong import ended, overlong_penalty
+from aepo.llm.policy.update import Update
+from aepo.llm.records.usage import extremes
+from aepo.llm.settings import Settings
+from aepo.method import Method
+
+
+def duration(seconds: float) -> str:
+    """A time to wait.
+
+    >>> duration(75), duration(4000), duration(300000)
+    ('1:15', '1:06:40', '3d 11h')
+    """
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, in_day = divmod(hours, 24)
+    if days:
+        return f"{days}d {in_day:02d}h"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def seconds(value: float) -> str:
+    """A phase's time in at most five characters up to a day.
+
+    >>> seconds(0.123), seconds(83.21), seconds(2345.6)
+    ('0.12', '83.2', '2346')
+    """
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 999.95 else f"{value:.0f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the console's row."""
+
+    title: str
+    width: int
+    """In characters."""
+    form: str | Callable[[float], str]
+    """A format specification, or a function from the value to its text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number of a step."""
+
+    name: str
+    """Its key in metrics.jsonl, TensorBoard and W&B."""
+    unit: str
+    meaning: str
+    """One sentence, without its full stop."""
+    column: Column | None = None
+    """Where the console shows it; None: it does not."""
+    stored: bool = True
+    """Whether it stands in metrics.jsonl, and not in the console's row alone."""
+
+
+METRICS = (
+    Metric(name="step", unit="", meaning="Number of the step, counted from 0", column=Column("step", 6, "d")),
+    Metric(
+        name="reward",
+        unit="",
+        meaning="Mean reward of the T = 1 responses, after the rules for cut and overlong ones",
+        column=Column("reward", 6, ".3f"),
+    ),
+    Metric(
+        name="entropy",
+        unit="nats",
+        meaning="H: exact mean entropy of the policy at T = 1 over the tokens of its responses, before the update",
+        column=Column("H", 6, ".3f"),
+    ),
+    Metric(
+        name="entropy_estimate",
+        unit="nats",
+        meaning="The authors' estimate of H: minus the mean log-prob of the sampled tokens of both branches",
+    ),
+    Metric(
+        name="target",
+        unit="nats",
+        meaning="H*, also where the setting is a share of the first entropy; null for a method without one",
+        column=Column("H*", 6, ".3f"),
+    ),
+    Metric(name="error", unit="nats", meaning="|H - H*|", column=Column("|err|", 6, ".3f")),
+    Metric(
+        name="temperature",
+        unit="",
+        meaning="Temperature that the controller chose for the second branch",
+        column=Column("T", 5, ".2f"),
+    ),
+    Metric(name="push", unit="", meaning="Signed strength of the control; its meaning is the controller's"),
+    Metric(name="raise_entropy", unit="true or false", meaning="Whether the controller raises the entropy"),
+    Metric(name="positives", unit="responses", meaning="Tempered responses that take part in the update"),
+    Metric(
+        name="normalizer", unit="name", meaning="How the tempered responses are counted; null without a second branch"
+    ),
+    Metric(name="live_rows", unit="responses", meaning="Responses that can move the policy: the others have weight 0"),
+    Metric(
+        name="response_length",
+        unit="tokens",
+        meaning="Mean length of the T = 1 responses",
+        column=Column("|o|", 7, ".1f"),
+    ),
+    Metric(name="ended", unit="share", meaning="T = 1 responses that ended with an end token"),
+    Metric(name="reward/truncated", unit="share", meaning="T = 1 responses that were cut at the length limit"),
+    Metric(name="reward/overlong_penalty", unit="", meaning="Mean of what overlong responses lose, at most 0"),
+    Metric(name="loss", unit="", meaning="Policy loss of the mini-batches that were stepped on"),
+    Metric(
+        name="clip_fraction",
+        unit="share",
+        meaning="Weight of the tokens whose ratio to the sampling policy left [0.8, 1.2]",
+        column=Column("clip", 5, ".3f"),
+    ),
+    Metric(name="kl", unit="nats", meaning="KL of the sampling policy to the updated one: mean of r - 1 - ln r"),
+    Metric(
+        name="grad_norm",
+        unit="",
+        meaning="Mean norm of the mini-batches' gradients before clipping",
+        column=Column("grad", 6, ".3f"),
+    ),
+    Metric(name="lr", unit="", meaning="Learning rate of the last optimizer step"),
+    Metric(name="train/skipped", unit="mini-batches", meaning="Left out for a gradient that was not finite"),
+    Metric(name="reward/errors", unit="responses", meaning="Verdicts that failed, over all ranks and both branches"),
+    Metric(
+        name="reward/timeouts", unit="responses", meaning="Verdicts that took too long, over all ranks and branches"
+    ),
+    Metric(name="response_length_min", unit="tokens", meaning="Shortest T = 1 response"),
+    Metric(name="response_length_max", unit="tokens", meaning="Longest T = 1 response"),
+    Metric(name="reward_min", unit="", meaning="Smallest reward of a T = 1 response"),
+    Metric(name="reward_max", unit="", meaning="Largest reward of a T = 1 response"),
+    Metric(name="mismatch/abs", unit="nats", meaning="Mean |log-prob of the engine - that of the trainer| at T = 1"),
+    Metric(
+        name="mismatch/kl",
+        unit="nats",
+        meaning="KL of engine to trainer at T = 1: mean of r - 1 - ln r with r = trainer / engine",
+        column=Column("mism.kl", 7, ".1e"),
+    ),
+    Metric(name="mismatch/worst_ratio", unit="", meaning="Largest ratio between engine and trainer of one token"),
+    Metric(name="sync/canary", unit="nats", meaning="The canary's mean difference of log-probs on the worst rank"),
+    Metric(
+        name="sync/weight_version", unit="optimizer steps", meaning="Behind the weights that the engine sampled from"
+    ),
+    Metric(
+        name="perf/tokens", unit="tokens", meaning="Prompts and responses of both branches, a prompt once a response"
+    ),
+    Metric(
+        name="perf/tokens_per_second",
+        unit="tokens/s",
+        meaning="Response tokens of all ranks per second of generation on the slowest",
+        column=Column("tok/s", 7, ".0f"),
+    ),
+    Metric(name="perf/throughput", unit="tokens/s", meaning="perf/tokens per second of the step and rank"),
+    Metric(
+        name="perf/memory_gib",
+        unit="GiB",
+        meaning="Most memory that a rank was seen to use so far: its GPU's, or its process's",
+        column=Column("GiB", 6, ".2f"),
+    ),
+    Metric(
+        name="time/push",
+        unit="s",
+        meaning="Handing the weights to the engine, the canary included, on this rank",
+        column=Column("push s", 6, seconds),
+    ),
+    Metric(name="time/generate", unit="s", meaning="Sampling on this rank", column=Column("gen s", 6, seconds)),
+    Metric(
+        name="time/reward", unit="s", meaning="Verdicts on this rank's responses", column=Column("reward s", 8, seconds)
+    ),
+    Metric(
+        name="time/score",
+        unit="s",
+        meaning="Log-probs and entropies before the update, on this rank",
+        column=Column("score s", 7, seconds),
+    ),
+    Metric(
+        name="time/update", unit="s", meaning="Optimizer steps, on this rank", column=Column("update s", 8, seconds)
+    ),
+    Metric(name="time/step", unit="s", meaning="The whole step, on this rank", column=Column("step s", 6, seconds)),
+    Metric(
+        name="duty_up",
+        unit="share",
+        meaning="Of the last 50 steps, those in which the controller raised the entropy; near 0 or 1 it has lost",
+        column=Column("up", 4, ".0%"),
+    ),
+    Metric(
+        name="eta",
+        unit="s",
+        meaning="Time that the rest of the run will take at the mean pace so far",
+        column=Column("ETA", 8, duration),
+        stored=False,
+    ),
+)
+"""The numbers of a step in the order of metrics.jsonl; a number that a run does not measure is left out there."""
+
+
+def step_metrics(
+    *,
+    step: int,
+    settings: Settings,
+    method: Method,
+    control: Control,
+    main: Rollouts,
+    second: Rollouts | None,
+    batch: Batch,
+    estimate: Tensor,
+    done: Update,
+    end_ids: Sequence[int],
+    beside: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The stored numbers of one step, in the order of `METRICS`.
+
+    Args:
+        step: its number.
+        settings, method: of the run.
+        control: what the controller decided.
+        main, second: scored responses of every rank at T = 1 and at the control's temperature.
+        batch: what was trained on.
+        estimate: the authors' estimate of the entropy, of the batch before any correction.
+        done: what the optimizer steps measured.
+        end_ids: tokens that end a response.
+        beside: further numbers by name, which ranks find together or the clock tells.
+
+    Raises:
+        ValueError: a number that `METRICS` does not have.
+    """
+    entropy = float(main.mean_entropy())
+    # What the loop followed: nats, also where the setting is a share of the first entropy.
+    goal = None if control.target is None else float(control.target)
+    length = main.mask.sum(-1)
+    whole = ended(main.token, main.mask, end_ids=end_ids).float()
+    penalty = overlong_penalty(
+        length,
+        limit=settings.rollout.max_response_tokens,
+        buffer=settings.reward.overlong_buffer_tokens,
+        penalty=settings.reward.overlong_penalty,
+    )
+    found = {
+        "step": step,
+        "reward": float(main.mean_reward()),
+        "entropy": entropy,
+        "entropy_estimate": float(estimate),
+        "target": goal,
+        "error": None if goal is None else abs(entropy - goal),
+        "temperature": float(control.temperature),
+        "push": float(control.strength),
+        "raise_entropy": bool(control.raise_entropy),
+        "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
+        "normalizer": method.tempered.normalizer if method.tempered is not None else None,
+        "live_rows": int(batch.live.sum()),
+        "response_length": float(length.mean()),
+        "ended": float(whole.mean()),
+        "reward/truncated": float((1 - whole).mean()),
+        "reward/overlong_penalty": float(penalty.mean()),
+        "loss": done.sums["loss"],
+        "clip_fraction": done.sums["clipped"] / max(done.sums["tokens"], 1e-30),
+        "kl": done.sums["kl"] / max(done.sums["tokens"], 1e-30),
+        "grad_norm": float(np.mean(done.norms or [0.0])),
+        "lr": done.lr,
+        "train/skipped": done.skipped,
+        **extremes(main),
+        # Below top_p = 1 the engine's log-probs are those of the nucleus: no measure of its numerics.
+        **(measured(main) if settings.rollout.top_p == 1 else {}),
+        **beside,
+    }
+    return ordered(found)
+
+
+def ordered(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers in the order of `METRICS`.
+
+    Raises:
+        ValueError: a number that `METRICS` does not have.
+    """
+    names = [metric.name for metric in METRICS if metric.stored]
+    if unknown := sorted(set(found) - set(names)):
+        raise ValueError(
+            f"the metrics {', '.join(unknown)} are not in aepo.llm.records.metrics.METRICS; add them there"
+        )
+    return {name: found[name] for name in names if name in found}
+
+
+def table() -> str:
+    """The stored metrics as a Markdown table."""
+    lines = ["| metric | unit | meaning | console |", "|---|---|---|---|"]
+    for metric in METRICS:
+        if metric.stored:
+            title = "" if metric.column is None else f"`{metric.column.title}`"
+            cells = (f"`{metric.name}`", metric.unit, metric.meaning, title)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
