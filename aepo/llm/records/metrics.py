@@ -103,7 +103,9 @@ METRICS = (
         meaning="Temperature that the controller chose for the second branch",
         column=Column("T", 5, ".2f"),
     ),
-    Metric(name="push", unit="", meaning="Signed strength of the control; its meaning is the controller's"),
+    Metric(
+        name="push", unit="", meaning="The controller's push; where it has none, ln T: above 0 it raises the entropy"
+    ),
     Metric(name="raise_entropy", unit="true or false", meaning="Whether the controller raises the entropy"),
     Metric(name="positives", unit="responses", meaning="Tempered responses that take part in the update"),
     Metric(
@@ -164,7 +166,7 @@ METRICS = (
         meaning="Response tokens of all ranks per second of generation on the slowest",
         column=Column("tok/s", 7, ".0f"),
     ),
-    Metric(name="perf/throughput", unit="tokens/s", meaning="perf/tokens per second of the step and rank"),
+    Metric(name="perf/throughput", unit="tokens/s", meaning="Tokens of `perf/tokens` per second of the step and rank"),
     Metric(
         name="perf/memory_gib",
         unit="GiB",
