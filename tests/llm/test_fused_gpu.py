@@ -53,6 +53,24 @@ def test_values_and_gradients_are_those_of_whole_logits(dtype, entropy_tempered)
         torch.testing.assert_close(a.cpu().double(), b, rtol=rounding, atol=rounding * b.abs().max().item() + 1e-4)
 
 
+# One column, part of a tile, a whole tile, one and a column of the next: sizes of 1 are constants to Triton.
+@pytest.mark.parametrize("vocabulary", [1, 50, 128, 129])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (64, 96)])
+def test_a_vocabulary_of_one_tile_gives_values_and_gradients_of_whole_logits(vocabulary, rows, width):
+    one = case(rows=rows, width=width, vocabulary=vocabulary)
+    hidden, weight = on_gpu(*(x.detach().bfloat16() * 0.3 for x in one.leaves))
+    exact = [x.detach().cpu().double().requires_grad_() for x in (hidden, weight)]
+    oracle = type(one)(**(vars(one) | dict(zip(("hidden", "weight"), exact, strict=True)))).oracle()
+    got = linear_token_stats(hidden, weight, one.labels.cuda(), 1.7, backend="triton")
+    for a, b in zip(got, oracle, strict=True):
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=5e-5)
+    ups = upstream(one)
+    mine = torch.autograd.grad(pulled(got, [up.cuda().float() for up in ups]), [hidden, weight])
+    for a, b in zip(mine, torch.autograd.grad(pulled(oracle, ups), exact), strict=True):
+        rounding = 4 * torch.finfo(torch.bfloat16).eps
+        torch.testing.assert_close(a.cpu().double(), b, rtol=rounding, atol=rounding * b.abs().max().item() + 1e-4)
+
+
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 def test_bf16_operands_of_a_real_vocabulary_are_within_5e_5_of_float64(backend):
     hidden, weight, labels, want = realistic()

@@ -90,7 +90,8 @@ def statistics_kernel(
             mass_t = scale * mass_t + tl.sum(e, 1)
         top = higher
     at = partial + split.to(tl.int64) * rows + row
-    plane = splits.to(tl.int64) * rows
+    # Triton makes a constant of an argument that is 1, and a constant has no methods.
+    plane = tl.cast(splits, tl.int64) * rows
     tl.store(at, top * LN2, mask=inside)
     tl.store(at + plane, mass, mask=inside)
     tl.store(at + 2 * plane, mass_t, mask=inside)
