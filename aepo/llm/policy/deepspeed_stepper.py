@@ -81,6 +81,8 @@ class DeepSpeedStepper:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
+        # A weight that is being gathered for a pass is passed over here, and stands in the way when others are parted.
+        self.settle()
         block: list[tuple[str, nn.Parameter]] = []
         named = list(self.module.model.named_parameters())
         for i, (name, parameter) in enumerate(named):
@@ -119,6 +121,14 @@ class DeepSpeedStepper:
                 f"DeepSpeed {'took' if self.engine.was_step_applied() else 'left out'} a step of {norm=}"
             )
         return norm
+
+    def settle(self) -> None:
+        """Part the weights that ZeRO 3 has gathered for a backward pass that does not come.
+
+        By itself it would do so at the start of the next pass, while the rollout engine needs the memory before.
+        """
+        if self.collective:
+            self.engine.empty_partition_cache()
 
     def release(self) -> None:
         """Give back ZeRO 3's shard of the gradients and its bucket, which it would hold from its start on."""

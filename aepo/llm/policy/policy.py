@@ -47,6 +47,7 @@ class Policy(Scorer):
             token_budget=token_budget,
             packing=packing,
             collective=stepper.collective,
+            settle=stepper.settle,
         )
         self.stepper = stepper
         self.lr = lr

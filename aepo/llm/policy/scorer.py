@@ -3,7 +3,7 @@
 Letters as in `aepo.batch`; V the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class Scorer:
         token_budget: most tokens of one forward pass, padding included.
         packing: whether the rows of a micro-batch are computed as one, without padding.
         collective: whether every forward pass needs all ranks, as under ZeRO 3; all then run equally many.
+        settle: what ends a run of passes without gradient (`Stepper.settle`); None: nothing does.
 
     Raises:
         ValueError: an empty prompt, which leaves nothing to predict the first token from; or a model that cannot pack.
@@ -39,6 +40,7 @@ class Scorer:
         token_budget: int,
         packing: bool = False,
         collective: bool = False,
+        settle: Callable[[], None] | None = None,
     ) -> None:
         empty = [i for i, prompt in enumerate(prompts) if not len(prompt)]
         if empty:
@@ -49,6 +51,7 @@ class Scorer:
         self.token_budget = token_budget
         self.packing = packing
         self.collective = collective
+        self.settle = settle
         self.device = next(module.parameters()).device
         if packing:
             module.check_packing()
@@ -62,6 +65,7 @@ class Scorer:
             token_budget=self.token_budget,
             packing=self.packing,
             collective=self.collective,
+            settle=self.settle,
         )
 
     @property
@@ -108,6 +112,8 @@ class Scorer:
             for _ in range(missing):
                 one = torch.zeros(1, 1)
                 self._forward(self.module, one[0].long(), one.long(), one, temperature)
+        if self.settle is not None:
+            self.settle()
         return found
 
     def lengths(self, prompt: Tensor, mask: Tensor) -> list[int]:

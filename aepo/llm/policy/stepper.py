@@ -35,6 +35,10 @@ class Stepper(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """A run of passes without gradient is over: nothing of it stays behind; all ranks call it together."""
+        ...
+
     def release(self) -> None:
         """No gradient is computed until `reclaim`: what only gradients need may be given back."""
         ...
@@ -71,6 +75,9 @@ class TorchStepper:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def settle(self) -> None:
+        """Nothing stays behind."""
 
     def release(self) -> None:
         """Nothing is held between steps."""
