@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_packing import PROMPTS, SIZES, VOCABULARY, Kept, batch, model
+from tiny_models import PROMPTS, SIZES, VOCABULARY, Kept, batch, model
 from transformers import OPTConfig, OPTForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from aepo import zoo

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from published_models import LLAMA_1B, QWEN3_4B, QWEN_7B
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config, T5Config
 
 from aepo.llm.doctor import __main__ as doctor
@@ -20,19 +21,6 @@ from aepo.llm.policy.model import from_scratch
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
-
-QWEN_7B = Qwen2Config(
-    vocab_size=152064, hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
-    intermediate_size=18944, tie_word_embeddings=False,
-)  # fmt: skip
-QWEN3_4B = Qwen3Config(
-    vocab_size=151936, hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8,
-    head_dim=128, intermediate_size=9728, tie_word_embeddings=True,
-)  # fmt: skip
-LLAMA_1B = LlamaConfig(
-    vocab_size=128256, hidden_size=2048, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8,
-    head_dim=64, intermediate_size=8192, tie_word_embeddings=True,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from test_trainer import FIXTURE, launch
+from running import FIXTURE, launch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,

@@ -3,7 +3,6 @@
 Two nodes are two starts of DeepSpeed's own launcher on this machine, one rank each.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import ROOT, SMALL, assert_learned, trained, weights, without_times
+from running import ROOT, SMALL, assert_learned, rows, trained, weights, without_times
 
 from aepo.llm.experiment.ports import free_port
 
@@ -36,10 +35,6 @@ def dumped(out: Path, *arguments: str, ranks: int) -> tuple[list[dict], str]:
     done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return rows(out), done.stderr
-
-
-def rows(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_close(rows: list[dict], others: list[dict], *, atol: float) -> None:

@@ -4,8 +4,7 @@ import logging
 
 import pytest
 import torch
-from test_nucleus import tiny
-from test_prompting import chatting
+from tiny_models import chatting, tiny
 
 from aepo.llm.engines.embedded import EmbeddedEngine
 from aepo.llm.questions.end_tokens import described, end_ids, published_ends

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer import trained, weights, without_times
+from running import trained, weights, without_times
 
 from aepo import zoo
 from aepo.batch import Rollouts

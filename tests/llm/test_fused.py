@@ -4,21 +4,20 @@ import dataclasses
 import gc
 import math
 import weakref
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from fused_cases import F64, MIXED, Largest, by_logits, case, pulled, realistic, upstream
 from hypothesis import given
 from hypothesis import strategies as st
+from split_vocabulary import split_over
 from strategies import assert_close
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from aepo.llm.fused import TokenStats, linear_policy_loss, linear_token_stats, token_stats_from_logits, torch_backend
 
-F64 = torch.float64
 # Sums of at most a hundred terms of size 10.
 CLOSE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-11}
 TEMPERATURES = (0.3, 0.6, 1.0, 1.7, "per token")
@@ -28,74 +27,6 @@ TEMPERATURES = (0.3, 0.6, 1.0, 1.7, "per token")
 def tiles(request, monkeypatch):
     monkeypatch.setattr(torch_backend, "TILE_ROWS", request.param[0])
     monkeypatch.setattr(torch_backend, "TILE_COLUMNS", request.param[1])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """A call with its arguments."""
-
-    hidden: Tensor
-    weight: Tensor
-    labels: Tensor
-    temperature: float | Tensor
-    bias: Tensor | None
-    softcap: float | None
-    entropy_tempered: bool
-
-    @property
-    def leaves(self) -> list[Tensor]:
-        return [x for x in (self.hidden, self.weight, self.bias) if x is not None]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        names = ("temperature", "bias", "softcap", "entropy_tempered")
-        return {name: getattr(self, name) for name in names}
-
-    def stats(self, **changes) -> TokenStats:
-        return linear_token_stats(self.hidden, self.weight, self.labels, **(self.options | changes))
-
-    def oracle(self) -> TokenStats:
-        """The same by whole logits and autograd."""
-        z = self.hidden @ self.weight.T
-        z = z if self.bias is None else z + self.bias
-        z = z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
-        return by_logits(z, self.labels, self.temperature, self.entropy_tempered)
-
-
-def by_logits(z: Tensor, labels: Tensor, temperature: float | Tensor, entropy_tempered: bool = False) -> TokenStats:
-    log_probs = z.log_softmax(-1)
-    log_probs_t = (z / torch.as_tensor(temperature, dtype=z.dtype).expand(len(z)).unsqueeze(-1)).log_softmax(-1)
-    of = log_probs_t if entropy_tempered else log_probs
-    on, place = labels != -100, labels.clamp(min=0).unsqueeze(-1)
-    entropy = -(of.exp() * of.clamp(min=torch.finfo(z.dtype).min)).sum(-1)
-    found = (log_probs.gather(1, place).squeeze(-1), log_probs_t.gather(1, place).squeeze(-1), entropy)
-    return TokenStats(*(torch.where(on, x, 0.0) for x in found))
-
-
-def case(
-    *, rows: int = 7, width: int = 5, vocabulary: int = 9, seed: int = 0, temperature: float | str = 1.7,
-    bias: bool = False, softcap: float | None = None, entropy_tempered: bool = False, ignored: int = 0,
-) -> Case:  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=F64).requires_grad_()
-
-    labels = torch.randint(vocabulary, (rows,), generator=generator)
-    if rows > 1:
-        # The first and the last column are where chunks go wrong.
-        labels[0], labels[1] = 0, vocabulary - 1
-    labels[torch.randperm(rows, generator=generator)[:ignored]] = -100
-    t = torch.rand(rows, generator=generator, dtype=F64) + 0.3 if temperature == "per token" else float(temperature)
-    return Case(
-        hidden=normal(rows, width),
-        weight=normal(vocabulary, width),
-        labels=labels,
-        temperature=t,
-        bias=normal(vocabulary) if bias else None,
-        softcap=softcap,
-        entropy_tempered=entropy_tempered,
-    )
 
 
 cases = st.builds(
@@ -110,17 +41,6 @@ cases = st.builds(
     entropy_tempered=st.booleans(),
     ignored=st.integers(0, 2),
 )
-
-
-def upstream(one: Case, seed: int = 1) -> list[Tensor]:
-    """A gradient for each statistic; about a third of the rows have none."""
-    generator = torch.Generator().manual_seed(seed)
-    live = torch.rand(len(one.labels), generator=generator) > 0.3
-    return [torch.randn(len(one.labels), generator=generator, dtype=F64) * live for _ in range(3)]
-
-
-def pulled(stats: TokenStats, ups: list[Tensor], chosen: tuple[int, ...] = (0, 1, 2)) -> Tensor:
-    return torch.stack([(ups[i] * stats[i]).sum() for i in chosen]).sum()
 
 
 # -- values and gradients --
@@ -426,9 +346,6 @@ def test_views_that_are_not_contiguous_give_the_same(tiles):
         assert_close(a, b, **CLOSE)
 
 
-MIXED = ("bfloat16 bfloat16", "float16 float32", "bfloat16 float32", "float32 float64")
-
-
 @pytest.mark.parametrize("names", MIXED)
 def test_mixed_and_half_precision_operands_are_multiplied_exactly(names):
     dtypes = [getattr(torch, name) for name in names.split()]
@@ -451,25 +368,6 @@ def test_mixed_and_half_precision_operands_are_multiplied_exactly(names):
         torch.testing.assert_close(a.double(), b, rtol=torch.finfo(leaf.dtype).eps, atol=5e-5)
 
 
-def realistic() -> tuple[Tensor, Tensor, Tensor, TokenStats]:
-    """bf16 hidden states and head, labels, and their exact statistics at T = 0.6, as in a language model's answers.
-
-    A real vocabulary, logits up to about 30, an entropy of about 1.6 nats.
-    """
-    n, d, v = 16, 128, 151_936
-    generator = torch.Generator().manual_seed(3)
-    weight = torch.randn(v, d, generator=generator)
-    hidden = 1.0 * torch.randn(n, d, generator=generator) / math.sqrt(d)
-    likely = torch.randint(v, (n, 12), generator=generator)
-    direction = weight[likely] * torch.linspace(1.0, 0.2, 12).unsqueeze(-1)
-    hidden = (hidden + 0.17 * direction.sum(1)).bfloat16()
-    weight, labels = weight.bfloat16(), likely[:, 1]
-    z = hidden.double() @ weight.double().T
-    want = by_logits(z, labels, 0.6)
-    assert 20 < z.max() < 60 and 0.3 < want.entropy.mean() < 3
-    return hidden, weight, labels, want
-
-
 def test_bf16_operands_of_a_real_vocabulary_are_within_5e_5_of_float64():
     hidden, weight, labels, want = realistic()
     got = linear_token_stats(hidden, weight, labels, 0.6)
@@ -478,21 +376,6 @@ def test_bf16_operands_of_a_real_vocabulary_are_within_5e_5_of_float64():
 
 
 # -- what is never made --
-
-
-class Largest(TorchDispatchMode):
-    """Elements of the largest tensor that any operation returned, those of the arguments' size left out."""
-
-    def __init__(self, allowed: set[int]) -> None:
-        super().__init__()
-        self.allowed, self.elements = allowed, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(value, Tensor) and value.numel() not in self.allowed:
-                self.elements = max(self.elements, value.numel())
-        return out
 
 
 def test_no_tensor_of_tokens_by_vocabulary_is_made(monkeypatch):
@@ -531,33 +414,6 @@ def test_rows_without_a_gradient_cost_no_product(monkeypatch):
 
 
 # -- a vocabulary split over processes --
-
-
-def split_over(
-    rank: int, world: int, path: str, options: dict[str, Any], bounds: list[int], dtype: torch.dtype, backend: str,
-    close: dict[str, float], close_gradients: dict[str, float],
-) -> None:  # fmt: skip
-    """Each rank's part of the vocabulary against the whole; leaves a file when everything agrees."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/join", rank=rank, world_size=world)
-    one = case(**options)
-    rounded = [x.detach().to(dtype) for x in one.leaves]
-    exact = [x.double().requires_grad_() for x in rounded]
-    whole = dataclasses.replace(one, hidden=exact[0], weight=exact[1], bias=exact[2])
-    mine = slice(bounds[rank], bounds[rank + 1])
-    hidden, weight, bias = (x.clone().requires_grad_() for x in (rounded[0], rounded[1][mine], rounded[2][mine]))
-    stats = linear_token_stats(
-        hidden, weight, one.labels, one.temperature, bias=bias, softcap=one.softcap, vocab_start=mine.start,
-        group=torch.distributed.group.WORLD, backend=backend,
-    )  # fmt: skip
-    for a, b in zip(stats, whole.oracle(), strict=True):
-        assert_close(a.double(), b, **close)
-    ups = upstream(one)
-    got = torch.autograd.grad(pulled(stats, [up.to(stats.logp.dtype) for up in ups]), [hidden, weight, bias])
-    want = torch.autograd.grad(pulled(whole.oracle(), ups), exact)
-    for a, b in zip(got, (want[0], want[1][mine], want[2][mine]), strict=True):
-        assert_close(a.double(), b, **close_gradients)
-    torch.distributed.destroy_process_group()
-    Path(path, f"agrees_{rank}").touch()
 
 
 def test_two_processes_with_half_a_vocabulary_each_agree_with_one(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_fused import case, pulled, realistic, upstream
+from fused_cases import case, pulled, realistic, upstream
 from torch import Tensor
 
 from aepo.llm.fused import cuda_backend, linear_policy_loss, linear_token_stats, token_stats_from_logits

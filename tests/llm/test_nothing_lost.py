@@ -12,40 +12,14 @@ from pathlib import Path
 import psutil  # which DeepSpeed brings
 import pytest
 import torch
-from test_trainer import ROOT, SMALL, trained, weights, without_times
+from running import ROOT, SMALL, STEPS, assert_equal_runs, rows, start, trained, weights
 
 from aepo.llm.experiment.ports import free_port
 
-STEPS = ("--train.steps=12", "--checkpoint.every=1", "--controller.sees=previous")
 # For a run of a quarter of a minute, on a machine that is busy with others.
 PATIENCE = 300.0
 # Many times what an honest phase takes there.
 LATE = 15.0
-
-
-def start(out: Path, *arguments: str, fault: str | None = None, rank: int = 0, world: int = 1, port: int = 0):
-    """One rank, started by hand."""
-    script = ROOT / "aepo/llm/train.py" if fault is None else Path(__file__).with_name("faulty_train.py")
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port or free_port()), "FAULT": fault or "",
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    command = [sys.executable, str(script), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}", *SMALL]
-    return subprocess.Popen(
-        [*command, *STEPS, *arguments], cwd=out.parent, env=environment, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def rows(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_equal_runs(whole: Path, parts: Path) -> None:
-    assert without_times(rows(whole)) == without_times(rows(parts))
-    first, second = weights(whole), weights(parts)
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from tiny_models import tiny
 
 from aepo.llm import seeds
 from aepo.llm.engines.embedded import EmbeddedEngine, nucleus
@@ -36,17 +37,6 @@ def test_the_nucleus_is_the_fewest_most_probable_tokens_that_hold_the_mass(weigh
 def test_the_whole_mass_keeps_every_token():
     log_probs = torch.randn(5, 1000, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     torch.testing.assert_close(nucleus(log_probs, 1.0), log_probs)
-
-
-def tiny():
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, head_dim=16,
-        intermediate_size=16, initializer_range=0.5, eos_token_id=1, pad_token_id=0, bos_token_id=None,
-    )  # fmt: skip
-    return Qwen3ForCausalLM(config)
 
 
 def test_samples_have_the_frequencies_of_the_tempered_nucleus_and_its_log_probs():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_trainer import ROOT, trained
+from running import ROOT, trained
 
 from aepo.llm.grading.overlong import ended, overlong_penalty, shaped
 from aepo.llm.settings import SettingsError, load

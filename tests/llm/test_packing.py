@@ -4,21 +4,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import DTYPES, LENGTHS, MODELS, PROMPTS, ROLLOUTS, ROWS, SIZES, VOCABULARY, Kept, batch, model
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
 from aepo import zoo
-from aepo.batch import Batch, Rollouts
+from aepo.batch import Batch
 from aepo.llm.policy.microbatch import plan, trimmed
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
@@ -26,92 +23,14 @@ from aepo.llm.policy.stepper import TorchStepper
 from aepo.llm.policy.update import update
 from aepo.loss import policy_loss
 
-VOCABULARY = 61
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
-MODELS = {
-    "qwen3": lambda **more: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8, **more)),
-    "qwen3, eager": lambda: MODELS["qwen3"](attn_implementation="eager"),
-    # Every layer sees the last 4 tokens only, through a mask of another kind.
-    "qwen3, sliding": lambda: MODELS["qwen3"](
-        use_sliding_window=True, sliding_window=4, layer_types=["sliding_attention"] * 2
-    ),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
-}
-# Eager attention takes its softmax in float32 from a float64 mask, and a row of padding alone becomes nan.
-DTYPES = dict.fromkeys(MODELS, torch.float64) | {"qwen3, eager": torch.float32}
-# Prompts of 1 to 11 tokens and responses of 1 to 17, 108 in all.
-PROMPT_LENGTHS = (1, 4, 11, 2)
-RESPONSE_LENGTHS = (17, 1, 3, 9, 1, 2, 16, 5, 1, 12)
-ROWS, LONGEST = len(RESPONSE_LENGTHS), max(RESPONSE_LENGTHS)
-GENERATOR = torch.Generator().manual_seed(1)
-PROMPTS = [torch.randint(1, VOCABULARY, (n,), generator=GENERATOR).tolist() for n in PROMPT_LENGTHS]
-ROLLOUTS = Rollouts(
-    prompt=torch.arange(ROWS) % len(PROMPTS),
-    token=torch.randint(1, VOCABULARY, (ROWS, LONGEST), generator=GENERATOR),
-    mask=(torch.arange(LONGEST) < torch.tensor(RESPONSE_LENGTHS).unsqueeze(-1)).double(),
-    reward=torch.zeros(ROWS),
-    group_size=1,
-)
-LENGTHS = [PROMPT_LENGTHS[p] + n for p, n in zip(ROLLOUTS.prompt.tolist(), RESPONSE_LENGTHS, strict=True)]
 # The plain policy gradient and an exact entropy bonus: both statistics carry a gradient.
 METHOD = zoo.build("entropy_reg", coef=0.4)
-
-
-class Kept(torch.optim.Optimizer):
-    """Leaves the weights alone and keeps the gradient that it was to step with."""
-
-    def __init__(self, parameters) -> None:
-        super().__init__(parameters, {"lr": 1.0})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        self.gradient = [p.grad.clone() for p in self.param_groups[0]["params"]]
-
-
-def model(name: str, dtype: torch.dtype | None = None):
-    torch.manual_seed(0)
-    made = MODELS[name]().to(dtype or DTYPES[name])
-    for parameter in made.parameters():
-        # Initial weights are so small that no token minds what came before it.
-        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)
-    return made
 
 
 def policy(made, *, packing: bool, token_budget: int = 10**6) -> Policy:
     wrapped = ResponseStats(made)
     stepper = TorchStepper(wrapped, Kept(wrapped.parameters()), max_grad_norm=float("inf"))
     return Policy(stepper, PROMPTS, pad_id=0, token_budget=token_budget, lr=1.0, packing=packing)
-
-
-def batch(dtype: torch.dtype = torch.float64) -> Batch:
-    """Advantages and weights of both signs on every token; the old policy is another one."""
-    generator = torch.Generator().manual_seed(2)
-    shape = ROLLOUTS.token.shape
-    mask = ROLLOUTS.mask.to(dtype)
-
-    def noise() -> torch.Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    return Batch(
-        prompt=ROLLOUTS.prompt,
-        token=ROLLOUTS.token,
-        mask=mask,
-        old_logp=-4.0 + noise(),
-        advantage=noise(),
-        weight=mask / mask.sum(),
-        entropy_weight=0.4 * mask / mask.sum(),
-        group_size=1,
-    )
 
 
 def stats(policy: Policy, index: list[int], temperature: float) -> list[torch.Tensor]:

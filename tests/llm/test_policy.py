@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_fused import Largest
+from fused_cases import Largest
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_doctor import QWEN3_4B, QWEN_7B
+from published_models import QWEN3_4B, QWEN_7B
 
 from aepo.llm import train
 from aepo.llm.doctor import __main__ as doctor

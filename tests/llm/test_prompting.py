@@ -1,30 +1,13 @@
 """Prompts: the named templates are what the published chat templates produce, and `chat` is the tokenizer's own."""
 
 import pytest
+from tiny_models import chatting
 
 from aepo.llm.questions.files import DataError
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.templates import INSTRUCTION, NAMES, TEMPLATES, prompt_text, prompter
 
 QUESTION = r"Find {x} in $\frac{1}{x}$ {question} {0} <b>"
-
-
-def chatting(default_system: str | None):
-    """A tokenizer with the path that one user message takes through the chat templates of the Qwen models.
-
-    Their tokenizer_config.json (Qwen2.5-Math-7B, Qwen2.5-7B, Qwen3-4B) also has tools, tool answers and earlier turns,
-    none of which a single question meets. Without a system message the first two write one of their own, Qwen3's none.
-    """
-    otherwise = "" if default_system is None else "<|im_start|>system\n" + default_system + "<|im_end|>\n"
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = (
-        "{% if messages[0].role != 'system' %}{{ " + repr(otherwise) + " }}{% endif %}"
-        "{% for message in messages %}"
-        "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
-        "{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    )
-    return tokenizer
 
 
 @pytest.mark.parametrize(

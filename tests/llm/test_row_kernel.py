@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
+from fused_cases import by_logits, pulled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_fused import by_logits, pulled
 from torch import Tensor
 
 from aepo.llm.fused import backends, cuda_backend, token_stats_from_logits, torch_backend

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_packing import PROMPTS, batch, model
+from tiny_models import PROMPTS, batch, model
 
 from aepo import zoo
 from aepo.llm.policy.policy import Policy

@@ -9,8 +9,8 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from test_prompting import chatting
-from test_trainer import ROOT, launch
+from running import ROOT, launch
+from tiny_models import chatting
 
 from aepo.llm.experiment.ports import free_port
 from aepo.llm.questions.files import DataError

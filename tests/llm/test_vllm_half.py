@@ -10,7 +10,7 @@ from aepo.llm.policy.stepper import TorchStepper
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 
-from test_vllm_engine import PAD, TOKENIZER, VOCABULARY, join_a_group_of_one, moved, tiny
+from byte_models import PAD, TOKENIZER, VOCABULARY, join_a_group_of_one, moved, tiny
 
 
 def test_bfloat16_weights_arrive_and_are_within_their_limit():

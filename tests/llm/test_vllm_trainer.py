@@ -9,9 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from running import (
+    ROOT,
+    SMALL,
+    STEPS,
+    assert_equal_runs,
+    assert_learned,
+    start,
+    trained,
+    weights,
+    without_times,
+)
 from scipy.stats import ttest_ind
-from test_nothing_lost import STEPS, assert_equal_runs, start
-from test_trainer import ROOT, SMALL, assert_learned, trained, weights, without_times
 
 from aepo.llm.experiment.ports import free_port
 

@@ -12,9 +12,10 @@ from unittest import mock
 import pytest
 import torch
 import torch.multiprocessing as mp
+from fused_cases import MIXED, by_logits, case, pulled, realistic, upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fused import MIXED, by_logits, case, pulled, realistic, split_over, upstream
+from split_vocabulary import split_over
 
 from aepo.llm.fused import backends, linear_policy_loss, linear_token_stats, torch_backend, triton_backend
 
