@@ -45,7 +45,7 @@ $(VLLM)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 test-vllm: $(VLLM)/.ready
-	$(ONE_THREAD) $(VLLM)/bin/python -m pytest -m 'not slow' tests/llm/test_vllm_*.py
+	$(ONE_THREAD) $(VLLM)/bin/python -m pytest -m 'not slow' tests/llm/test_vllm_*.py tests/llm/engines/test_vllm_*.py
 
 # Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton.
 bench-gpu: setup

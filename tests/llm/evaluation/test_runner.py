@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import ROOT
 
 from aepo.llm import seeds
 from aepo.llm.evaluation.__main__ import main
@@ -34,7 +35,6 @@ from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
 
 WALK = walk_task()
-ROOT = Path(__file__).parents[3]
 DATA = ROOT / ".." / "shared" / "data" / "math"
 POSITIONS = 4096
 

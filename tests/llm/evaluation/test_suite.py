@@ -3,9 +3,9 @@
 import json
 import random
 import re
-from pathlib import Path
 
 import pytest
+from running import ROOT
 
 from aepo.llm.evaluation import suite
 from aepo.llm.evaluation.self_check import main as self_check_main
@@ -16,7 +16,7 @@ from aepo.llm.grading.pool import GradingPool
 from aepo.llm.grading.reference import Reference
 from aepo.llm.questions.files import DataError
 
-SHARED = Path(__file__).parents[4] / "shared" / "data" / "math"
+SHARED = ROOT.parent / "shared" / "data" / "math"
 
 
 def published(name: str) -> tuple[Question, ...]:

@@ -12,15 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
+from running import ROOT
 from stepper_ranks import LR, MICROS, STEPS, TRAIN, model, objective
 
 from aepo.llm.experiment.ports import free_port
 from aepo.llm.policy.response_stats import ResponseStats
 
-ROOT = Path(__file__).parents[2]
 STAGES = [
     {"zero_stage": 0},
     {"zero_stage": 1},

@@ -304,7 +304,7 @@ def started(script: str, folder: Path, **environment: str) -> subprocess.Popen:
 @pytest.mark.parametrize("order", ["tell", "tell-busy"])
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, order):
     script = (
-        "from test_workers import GradingPool, obedient\n"
+        "from test_pool import GradingPool, obedient\n"
         "pool = GradingPool(obedient, workers=2, deadline_seconds=1000)\n"
         "pids = [worker.process.pid for worker in pool._workers]\n"
         f"pool.grade([('{order} first', ''), ('{order} second', '')])\n"

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from running import ROOT
 
 from aepo.llm.questions.problems import PUBLISHED, DataError, Problem, distinct, load_problems
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
+SHARED = ROOT.parent / "shared" / "data" / "math"
 
 
 def load(name: str, **options) -> list[tuple[str, str, int]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from running import ROOT
 
 from aepo.llm.evaluation.reporting import estimates, tables
 from aepo.llm.evaluation.reporting.estimates import summary
@@ -21,7 +22,6 @@ from aepo.llm.experiment.__main__ import main
 from aepo.llm.experiment.runs import BASE, Plan
 from aepo.llm.settings import load
 
-ROOT = Path(__file__).parents[2]
 TARGETS = (0.5, 1.0, 1.5)
 STEPS, PROBLEMS, SEEDS = 40, 20, 3
 

@@ -1,4 +1,4 @@
-"""Optimizer steps of a tiny model on one rank of a launched group: what tests/llm/test_precision.py compares.
+"""Optimizer steps of a tiny model on one rank of a launched group: what test_deepspeed_stepper.py compares.
 
 The cases come as JSON on the command line, and OUT.RANK.pt holds what each found.
 """

@@ -9,18 +9,18 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import ROOT
 
 from aepo.llm.grading import REASONS, math_reward
 from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed
 from aepo.llm.grading.too_costly import refusal
 from aepo.llm.questions.problems import load_problems
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
+SHARED = ROOT.parent / "shared" / "data" / "math"
 
 # (response's box, reference), each checked by hand. "cheap" needs no algebra, "algebra" goes to math-verify.
 RIGHT_CHEAP = [

@@ -251,7 +251,7 @@ def test_a_step_of_deepspeed_allocates_what_is_predicted():
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     done = subprocess.run(
         [sys.executable, __file__],
-        env=os.environ | alone | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | alone | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=600,
