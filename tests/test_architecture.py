@@ -12,6 +12,17 @@ PACKAGE = Path(__file__).parents[1] / "aepo"
 WORLDS = ("aepo.theory", "aepo.tabular", "aepo.llm")
 # Names that some version of a dependency owns even where this environment lacks it.
 FOREIGN = {"kernels", "evaluate", "datasets", "types", "tokenize", "queue", "tokenizers", "vllm"}
+# The rooms of aepo/llm and the modules beside them, lowest first: each imports only what stands in a line before.
+LEVELS = (
+    {"settings", "grading", "fused", "seeds"},
+    {"processes", "questions"},
+    {"policy"},
+    {"engines", "checkpoints", "doctor"},
+    {"records", "evaluation"},
+    {"trainer", "experiment", "gpu_check"},
+    {"train", "demo"},
+)
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 
 def module_of(path: Path) -> str:
@@ -47,6 +58,23 @@ def offences(paths: list[Path], forbidden: tuple[str, ...], *, allowed: tuple[st
         for module in sorted(imports(path))
         if any(within(module, name) for name in forbidden) and not any(within(module, name) for name in allowed)
     ]
+
+
+def upward(paths: list[Path]) -> list[str]:
+    """The imports in aepo/llm of a room that is not below the importing one; one without a level is below none."""
+    found = []
+    for path in paths:
+        room = module_of(path).split(".")[2]
+        for other in sorted({module.split(".")[2] for module in imports(path) if module.startswith("aepo.llm.")}):
+            if other != room and LEVEL.get(other, len(LEVELS)) >= LEVEL[room]:
+                found.append(f"{path.relative_to(PACKAGE.parent)} imports {other}, which is not below {room}")
+    return found
+
+
+def rooms_and_modules(folder: Path) -> tuple[set[str], set[str]]:
+    """The names of the folders with Python files that lie directly in a folder, and of its modules."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*.py")]
+    return {path.parts[0] for path in paths if len(path.parts) > 1}, {p.stem for p in paths if len(p.parts) == 1}
 
 
 def sources(*folders: str) -> list[Path]:
@@ -87,6 +115,48 @@ def test_tabular_and_llm_never_import_each_other():
 def test_only_the_tabular_report_compares_with_theory():
     paths = [path for path in sources("tabular", "llm") if path not in (PACKAGE / "tabular").rglob("report.py")]
     assert offences(paths, ("aepo.theory",)) == []
+
+
+def test_every_room_of_llm_has_one_level():
+    rooms, modules = rooms_and_modules(PACKAGE / "llm")
+    assert modules == {"__init__", "train", "trainer", "demo", "seeds"}
+    assert len(rooms) > 10
+    assert rooms | modules - {"__init__"} <= set(LEVEL)
+    assert len(LEVEL) == sum(map(len, LEVELS)), "a name stands on two levels"
+
+
+def test_a_room_of_llm_imports_only_rooms_below_it():
+    paths = [path for path in sources("llm") if path != PACKAGE / "llm" / "__init__.py"]
+    assert len(paths) > 80
+    assert upward(paths) == []
+
+
+def test_the_check_of_levels_sees_an_import_of_any_form_and_an_unknown_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "aepo")
+    room = tmp_path / "aepo" / "llm" / "policy"
+    room.mkdir(parents=True)
+    (room / "a.py").write_text("from aepo.llm import train\nfrom ..engines.engine import Engine\n")
+    (room / "b.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from aepo.llm.trainer import Trainer\n"
+        "def f():\n    import aepo.llm.attic.x\n"
+    )
+    (room / "c.py").write_text("from aepo.llm.policy import a\nfrom . import b\nfrom ..settings import Settings\n")
+    assert upward(sorted(room.iterdir())) == [
+        "aepo/llm/policy/a.py imports engines, which is not below policy",
+        "aepo/llm/policy/a.py imports train, which is not below policy",
+        "aepo/llm/policy/b.py imports attic, which is not below policy",
+        "aepo/llm/policy/b.py imports trainer, which is not below policy",
+    ]
+
+
+def test_the_tests_of_llm_lie_in_its_rooms_and_import_no_other_test_file():
+    tests = Path(__file__).parent / "llm"
+    assert rooms_and_modules(tests)[0] <= rooms_and_modules(PACKAGE / "llm")[0]
+    paths = sorted(tests.rglob("*.py"))
+    assert len(paths) > 40
+    # What test files share stands in files of its own.
+    assert [path.name for path in paths if any(module.startswith("test_") for module in imports(path))] == []
 
 
 @pytest.mark.skipif(not (PACKAGE / "llm" / "fused").exists(), reason="aepo/llm/fused does not exist")
