@@ -1,6 +1,7 @@
 """Who may import whom, read from the sources; and what importing the package must not load."""
 
 import ast
+import os
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -189,3 +190,16 @@ def test_importing_the_shared_core_loads_no_trainer():
     code = "import sys, aepo.zoo, aepo.tracking, aepo.passk; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"transformers", "deepspeed", "vllm", "triton", "matplotlib"} & set(loaded) == set()
+
+
+def test_the_tests_on_a_gpu_are_collected_where_torch_triton_and_pytest_are_all_there_is():
+    lacking = ("hypothesis", "transformers", "deepspeed", "pydantic", "omegaconf", "datasets", "pandas", "scipy")
+    # A module that is None in sys.modules cannot be imported.
+    code = f"import sys, pytest; sys.modules.update(dict.fromkeys({lacking})); sys.exit(pytest.main(sys.argv[1:]))"
+    gpu = Path(__file__).parent / "llm" / "fused" / "test_fused_gpu.py"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-p", "no:cacheprovider", "--collect-only", str(gpu)],
+        capture_output=True, text=True, env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "test_fused_gpu.py" in done.stdout
