@@ -1,6 +1,8 @@
-"""The policy loss: one line that serves exact and sampled, tabular and LLM.
+"""The policy loss: one weighted sum that serves exact and sampled, tabular and LLM.
 
-Letters as in `aepo.batch`.
+Eq. 1 is assembled in `aepo.method.assemble`; its two means, and what may stand in their place, are `aepo.normalizer`.
+In the batch every 1/G, 1/|o|, alpha and choice of positives is one number a token, `weight`, and every credit another,
+`advantage`: what is left here is the surrogate, and a sum that divides by nothing. Letters as in `aepo.batch`.
 """
 
 from collections.abc import Callable
@@ -75,7 +77,11 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus the weighted sum of the surrogate, minus the weighted sum of the entropy bonus (Eq. 1, Eq. 2, Eq. 3).
 
-    Every normaliser is in the batch's weights, so losses and gradients of the parts of a batch add up to the whole's.
+        -J = - sum weight x surrogate(A) - sum entropy_weight x entropy
+
+    Both sums are over every token of the T = 1 and of the tempered rows. `aepo.method.assemble` says how the equation
+    is put into `weight` and `advantage`; with every normaliser in there, losses and gradients of the parts of a batch
+    add up to the whole's.
 
     Args:
         logp: (..., R, T), log-prob of the batch's tokens at T = 1 under the current policy; carries the gradient.

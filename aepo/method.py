@@ -16,19 +16,11 @@ from aepo.advantage import group_normalized
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control, Controller, FixedTemperature
 from aepo.loss import ClippedSurrogate, Surrogate
-from aepo.weights import sequence_mean
-
-Normalizer = Literal["all", "positives", "replace"]
-"""How the tempered term is averaged. `all`: alpha x the mean over every tempered sample, wrong ones counting as zero
-(Eq. 1). `positives`: alpha x the mean over the samples kept. `replace`: each kept sample takes one row's weight of the
-T = 1 batch, whose first rows give way (the authors' code; alpha is then implicit)."""
-NORMALIZERS: tuple[Normalizer, ...] = ("all", "positives", "replace")
+from aepo.normalizer import NORMALIZERS, Normalizer
+from aepo.weights import Reduction, mean_weights, sequence_mean
 
 Shape = Callable[[Tensor, Rollouts, Control, Tensor], Tensor]
 """(advantage (..., R, T), scored T = 1 rollouts, control, token weight (..., R, T)) -> a tensor (..., R, T)."""
-
-Reduction = Callable[[Tensor, Tensor], Tensor]
-"""(mask (..., R, T), row weight (..., R)) -> token weights (..., R, T); see `aepo.weights`."""
 
 # The authors' threshold on the group advantage that makes a response a "positive".
 POSITIVE_ADVANTAGE = 0.05
@@ -69,6 +61,7 @@ class Tempered:
     alpha: float = 1.0
     """Weight of the term."""
     normalizer: Normalizer = "all"
+    """How the term is averaged: see `aepo.normalizer`."""
     keep: Callable[[Rollouts], Tensor] = by_reward
     """Which samples take part, (..., R) bool."""
     credit: Callable[[Rollouts], Tensor] = reward_credit
@@ -175,12 +168,15 @@ class Method:
 def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts | None = None) -> Batch:
     """Advantages and weights over the global batch: all T = 1 rows, then all tempered rows (Eq. 1, Eq. 2, Eq. 3).
 
-    A row that takes no part stays, with weight 0, so that runs of different luck share one shape. With no sample kept,
-    the tempered term is 0 and the rest is the method without it.
+        J = sum over both blocks of weight x surrogate(A)  =  J_GRPO + alpha x (mean over the tempered samples)
+
+    The weights of the two blocks are those of `aepo.normalizer`, the surrogate is the method's, and
+    `aepo.loss.policy_loss` takes the sum. A row that takes no part stays, with weight 0, so that runs of different luck
+    share one shape. With no sample kept, the tempered term is 0 and the rest is the method without it.
 
     Args:
         method: what to weight and how.
-        control: this step's control; only its caps' side is used here.
+        control: this step's control.
         main: scored T = 1 rollouts of every rank.
         second: scored tempered rollouts of every rank; required exactly if the method has a tempered branch.
 
@@ -190,117 +186,104 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
     Raises:
         ValueError: rollouts not scored, a branch missing or not asked for, or `replace` on exact expectations.
     """
-    if (second is None) != (method.tempered is None):
+    tempered = method.tempered
+    if (second is None) != (tempered is None):
         raise ValueError(
             f"method {method.name!r} {'needs' if second is None else 'has no'} tempered rollouts, "
             f"got {'none' if second is None else 'some'}"
         )
-    blocks = [main] if second is None else [main, second]
-    length = max(block.token.shape[-1] for block in blocks)
-    masks = [_padded(block.mask, length) for block in blocks]
-    row_weight = main.row_weight
-    whole = _reduced(method.reduction, main, masks[0], row_weight)
-    if second is None or method.tempered is None:
-        weight = whole
+    blocks = _of_one_length([main] if second is None else [main, second])
+    main = blocks[0]
+
+    # 1. Weights of both blocks.
+    if tempered is None:
+        weight = mean_weights(main, method.reduction)
     else:
-        tempered = method.tempered
-        kept = tempered.kept(second, control)
-        if tempered.normalizer == "replace":
-            if main.share is not None or second.share is not None:
-                raise ValueError("normalizer='replace' swaps sampled rows; exact expectations have none: use 'all'")
-            rows = main.reward.shape[-1]
-            kept = kept & (kept.cumsum(-1) <= rows)
-            gives_way = torch.arange(rows, device=kept.device) < kept.sum(-1, keepdim=True)
-            row_weight = row_weight.masked_fill(gives_way, 0.0)
-            second_row_weight = kept.to(row_weight.dtype) / rows
-            weight = method.reduction(torch.cat(masks, -2), torch.cat([row_weight, second_row_weight], -1))
-        else:
-            second_row_weight = second.row_weight
-            if tempered.normalizer == "positives":
-                second_row_weight = second_row_weight * kept
-                total = second_row_weight.sum(-1, keepdim=True)
-                second_row_weight = second_row_weight / total.masked_fill(total == 0, 1.0)
-            shares = _reduced(method.reduction, second, masks[1], second_row_weight, same=tempered.normalizer == "all")
-            extra = shares * kept.unsqueeze(-1) * tempered.alpha
-            if tempered.strength is not None:
-                extra = extra * tempered.strength(control)[..., None, None]
-            weight = torch.cat([whole, extra], -2)
-    advantage = _per_token(method.advantage, main, masks[0])
-    main_weight = weight[..., : advantage.shape[-2], :]
-    padded = dataclasses.replace(main, **_padded_fields(main, length)) if length > main.token.shape[-1] else main
+        kept = tempered.kept(blocks[1], control)
+        main_weight, second_weight = NORMALIZERS[tempered.normalizer](main, blocks[1], kept, method.reduction)
+        second_weight = second_weight * tempered.alpha
+        if tempered.strength is not None:
+            second_weight = second_weight * tempered.strength(control)[..., None, None]
+        weight = torch.cat([main_weight, second_weight], -2)
+
+    # 2. Advantages of both blocks.
+    advantage = _per_token(method.advantage, main)
+    credit = [] if tempered is None else [_per_token(tempered.credit, blocks[1])]
+
+    # 3. What the method makes of the T = 1 rows' advantages, and which of their tokens it marks.
+    on, main_weight = main.mask != 0, weight[..., : main.token.shape[-2], :]
     if method.shape is not None:
-        advantage = torch.where(masks[0] != 0, method.shape(advantage, padded, control, main_weight), 0.0)
-    advantages = [advantage]
-    entropy_weights = [_bonus_weight(method, padded, control, whole)] if method.has_bonus else []
-    marks = None if method.mark is None else [method.mark(advantage, padded, control, main_weight) & (masks[0] != 0)]
-    if second is not None and method.tempered is not None:
-        advantages.append(_per_token(method.tempered.credit, second, masks[1]))
-        if entropy_weights:
-            entropy_weights.append(torch.zeros_like(masks[1]))
-        if marks is not None:
-            marks.append(torch.zeros_like(masks[1], dtype=torch.bool))
+        advantage = torch.where(on, method.shape(advantage, main, control, main_weight), 0.0)
+    mark = None if method.mark is None else method.mark(advantage, main, control, main_weight) & on
+
+    # 4. Entropy weights: no bonus on a tempered row.
+    if method.has_bonus:
+        entropy_weight = _and_zeros(_entropy_weight(method, main, control), blocks[1:])
+    else:
+        entropy_weight = weight.new_zeros(()).expand_as(weight)
+
+    # 5. One batch, the T = 1 rows first.
     return Batch(
         prompt=_joined([block.prompt for block in blocks], -1),
-        token=_joined([_padded(block.token, length) for block in blocks], -2),
-        mask=_joined(masks, -2),
-        old_logp=_joined([_padded(block.scored("old_logp"), length) for block in blocks], -2),
-        advantage=_joined(advantages, -2),
+        token=_joined([block.token for block in blocks], -2),
+        mask=_joined([block.mask for block in blocks], -2),
+        old_logp=_joined([block.scored("old_logp") for block in blocks], -2),
+        advantage=_joined([advantage, *credit], -2),
         weight=weight,
-        entropy_weight=_joined(entropy_weights, -2) if entropy_weights else weight.new_zeros(()).expand_as(weight),
+        entropy_weight=entropy_weight,
         group_size=main.group_size,
-        full=all(block.full and block.token.shape[-1] == length for block in blocks),
-        mark=None if marks is None else torch.cat(marks, -2),
-        old_entropy=torch.cat([_padded(block.scored("entropy"), length) for block in blocks], -2)
-        if method.compares_entropy
-        else None,
+        full=all(block.full for block in blocks),
+        mark=None if mark is None else _and_zeros(mark, blocks[1:]),
+        old_entropy=_joined([block.scored("entropy") for block in blocks], -2) if method.compares_entropy else None,
     )
+
+
+def _of_one_length(blocks: list[Rollouts]) -> list[Rollouts]:
+    """The blocks, the shorter one padded to the tokens of the longer."""
+    length = max(block.token.shape[-1] for block in blocks)
+    return [_padded(block, length) if block.token.shape[-1] < length else block for block in blocks]
+
+
+def _padded(rollouts: Rollouts, length: int) -> Rollouts:
+    names = ("token", "mask", "old_logp", "entropy", "logp_t", "engine_logp")
+    values = {name: getattr(rollouts, name) for name in names}
+    more = (0, length - rollouts.token.shape[-1])
+    padded = {name: torch.nn.functional.pad(value, more) for name, value in values.items() if value is not None}
+    return dataclasses.replace(rollouts, full=False, **padded)
+
+
+def _per_token(credit: Callable[[Rollouts], Tensor] | None, rollouts: Rollouts) -> Tensor:
+    """(..., R, T): the credit of each row, or of each token, on every token; 0 without one."""
+    if credit is None:
+        return torch.zeros_like(rollouts.mask)
+    value = credit(rollouts)
+    value = value.unsqueeze(-1) if value.dim() < rollouts.mask.dim() else value
+    if rollouts.full:
+        return value.expand_as(rollouts.mask)
+    # A per-token credit may hold anything in the padding; 0 x nan must not make a dead row look live.
+    return torch.where(rollouts.mask != 0, value, 0.0)
+
+
+def _entropy_weight(method: Method, main: Rollouts, control: Control) -> Tensor:
+    """(..., R, T): lambda times each token's share of the mean, which is over the tokens that count.
+
+    The mean is over every T = 1 row, those included that give way to a tempered one.
+    """
+    share = mean_weights(main, method.reduction)
+    if method.entropy_tokens is not None:
+        share = share * method.entropy_tokens(main)
+        total = share.sum((-2, -1), keepdim=True)
+        share = share / total.masked_fill(total == 0, 1.0)
+    if isinstance(method.entropy_coef, float | int):
+        return method.entropy_coef * share
+    return method.entropy_coef(control)[..., None, None] * share
+
+
+def _and_zeros(value: Tensor, others: list[Rollouts]) -> Tensor:
+    """(..., rows of all blocks, T): `value` on the T = 1 rows, 0 or False on the tempered ones."""
+    return _joined([value, *(torch.zeros_like(block.mask, dtype=value.dtype) for block in others)], -2)
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:
     # Joining one part would copy it.
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def _reduced(
-    reduction: Reduction, rollouts: Rollouts, mask: Tensor, row_weight: Tensor, *, same: bool = True
-) -> Tensor:
-    """The reduction; where every run has equal masks and row weights by construction, that of one run for all."""
-    lead = mask.dim() - 2
-    if not (lead and same and rollouts.full and rollouts.share is None and rollouts.token.shape[-1] == mask.shape[-1]):
-        return reduction(mask, row_weight)
-    first = (0,) * lead
-    return reduction(mask[first], row_weight[first]).expand_as(mask)
-
-
-def _bonus_weight(method: Method, main: Rollouts, control: Control, whole: Tensor) -> Tensor:
-    """(..., R, T): lambda times each token's share of the mean, which is over the tokens that count."""
-    if method.entropy_tokens is not None:
-        whole = whole * method.entropy_tokens(main)
-        total = whole.sum((-2, -1), keepdim=True)
-        whole = whole / total.masked_fill(total == 0, 1.0)
-    if isinstance(method.entropy_coef, float | int):
-        return method.entropy_coef * whole
-    return method.entropy_coef(control)[..., None, None] * whole
-
-
-def _padded_fields(rollouts: Rollouts, length: int) -> dict[str, Tensor]:
-    names = ("token", "mask", "old_logp", "entropy", "logp_t", "engine_logp")
-    values = {name: getattr(rollouts, name) for name in names}
-    return {name: _padded(value, length) for name, value in values.items() if value is not None}
-
-
-def _padded(value: Tensor, length: int) -> Tensor:
-    if value.shape[-1] == length:
-        return value
-    return torch.nn.functional.pad(value, (0, length - value.shape[-1]))
-
-
-def _per_token(credit: Callable[[Rollouts], Tensor] | None, rollouts: Rollouts, mask: Tensor) -> Tensor:
-    if credit is None:
-        return torch.zeros_like(mask)
-    value = credit(rollouts)
-    value = value.unsqueeze(-1) if value.dim() < mask.dim() else _padded(value, mask.shape[-1])
-    if rollouts.full and rollouts.token.shape[-1] == mask.shape[-1]:
-        return value.expand_as(mask)
-    # A per-token credit may hold anything in the padding; 0 x nan must not make a dead row look live.
-    return torch.where(mask != 0, value, 0.0)

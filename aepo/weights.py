@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from aepo.batch import Rollouts
+
+Reduction = Callable[[Tensor, Tensor], Tensor]
+"""(mask (..., R, T), row weight (..., R)) -> token weights (..., R, T)."""
+
 
 def sequence_mean(mask: Tensor, row_weight: Tensor) -> Tensor:
     """The mean over each response's tokens, then the weighted mean over rows: the 1/|o| of Eq. 1.
@@ -49,7 +54,7 @@ def token_mean(mask: Tensor, row_weight: Tensor) -> Tensor:
     return weighted / total.masked_fill(total == 0, 1.0)
 
 
-def fixed_length(tokens: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+def fixed_length(tokens: int | None = None) -> Reduction:
     """The sum over each response's tokens divided by a constant: no bias by length (Dr. GRPO, arXiv 2503.20783).
 
     Args:
@@ -70,6 +75,33 @@ def fixed_length(tokens: int | None = None) -> Callable[[Tensor, Tensor], Tensor
         return row_weight.unsqueeze(-1) * mask / (mask.shape[-1] if tokens is None else tokens)
 
     return reduction
+
+
+def mean_weights(rollouts: Rollouts, reduction: Reduction) -> Tensor:
+    """What each token counts in the mean over every row: 1/R x 1/|o_i| by `sequence_mean` (Eq. 1).
+
+    Args:
+        rollouts: whose mask and row weights.
+        reduction: row weights to token weights.
+
+    Returns:
+        (..., R, T), 0 on padding.
+
+    >>> import torch
+    >>> token = torch.zeros(2, 2, dtype=torch.int64)
+    >>> rollouts = Rollouts(prompt=token[:, 0], token=token, mask=torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
+    ...                     reward=torch.zeros(2), group_size=2)
+    >>> mean_weights(rollouts, sequence_mean)
+    tensor([[0.2500, 0.2500],
+            [0.5000, 0.0000]])
+    """
+    mask, row_weight = rollouts.mask, rollouts.row_weight
+    runs = mask.dim() - 2
+    if not (runs and rollouts.full and rollouts.share is None):
+        return reduction(mask, row_weight)
+    # Every run has the same masks and row weights by construction: those of one serve all.
+    first = (0,) * runs
+    return reduction(mask[first], row_weight[first]).expand_as(mask)
 
 
 def top_share(value: Tensor, weight: Tensor, share: float) -> Tensor:

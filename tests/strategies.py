@@ -372,7 +372,7 @@ OPTIONS: dict[str, tuple] = {
     "low": (0.0, 0.2),
     "lowest": (0.8, 0.3, 1.0),
     "max_tokens": (None, 1, 7),
-    "normalizer": NORMALIZERS,
+    "normalizer": tuple(NORMALIZERS),
     "prompt_fraction": (0.25, 0.5, 1.0),
     "rate": (0.05, 1.0),
     "ratio": (2e-3, 0.4, 1.0),

@@ -246,7 +246,7 @@ def test_replace_never_swaps_more_rows_than_there_are():
     assert batch.weight.sum(-1).tolist() == [0.0, 0.0, 0.5, 0.5, 0.0, 0.0]
 
 
-@given(st.data(), st.sampled_from(NORMALIZERS), st.booleans())
+@given(st.data(), st.sampled_from(tuple(NORMALIZERS)), st.booleans())
 def test_the_caps_keep_the_first_positives_one_cap_for_each_direction(data, normalizer, up):
     cap_up, cap_down = (data.draw(st.one_of(st.none(), st.integers(1, 5))) for _ in range(2))
     tempered = Tempered(normalizer=normalizer, cap_up=cap_up, cap_down=cap_down)

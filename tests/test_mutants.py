@@ -17,7 +17,7 @@ import test_weights
 import test_zoo_by_hand
 from mutation import Mutant, assert_harmless, assert_noticed
 
-from aepo import advantage, categorical, controller, loss, method, passk, tilt, weights
+from aepo import advantage, categorical, controller, loss, method, normalizer, passk, tilt, weights
 from aepo.batch import Batch, Rollouts
 from aepo.zoo import clipping
 from aepo.zoo.aepo import _tempered
@@ -145,9 +145,23 @@ MUTANTS = [
     ),
     Mutant(
         "replaced rows do not give way",
-        method.assemble,
-        "row_weight = row_weight.masked_fill(gives_way, 0.0)",
-        "row_weight = row_weight * 1.0",
+        normalizer.replace,
+        "main.row_weight.masked_fill(gives_way, 0.0)",
+        "main.row_weight * 1.0",
+        test_method.test_the_three_normalizers_by_hand,
+    ),
+    Mutant(
+        "more rows give way than there are",
+        normalizer.replace,
+        "kept & (kept.cumsum(-1) <= rows)",
+        "kept",
+        test_method.test_replace_never_swaps_more_rows_than_there_are,
+    ),
+    Mutant(
+        "Eq. 1's second mean counts what is not kept",
+        normalizer.all_samples,
+        " * kept.unsqueeze(-1)",
+        "",
         test_method.test_the_three_normalizers_by_hand,
     ),
     Mutant(
@@ -348,9 +362,9 @@ MUTANTS = [
     ),
     Mutant(
         "SIREN's mean is over all tokens",
-        method._bonus_weight,
-        "whole = whole / total.masked_fill(total == 0, 1.0)",
-        "whole = whole * 1.0",
+        method._entropy_weight,
+        "share = share / total.masked_fill(total == 0, 1.0)",
+        "share = share * 1.0",
         lambda: test_zoo_by_hand.test_sirens_gradient_is_that_of_the_squared_distance_by_autograd(0.2),
     ),
     Mutant(

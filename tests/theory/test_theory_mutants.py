@@ -18,7 +18,7 @@ from mutation import Mutant, assert_harmless, assert_noticed
 from strategies import States
 from three_ways import NORMALISED, PAPER, ascent, drift_by_steps
 
-from aepo import categorical, loss, method, theory
+from aepo import categorical, loss, method, normalizer, theory
 from aepo.batch import Rollouts
 from aepo.tabular import train
 from aepo.tabular.worlds import bandit
@@ -515,9 +515,9 @@ MUTANTS = [
     ),
     Mutant(
         "the mean over positives is not normalised",
-        method.assemble,
-        "second_row_weight / total.masked_fill(total == 0, 1.0)",
-        "second_row_weight",
+        normalizer.positives,
+        "row_weight / total.masked_fill(total == 0, 1.0)",
+        "row_weight",
         check_loss_direction_over_the_correct,
     ),
     Mutant(

@@ -29,7 +29,7 @@ DEFINITIONS = {
     "evaluation": "exact expectations under the trained policy at T = 1, by the true verdict; pass@k = 1 - (1 - p)^k",
     "control_samples": "responses per step sampled for control alone",
     "duty_up": "share of the last half's steps in which the controller pushed the entropy up",
-    "normalizer": "how the second term is averaged, see aepo.method.Normalizer",
+    "normalizer": "how the second term is averaged, see aepo.normalizer",
     "runs.parquet": "every step of every run, none left out",
 }
 
