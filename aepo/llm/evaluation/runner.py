@@ -25,7 +25,7 @@ from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, replaced
 from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.prompting import Manner, manner_of
 from aepo.llm.evaluation.reporting import estimates
-from aepo.llm.evaluation.sampling import Batch, Exam, Sampler, chunks, plan
+from aepo.llm.evaluation.sampling import Exam, Sampler, SamplingBatch, chunks, sampling_batches
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
@@ -123,12 +123,12 @@ def _mended(ledger: Ledger) -> None:
 
 def _left(
     options: Options, exams: Mapping[str, Exam], asked: Mapping[str, Sequence[int]], ledger: Ledger, found: Found
-) -> list[Batch]:
+) -> list[SamplingBatch]:
     """Batches of which a sample is missing."""
     left = []
     for measurement in options.measurements:
         exam = exams[measurement.benchmark]
-        for batch in plan(
+        for batch in sampling_batches(
             measurement,
             problems=len(exam.problems),
             stages=asked[measurement.name],
@@ -139,7 +139,7 @@ def _left(
     return left
 
 
-def _places(ledger: Ledger, exam: Exam, batch: Batch) -> list[int]:
+def _places(ledger: Ledger, exam: Exam, batch: SamplingBatch) -> list[int]:
     measurement = batch.measurement
     return [
         ledger.place(measurement.benchmark, measurement.mode, exam.problems[row], sample)
@@ -153,7 +153,7 @@ def _tell(
     subject: Subject,
     exams: Mapping[str, Exam],
     manner: Manner,
-    left: Sequence[Batch],
+    left: Sequence[SamplingBatch],
     ledger: Ledger,
 ) -> None:
     """Once per run: what is asked, and how."""
@@ -173,7 +173,7 @@ def _sample(
     options: Options,
     subject: Subject,
     exams: Mapping[str, Exam],
-    left: Sequence[Batch],
+    left: Sequence[SamplingBatch],
     ledger: Ledger,
     found: Found,
 ) -> None:
@@ -227,15 +227,15 @@ class _Progress:
         self.total = total
         self.done = self.tokens = 0
         self.began = time.monotonic()
-        self.told = self.began
+        self.last_line = self.began
 
     def tell(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self.done += len(rows)
         self.tokens += sum(row["response_tokens"] for row in rows)
         now = time.monotonic()
-        if now - self.told < PROGRESS_SECONDS and self.done < self.total:
+        if now - self.last_line < PROGRESS_SECONDS and self.done < self.total:
             return
-        self.told, seconds = now, max(now - self.began, 1e-9)
+        self.last_line, seconds = now, max(now - self.began, 1e-9)
         eta = timedelta(seconds=round(seconds / self.done * (self.total - self.done)))
         share = "" if ranks.world_size() == 1 else f" of this rank's (of {ranks.world_size()})"
         log.info(

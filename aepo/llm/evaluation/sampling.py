@@ -45,7 +45,7 @@ class Exam:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class SamplingBatch:
     """Some samples of some problems: what is drawn side by side."""
 
     measurement: Measurement
@@ -58,8 +58,10 @@ class Batch:
         return len(self.rows) * len(self.samples)
 
 
-def plan(measurement: Measurement, *, problems: int, stages: Sequence[int], rows_at_once: int) -> Iterator[Batch]:
-    """Every sample of one set and mode, once.
+def sampling_batches(
+    measurement: Measurement, *, problems: int, stages: Sequence[int], rows_at_once: int
+) -> Iterator[SamplingBatch]:
+    """Every sample of one set and mode, once, in batches.
 
     Args:
         measurement: of the set and mode.
@@ -70,7 +72,7 @@ def plan(measurement: Measurement, *, problems: int, stages: Sequence[int], rows
 
     >>> from aepo.llm.evaluation.options import parse
     >>> (measurement,) = parse(["--model=m", "--suite=gsm8k"]).measurements
-    >>> [(b.rows, b.samples) for b in plan(measurement, problems=3, stages=[2, 7], rows_at_once=4)][:3]
+    >>> [(b.rows, b.samples) for b in sampling_batches(measurement, problems=3, stages=[2, 7], rows_at_once=4)][:3]
     [(range(0, 2), range(0, 2)), (range(2, 3), range(0, 2)), (range(0, 1), range(2, 6))]
     """
     before = 0
@@ -79,7 +81,7 @@ def plan(measurement: Measurement, *, problems: int, stages: Sequence[int], rows
         at_once = max(1, rows_at_once // (n - before))
         for start in range(0, problems, at_once):
             for sample in range(before, n, block):
-                yield Batch(
+                yield SamplingBatch(
                     measurement=measurement,
                     rows=range(start, min(start + at_once, problems)),
                     samples=range(sample, min(sample + block, n)),
@@ -87,9 +89,9 @@ def plan(measurement: Measurement, *, problems: int, stages: Sequence[int], rows
         before = n
 
 
-def chunks(batches: Sequence[Batch], *, most: int) -> list[list[Batch]]:
+def chunks(batches: Sequence[SamplingBatch], *, most: int) -> list[list[SamplingBatch]]:
     """Batches put together up to so many samples, never of two measurements: asked, judged and written at once."""
-    found: list[list[Batch]] = []
+    found: list[list[SamplingBatch]] = []
     for batch in batches:
         last = found[-1] if found else []
         if last and last[0].measurement == batch.measurement and sum(b.size for b in last) + batch.size <= most:
@@ -99,7 +101,7 @@ def chunks(batches: Sequence[Batch], *, most: int) -> list[list[Batch]]:
     return found
 
 
-def batch_seeds(seed: int, exam: Exam, batch: Batch) -> seeds.UInt64:
+def batch_seeds(seed: int, exam: Exam, batch: SamplingBatch) -> seeds.UInt64:
     """(rows x samples,) uint64: each counted by (seed, set, mode, problem, sample), whatever the batch."""
     slots = np.array([exam.problems[row] for row in batch.rows], dtype=np.int64)
     branch = f"evaluation/{batch.measurement.benchmark}/{batch.measurement.mode}"
@@ -118,7 +120,7 @@ class Sampler:
     at_once: bool
     """Whether the engine takes a whole chunk in one call and makes its own batches, as vLLM does."""
 
-    def rows(self, chunk: Sequence[Batch]) -> list[dict[str, Any]]:
+    def rows(self, chunk: Sequence[SamplingBatch]) -> list[dict[str, Any]]:
         """The samples of a chunk, judged and scored: values by the columns of `ledger.SCHEMA`."""
         return [
             row
@@ -126,7 +128,7 @@ class Sampler:
             for row in self._rows(batch, sampled)
         ]
 
-    def _sampled(self, chunk: Sequence[Batch]) -> Iterator[Sampled]:
+    def _sampled(self, chunk: Sequence[SamplingBatch]) -> Iterator[Sampled]:
         if not self.at_once:
             yield from (self._drawn([batch], n=len(batch.samples)) for batch in chunk)
             return
@@ -139,7 +141,7 @@ class Sampler:
                 token=whole.token[rows, :longest], mask=whole.mask[rows, :longest], logp=whole.logp[rows, :longest]
             )
 
-    def _drawn(self, batches: Sequence[Batch], *, n: int) -> Sampled:
+    def _drawn(self, batches: Sequence[SamplingBatch], *, n: int) -> Sampled:
         """Prompts are repeated where the engine is to draw fewer than a batch's samples of each."""
         measurement = batches[0].measurement
         exam = self.exams[measurement.benchmark]
@@ -157,7 +159,7 @@ class Sampler:
             top_p=measurement.top_p,
         )
 
-    def _rows(self, batch: Batch, sampled: Sampled) -> Iterator[dict[str, Any]]:
+    def _rows(self, batch: SamplingBatch, sampled: Sampled) -> Iterator[dict[str, Any]]:
         exam, measurement, token, mask = (
             self.exams[batch.measurement.benchmark],
             batch.measurement,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aepo.llm.evaluation.reporting.tables import Method
+from aepo.llm.evaluation.reporting.tables import EvaluatedMethod
 from aepo.llm.experiment import arms
 from aepo.llm.experiment.arms import Arm
 from aepo.llm.experiment.runs import BASE, Plan
@@ -35,7 +35,7 @@ class Claim:
     figures: str
 
 
-def read(plan: Plan, methods: Mapping[str, Method], targets: Sequence[float]) -> list[Claim]:
+def read(plan: Plan, methods: Mapping[str, EvaluatedMethod], targets: Sequence[float]) -> list[Claim]:
     """Every claim with its verdict.
 
     Args:
@@ -46,7 +46,7 @@ def read(plan: Plan, methods: Mapping[str, Method], targets: Sequence[float]) ->
     return list(_claims(plan, methods, targets))
 
 
-def _claims(plan: Plan, methods: Mapping[str, Method], targets: Sequence[float]) -> Iterator[Claim]:
+def _claims(plan: Plan, methods: Mapping[str, EvaluatedMethod], targets: Sequence[float]) -> Iterator[Claim]:
     held = arms.aepo(targets)
     share = _last(plan, arms.GRPO) / plan.of_training(arms.GRPO, "entropy_first")
     yield Claim(
@@ -117,7 +117,7 @@ def _bonus(plan: Plan, aepo: Arm) -> Claim:
     )
 
 
-def _accuracy(methods: Mapping[str, Method], held: Sequence[Arm]) -> Iterator[Claim]:
+def _accuracy(methods: Mapping[str, EvaluatedMethod], held: Sequence[Arm]) -> Iterator[Claim]:
     grpo, base = methods[arms.GRPO.label], methods[BASE]
     largest = max(grpo.ks("walk", "pass@k"))
     best = max((methods[arm.label] for arm in held), key=lambda m: m.accuracy("walk", "pass@1").mean())
@@ -138,7 +138,7 @@ def _accuracy(methods: Mapping[str, Method], held: Sequence[Arm]) -> Iterator[Cl
         )  # fmt: skip
 
 
-def _more(text: str, first: Method, second: Method, k: int | None) -> Claim:
+def _more(text: str, first: EvaluatedMethod, second: EvaluatedMethod, k: int | None) -> Claim:
     """That the second has more right than the first: paired by seed, over the same problems."""
     mode = "pass@1" if k is None else "pass@k"
     a, b = (100 * method.by_seed("walk", mode, k).mean().to_numpy() for method in (first, second))

@@ -6,7 +6,7 @@ from pathlib import Path
 from aepo.llm.evaluation.reporting import figures as evaluated
 from aepo.llm.evaluation.reporting import tables
 from aepo.llm.evaluation.reporting.report import NOTES
-from aepo.llm.evaluation.reporting.tables import Method
+from aepo.llm.evaluation.reporting.tables import EvaluatedMethod
 from aepo.llm.experiment import arms, figures, reading
 from aepo.llm.experiment.runs import BASE, Plan
 from aepo.over_seeds import estimate
@@ -71,7 +71,7 @@ def write(plan: Plan, targets: Sequence[float]) -> Path:
     return path
 
 
-def _some(methods: Sequence[Method], those: Sequence[arms.Arm | str]) -> list[Method]:
+def _some(methods: Sequence[EvaluatedMethod], those: Sequence[arms.Arm | str]) -> list[EvaluatedMethod]:
     labels = [one if isinstance(one, str) else one.label for one in those]
     return [method for method in methods if method.label in labels]
 

@@ -87,7 +87,7 @@ class Plan:
             *([] if self.samples is None else [f"--samples={self.samples}"]),
         ]  # fmt: skip
 
-    def methods(self) -> list[tables.Method]:
+    def methods(self) -> list[tables.EvaluatedMethod]:
         """All evaluations as the report takes them, the base first; each arm's curve starts at the base."""
         base = [tables.read(self._of_base(seed)) for seed in range(self.seeds)]
         runs = list(base)

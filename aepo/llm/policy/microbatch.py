@@ -1,6 +1,6 @@
 """Which rank trains which rows, and in which forward passes: by tokens, decided from the global batch alone.
 
-Every rank computes the same plan, so no message is needed, and all ranks run equally many passes. Letters as in
+Every rank computes this for all of them, so no message is needed, and all ranks run equally many passes. Letters as in
 `aepo.batch`.
 """
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from aepo.batch import Batch
 
-Plan = list[list[list[int]]]
+MicroBatches = list[list[list[int]]]
 """Row indices by rank, by micro-batch; a rank with fewer rows gets empty micro-batches at the end."""
 
 
-def plan(lengths: Sequence[int], *, world: int, token_budget: int, packed: bool = False) -> Plan:
+def micro_batches(lengths: Sequence[int], *, world: int, token_budget: int, packed: bool = False) -> MicroBatches:
     """Deal rows to ranks, longest first to the rank with the fewest tokens, then cut each rank's rows by the budget.
 
     Args:
@@ -26,9 +26,9 @@ def plan(lengths: Sequence[int], *, world: int, token_budget: int, packed: bool 
         packed: whether the rows of a micro-batch are computed without padding, so that it costs the sum of their
             lengths and not the longest of them for each.
 
-    >>> plan([5, 5, 1, 1], world=2, token_budget=6)
+    >>> micro_batches([5, 5, 1, 1], world=2, token_budget=6)
     [[[0], [2]], [[1], [3]]]
-    >>> plan([5, 5, 1, 1], world=2, token_budget=6, packed=True)
+    >>> micro_batches([5, 5, 1, 1], world=2, token_budget=6, packed=True)
     [[[0, 2]], [[1, 3]]]
     """
     by_length = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Rollouts
-from aepo.llm.policy.microbatch import Plan, left_padded, pack, plan
+from aepo.llm.policy.microbatch import MicroBatches, left_padded, micro_batches, pack
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
 
@@ -121,9 +121,10 @@ class Scorer:
         response = mask.sum(-1).long().tolist()
         return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
 
-    def micro_batches(self, prompt: Tensor, mask: Tensor, *, world: int) -> Plan:
-        """The plan for rows with these prompts (R,) and masks (R, T), within the budget of tokens."""
-        return plan(self.lengths(prompt, mask), world=world, token_budget=self.token_budget, packed=self.packing)
+    def micro_batches(self, prompt: Tensor, mask: Tensor, *, world: int) -> MicroBatches:
+        """The micro-batches of rows with these prompts (R,) and masks (R, T), within the budget of tokens."""
+        lengths = self.lengths(prompt, mask)
+        return micro_batches(lengths, world=world, token_budget=self.token_budget, packed=self.packing)
 
     def _forward(
         self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0

@@ -26,7 +26,7 @@ from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.ledger import SCHEMA, Ledger, Table
 from aepo.llm.evaluation.options import Measurement, Options, parse
 from aepo.llm.evaluation.prompting import Manner, manner_of
-from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, plan
+from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, sampling_batches
 from aepo.llm.evaluation.suite import BENCHMARKS
 from aepo.llm.experiment.ports import free_port
 from aepo.llm.processes.run_lock import alone
@@ -220,11 +220,11 @@ def test_batches_hold_every_sample_once_within_the_bound_and_keep_those_of_earli
     problems, stages, rows_at_once, most
 ):
     measurement = a_measurement(n=stages[-1])
-    batches = list(plan(measurement, problems=problems, stages=stages, rows_at_once=rows_at_once))
+    batches = list(sampling_batches(measurement, problems=problems, stages=stages, rows_at_once=rows_at_once))
     drawn = Counter((row, sample) for batch in batches for row in batch.rows for sample in batch.samples)
     assert drawn == Counter((row, sample) for row in range(problems) for sample in range(stages[-1]))
     assert all(1 <= batch.size <= rows_at_once for batch in batches)
-    earlier = list(plan(measurement, problems=problems, stages=stages[:-1], rows_at_once=rows_at_once))
+    earlier = list(sampling_batches(measurement, problems=problems, stages=stages[:-1], rows_at_once=rows_at_once))
     assert batches[: len(earlier)] == earlier
     put_together = chunks(batches, most=most)
     assert [batch for chunk in put_together for batch in chunk] == batches
@@ -243,7 +243,7 @@ def test_seeds_depend_on_the_sample_alone_and_differ_between_samples(cut, rows_a
     def drawn(measurement: Measurement, stages: list[int], at_once: int) -> dict:
         return {
             (exam.problems[row], sample): int(one)
-            for batch in plan(measurement, problems=3, stages=stages, rows_at_once=at_once)
+            for batch in sampling_batches(measurement, problems=3, stages=stages, rows_at_once=at_once)
             for (row, sample), one in zip(
                 [(r, s) for r in batch.rows for s in batch.samples], batch_seeds(seed, exam, batch), strict=True
             )

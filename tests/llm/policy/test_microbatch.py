@@ -16,7 +16,7 @@ from transformers import (
 
 from aepo import zoo
 from aepo.batch import Batch
-from aepo.llm.policy.microbatch import plan, trimmed
+from aepo.llm.policy.microbatch import micro_batches, trimmed
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.stepper import TorchStepper
@@ -96,7 +96,7 @@ def test_scores_do_not_depend_on_the_packing_or_the_budget(token_budget):
 
 
 def accumulated(policy: Policy, batch: Batch, *, world: int) -> tuple[list[torch.Tensor], list[int]]:
-    """The gradient over the micro-batches of every rank's plan, and the number of rows of each."""
+    """The gradient over the micro-batches of every rank, and the number of rows of each."""
     micros = [rows for rank in policy.micro_batches(batch.prompt, batch.mask, world=world) for rows in rank]
     for rows in micros:
         micro = trimmed(batch, rows)
@@ -210,14 +210,14 @@ def test_an_empty_prompt_is_refused():
     token_budget=st.integers(1, 120),
 )
 def test_a_packed_plan_has_every_row_once_within_the_budget_in_equally_many_passes(lengths, world, token_budget):
-    ranks = plan(lengths, world=world, token_budget=token_budget, packed=True)
+    ranks = micro_batches(lengths, world=world, token_budget=token_budget, packed=True)
     assert len(ranks) == world
     assert sorted(row for micros in ranks for rows in micros for row in rows) == list(range(len(lengths)))
     assert len({len(micros) for micros in ranks}) == 1
     assert any(rank[-1] for rank in ranks), "no pass is empty on all ranks"
     for rows in (rows for micros in ranks for rows in micros):
         assert len(rows) <= 1 or sum(lengths[row] for row in rows) <= token_budget
-    padded = plan(lengths, world=world, token_budget=token_budget)
+    padded = micro_batches(lengths, world=world, token_budget=token_budget)
     share = [sorted(row for rows in micros for row in rows) for micros in ranks]
     assert share == [sorted(row for rows in micros for row in rows) for micros in padded], "the ranks' loads are equal"
     assert len(ranks[0]) <= len(padded[0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aepo.llm.evaluation.reporting.estimates import Floats, interval
-from aepo.llm.evaluation.reporting.tables import Method
+from aepo.llm.evaluation.reporting.tables import EvaluatedMethod
 
 CROWD = 4
 """Curves up to which each has its band: more bands over the same problems cover each other."""
@@ -31,7 +31,7 @@ def _axes(count: int, *, height: float = 3.2) -> tuple[Any, list[Any]]:
     return figure, flat[:count]
 
 
-def _by_benchmark(every: Sequence[Method], mode: str) -> dict[str, list[Method]]:
+def _by_benchmark(every: Sequence[EvaluatedMethod], mode: str) -> dict[str, list[EvaluatedMethod]]:
     """The methods that have the mode, by benchmark."""
     benchmarks = sorted({b for m in every for b, found in m.modes() if found == mode})
     return {b: [m for m in every if (b, mode) in m.modes()] for b in benchmarks}
@@ -72,7 +72,7 @@ def _save(figure: Any, axes: Sequence[Any], path: Path, *, left_out: Sequence[Fl
     return path
 
 
-def pass_curves(every: Sequence[Method], path: Path, *, mode: str = "pass@k") -> Path | None:
+def pass_curves(every: Sequence[EvaluatedMethod], path: Path, *, mode: str = "pass@k") -> Path | None:
     """pass@k against k, a panel a benchmark, with 95 % bands over problems; None without such a mode."""
     having = _by_benchmark(every, mode)
     if not having:
@@ -90,9 +90,9 @@ def pass_curves(every: Sequence[Method], path: Path, *, mode: str = "pass@k") ->
     return _save(figure, axes, path, left_out=() if banded else widths)
 
 
-def pass_by_step(every: Sequence[Method], path: Path, *, mode: str = "pass@k") -> Path | None:
+def pass_by_step(every: Sequence[EvaluatedMethod], path: Path, *, mode: str = "pass@k") -> Path | None:
     """pass@k at each benchmark's largest k against the training step; None where no label has several steps."""
-    steps: dict[str, list[Method]] = {}
+    steps: dict[str, list[EvaluatedMethod]] = {}
     for method in every:
         if method.step is not None:
             steps.setdefault(method.label, []).append(method)
@@ -113,7 +113,7 @@ def pass_by_step(every: Sequence[Method], path: Path, *, mode: str = "pass@k") -
     return _save(figure, axes, path, left_out=() if banded else widths)
 
 
-def accuracy_by_entropy(every: Sequence[Method], path: Path, *, mode: str = "pass@1") -> Path | None:
+def accuracy_by_entropy(every: Sequence[EvaluatedMethod], path: Path, *, mode: str = "pass@1") -> Path | None:
     """Accuracy against measured entropy, a point a method, with 95 % intervals over problems."""
     having = _by_benchmark(every, mode)
     if not having:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aepo.llm.evaluation.reporting import figures, published, tables
-from aepo.llm.evaluation.reporting.tables import Method, ReportError
+from aepo.llm.evaluation.reporting.tables import EvaluatedMethod, ReportError
 
 NOTES = """\
 Percent; 95 % intervals by bootstrap over problems. In brackets the difference to {baseline} on the same problems and
@@ -16,7 +16,7 @@ certain.
 """
 
 
-def write(every: Sequence[Method], out: Path, *, baseline: str | None) -> list[Path]:
+def write(every: Sequence[EvaluatedMethod], out: Path, *, baseline: str | None) -> list[Path]:
     """report.md and the pictures that these runs allow; what was written.
 
     Raises:

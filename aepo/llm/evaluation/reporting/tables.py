@@ -36,7 +36,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Method:
+class EvaluatedMethod:
     """What shares a label and a step: the seeds of one method."""
 
     label: str
@@ -110,7 +110,7 @@ def read(folder: Path) -> Run:
         raise ReportError(f"{folder}: not readable as an evaluation: {type(error).__name__}: {error}") from error
 
 
-def methods(runs: Sequence[Run]) -> list[Method]:
+def methods(runs: Sequence[Run]) -> list[EvaluatedMethod]:
     """Seeds put together, in the order in which their labels came.
 
     Raises:
@@ -126,12 +126,12 @@ def methods(runs: Sequence[Run]) -> list[Method]:
                 f"{run.results.get('seed')}: give one another --label"
             )
         same.append(run)
-    return [Method(label=label, runs=tuple(same)) for (label, _), same in found.items()]
+    return [EvaluatedMethod(label=label, runs=tuple(same)) for (label, _), same in found.items()]
 
 
-def latest(every: Sequence[Method]) -> list[Method]:
+def latest(every: Sequence[EvaluatedMethod]) -> list[EvaluatedMethod]:
     """Of each label the last step, which is what the tables show."""
-    last: dict[str, Method] = {}
+    last: dict[str, EvaluatedMethod] = {}
     for method in every:
         known = last.get(method.label)
         if known is None or (method.step or 0) >= (known.step or 0):
@@ -139,7 +139,7 @@ def latest(every: Sequence[Method]) -> list[Method]:
     return list(last.values())
 
 
-def against(baseline: Method, method: Method, benchmark: str, mode: str) -> Comparison:
+def against(baseline: EvaluatedMethod, method: EvaluatedMethod, benchmark: str, mode: str) -> Comparison:
     """The method against the baseline on the same problems.
 
     Raises:
@@ -169,13 +169,13 @@ def _share(by_seed: pd.DataFrame) -> str:
     return whole if len(seeds) == 1 else f"{whole} {{{seeds.min():.1f} to {seeds.max():.1f}}}"
 
 
-def _benchmarks(every: Sequence[Method], mode: str) -> list[str]:
+def _benchmarks(every: Sequence[EvaluatedMethod], mode: str) -> list[str]:
     named = {b for m in every for b, found in m.modes() if found == mode}
     known = [b for b in published.BENCHMARKS if b in named]
     return known + sorted(named - set(known))
 
 
-def table_1(every: Sequence[Method], baseline: str | None, *, mode: str = "pass@1") -> str:
+def table_1(every: Sequence[EvaluatedMethod], baseline: str | None, *, mode: str = "pass@1") -> str:
     """Methods x benchmarks: accuracy in percent with its interval, differences to the baseline with their p-values."""
     columns = _benchmarks(every, mode)
     base = next((m for m in every if m.label == baseline), None)
@@ -198,7 +198,7 @@ def table_1(every: Sequence[Method], baseline: str | None, *, mode: str = "pass@
     return markdown(["method", "seeds", *columns, *_average(columns)], rows)
 
 
-def table_2(every: Sequence[Method], *, mode: str = "pass@k", largest: int = 2) -> str:
+def table_2(every: Sequence[EvaluatedMethod], *, mode: str = "pass@k", largest: int = 2) -> str:
     """pass@k in percent with intervals, for the largest k of each benchmark that all methods have."""
     columns = []
     for benchmark in _benchmarks(every, mode):
@@ -215,7 +215,7 @@ def table_2(every: Sequence[Method], *, mode: str = "pass@k", largest: int = 2) 
     return markdown(["method", *(f"{b} pass@{k}" for b, k in columns)], rows)
 
 
-def table_3(every: Sequence[Method], *, mode: str = "pass@1", entropy_mode: str = "pass@k") -> str:
+def table_3(every: Sequence[EvaluatedMethod], *, mode: str = "pass@1", entropy_mode: str = "pass@k") -> str:
     """Accuracy beside the entropy that was measured: nats per token at T = 1, response length, the share that ended."""
     columns = _benchmarks(every, mode)
     rows = []
