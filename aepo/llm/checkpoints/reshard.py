@@ -64,7 +64,7 @@ def _converted(folder: Path, beside: Path) -> str | None:
     Ranks meet again and again meanwhile: a large model takes longer than any collective may.
     """
     running, problem = None, None
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         try:
             if ranks.rank() == 0:
                 problem = _no_room(folder)
@@ -79,7 +79,7 @@ def _converted(folder: Path, beside: Path) -> str | None:
                             "--num_extract_workers", "1", "--num_merge_workers", "1",
                         ],
                         # `python -m` imports from the folder it is started in: an empty one.
-                        cwd=beside, stdout=said, stderr=subprocess.STDOUT, text=True,
+                        cwd=beside, stdout=output, stderr=subprocess.STDOUT, text=True,
                     )  # fmt: skip
             while ranks.largest(float(running is not None and running.poll() is None)):
                 time.sleep(POLL_SECONDS)
@@ -88,8 +88,8 @@ def _converted(folder: Path, beside: Path) -> str | None:
                 running.kill()
                 running.wait()
         if running is not None and running.returncode != 0:
-            said.seek(0)
-            last = [line for line in said.read().splitlines() if line.strip()][-1:] or ["it said nothing"]
+            output.seek(0)
+            last = [line for line in output.read().splitlines() if line.strip()][-1:] or ["it said nothing"]
             problem = f"{CONVERTER} ended with code {running.returncode}: {last[0].strip()}"
     return problem
 
