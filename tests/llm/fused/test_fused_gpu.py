@@ -170,7 +170,15 @@ def test_the_policy_loss_agrees_with_the_statistics_and_autograd():
 def test_the_sanitizer_finds_nothing():
     if (tool := shutil.which("compute-sanitizer")) is None:
         pytest.skip("compute-sanitizer is not installed")
-    command = [tool, "--error-exitcode=9", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    # Errors that a library asks for and handles, such as "no context yet", are no errors of a kernel.
+    command = [tool, "--report-api-errors", "no", "--error-exitcode=9", sys.executable, "-m", "pytest", "-q"]
     chosen = "whole_logits or row_kernel or policy_loss"
-    done = subprocess.run([*command, "-k", chosen], capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", __file__, "-k", chosen],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+    )
+    if "Device not supported" in done.stdout + done.stderr:
+        pytest.skip("compute-sanitizer says: Device not supported")
     assert done.returncode == 0, done.stdout[-4000:]
