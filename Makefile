@@ -47,9 +47,12 @@ $(VLLM)/.ready: pyproject.toml constraints.txt
 test-vllm: $(VLLM)/.ready
 	$(ONE_THREAD) $(VLLM)/bin/python -m pytest -m 'not slow' tests/llm/test_vllm_*.py tests/llm/engines/test_vllm_*.py
 
-# Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton.
+# Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton. What
+# fails is reported and does not keep the rest from being measured. Without an index of packages the first command runs
+# alone: it needs no more than torch, triton, transformers and pytest.
 bench-gpu: setup
-	$(BIN)/python -m pytest -m gpu -rs tests
+	-$(BIN)/python -m aepo.llm.gpu_check
+	-$(BIN)/python -m pytest -m gpu -rs tests
 	$(BIN)/python benchmarks/fused_gpu.py
 
 lint: setup
