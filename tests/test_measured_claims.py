@@ -1,4 +1,4 @@
-"""The figures that the README states, measured by the commands that a reader would run. Minutes: slow."""
+"""Figures of docs/simulator.md and docs/getting_started.md, measured by their commands. Minutes: slow."""
 
 import json
 import subprocess
