@@ -1,17 +1,17 @@
 """The one list of a step's numbers: what is written, shown and documented comes from it."""
 
 import json
-from pathlib import Path
 from typing import get_args
 
 import pytest
+from running import ROOT
 
 from aepo.llm.engines.start import ENGINES, PACKAGES
 from aepo.llm.records import console_row, metrics, verl_names
 from aepo.llm.records.metrics import METRICS, ordered
 from aepo.llm.settings.fields import EngineName
 
-DOCS = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").is_file()) / "docs"
+DOCS = ROOT / "docs"
 NAMES = [metric.name for metric in METRICS]
 
 

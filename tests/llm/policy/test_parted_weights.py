@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
+from running import FIXTURE, ROOT
 from scaled_train import MODEL
-from test_trainer import FIXTURE, ROOT
 from transformers import AutoModelForCausalLM
 
 from aepo.llm.experiment.ports import free_port
