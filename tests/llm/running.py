@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)]

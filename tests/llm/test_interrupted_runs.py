@@ -14,7 +14,7 @@ import pytest
 import torch
 from running import ROOT, SMALL, STEPS, assert_equal_runs, rows, start, trained, weights
 
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 
 # For a run of a quarter of a minute, on a machine that is busy with others.
 PATIENCE = 300.0

@@ -22,7 +22,7 @@ from running import (
 )
 from scipy.stats import ttest_ind
 
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 

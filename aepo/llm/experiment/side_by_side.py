@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aepo
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 from aepo.llm.settings import load
 
 ROOT = Path(aepo.__file__).parents[1]

@@ -82,7 +82,7 @@ def run(findings: Findings) -> None:
 def trained(one: Run) -> Facts:
     """Run the command; what its last step measured."""
     # Bound only seconds later, by a process that is still importing torch.
-    from aepo.llm.experiment.ports import free_port
+    from aepo.llm.processes.ports import free_port
 
     rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from running import ROOT, SMALL, assert_learned, rows, trained, weights, without_times
 
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 
 pytestmark = pytest.mark.slow
 # Further combinations of what the others cover: too long for every change.

@@ -16,9 +16,9 @@ from aepo.llm.doctor import __main__ as doctor
 from aepo.llm.doctor import memory
 from aepo.llm.doctor.cures import cures, problems
 from aepo.llm.doctor.memory import GIB, Architecture, MemoryPlan, budget, training_state
-from aepo.llm.experiment.ports import free_port
 from aepo.llm.policy.model import from_scratch
 from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.processes.ports import free_port
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
 

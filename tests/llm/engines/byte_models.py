@@ -2,8 +2,8 @@
 
 import torch
 
-from aepo.llm.experiment.ports import free_port
 from aepo.llm.policy.policy import Policy
+from aepo.llm.processes.ports import free_port
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

@@ -28,7 +28,7 @@ from aepo.llm.evaluation.options import Measurement, Options, parse
 from aepo.llm.evaluation.prompting import Manner, manner_of
 from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, sampling_batches
 from aepo.llm.evaluation.suite import BENCHMARKS
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 from aepo.llm.processes.run_lock import alone
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.walk import walk_task

@@ -1,4 +1,4 @@
-"""The triton backend up to the launch, without a GPU: what tests/llm/fused/test_fused_triton.py runs in a process of its own.
+"""The triton backend up to the launch, without a GPU: test_fused_triton.py runs this file in a process of its own.
 
 Tensors have sizes and no memory, a driver only says which GPU there is, and every launch that the backend makes goes
 through Triton's own binder, specialisation and compiler. Specialisation makes a constant of an integer that is 1, of

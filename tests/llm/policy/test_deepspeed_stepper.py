@@ -15,8 +15,8 @@ import torch
 from running import ROOT
 from stepper_ranks import LR, MICROS, STEPS, TRAIN, model, objective
 
-from aepo.llm.experiment.ports import free_port
 from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.processes.ports import free_port
 
 STAGES = [
     {"zero_stage": 0},

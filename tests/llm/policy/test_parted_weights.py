@@ -11,7 +11,7 @@ from running import FIXTURE, ROOT
 from scaled_train import MODEL
 from transformers import AutoModelForCausalLM
 
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 
 
 def test_pushes_and_the_export_hand_on_the_trained_weights_also_after_a_step_that_learned_nothing(tmp_path):

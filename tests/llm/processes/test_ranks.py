@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch.distributed as dist
 
-from aepo.llm.experiment.ports import free_port
 from aepo.llm.processes import ranks
+from aepo.llm.processes.ports import free_port
 
 PAIR = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
 NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, "

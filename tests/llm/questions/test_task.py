@@ -12,7 +12,7 @@ import pytest
 from running import ROOT, launch
 from tiny_models import chatting
 
-from aepo.llm.experiment.ports import free_port
+from aepo.llm.processes.ports import free_port
 from aepo.llm.questions.files import DataError
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.task import fingerprint, math_task

@@ -4,8 +4,8 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from aepo.llm.experiment import ports
-from aepo.llm.experiment.ports import LOWEST, PARTS, free_port
+from aepo.llm.processes import ports
+from aepo.llm.processes.ports import LOWEST, PARTS, free_port
 
 
 def test_a_process_gets_each_port_once_before_any_again_also_from_threads():
