@@ -22,17 +22,15 @@ from safetensors import SafetensorError
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control, Loop
 from aepo.correction import corrected
+from aepo.errors import ENDED, NOT_FINITE, NOT_WRITTEN, RANK_LOST, AepoError
 from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
-from aepo.llm.engines.canary import StaleWeightsError
-from aepo.llm.engines.engine import EngineError
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
 from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
-from aepo.llm.questions.task import DataError
 from aepo.llm.records.metrics import step_metrics
 from aepo.llm.records.recorder import Recorder, metrics_path, summarize
 from aepo.llm.records.samples import samples
@@ -233,7 +231,7 @@ def run(
             held.enter_context(alone(out, option="out"))
 
         # What is there may not change once it was read; what is not there is made when nothing is wrong with the run.
-        there = ranks.largest(float(ranks.rank() == 0 and out.is_dir())) > 0
+        there = ranks.anywhere(ranks.rank() == 0 and out.is_dir())
         if there:
             only_first(hold)
         folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
@@ -322,9 +320,7 @@ def dry(settings: Settings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command: 0 when the run ended, 2 when the settings, the data or the engine cannot be used, 3 when the disk
-    is full or a checkpoint could not be written or converted, 4 (by the watchdog) when a phase hung, 5 when the engine
-    had stale weights, 6 when losses or gradients were not finite, 7 when another rank was lost."""
+    """The command; what its exit codes say is in `aepo.errors.EXIT_CODES`."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
@@ -333,7 +329,7 @@ def main(argv: list[str] | None = None) -> int:
         typed = parse(sys.argv[1:] if argv is None else argv, default_config=default, bare=False)
         if typed.dry_run:
             dry(typed.settings)
-            return 0
+            return ENDED
         if typed.resume == "no" and not typed.overwrite and metrics_path(typed.settings).exists():
             raise SettingsError(
                 f"out={typed.settings.out} holds a run already: add --resume (or --resume auto, which starts anew "
@@ -341,46 +337,38 @@ def main(argv: list[str] | None = None) -> int:
                 "or choose another --out"
             )
         run(typed.settings, resume=typed.resume)
-    except (SettingsError, DataError) as error:
-        if first:
+    except AepoError as error:
+        if error.of_one_rank:
+            _tell(error)
+        elif first:
             print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    except EngineError as error:
-        print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
-        return 2
-    except StaleWeightsError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 5
-    except checkpoint.CheckpointError as error:
-        print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
-        return 3
+        return error.exit_code
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(
-            f"error: rank {ranks.rank()}: {error}: make room under out={typed.settings.out}, then go on with --resume",
-            file=sys.stderr,
-            flush=True,
-        )
-        return 3
+        _tell(f"{error}: make room under out={typed.settings.out}, then go on with --resume")
+        return NOT_WRITTEN
     except FloatingPointError as error:
-        print(f"error: rank {ranks.rank()}: {error}", file=sys.stderr, flush=True)
-        return 6
+        _tell(error)
+        return NOT_FINITE
     except RuntimeError as error:
         lost = ranks.lost_peer(error)
         if lost is None:
             raise
-        print(
-            f"error: rank {ranks.rank()}: another rank was lost or does not answer ({lost}): see what it said "
-            "last, on its own node; then start every node again with --resume auto",
-            file=sys.stderr,
-            flush=True,
+        _tell(
+            f"another rank was lost or does not answer ({lost}): see what it said last, on its own node; then start "
+            "every node again with --resume auto"
         )
-        return 7
+        return RANK_LOST
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return 0
+    return ENDED
+
+
+def _tell(problem: object) -> None:
+    """What only this rank may know."""
+    print(f"error: rank {ranks.rank()}: {problem}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

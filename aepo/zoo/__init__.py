@@ -8,11 +8,11 @@ Traceback (most recent call last):
 ValueError: unknown method 'aepoo', did you mean 'aepo'? Known: adaptive_bonus, aepo, ...
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 
 from aepo.method import Method
+from aepo.suggest import did_you_mean
 from aepo.zoo.aepo import aepo, aepo_adaptive, aepo_eq2, aepo_eq3, aepo_pi, reinforce_tempered
 from aepo.zoo.bonuses import adaptive_bonus, dual_bonus, pi_bonus, siren
 from aepo.zoo.clipping import ce_gppo, clip_cov, clip_higher, entropy_ratio_clip, kl_cov, steer, top_entropy
@@ -90,6 +90,5 @@ def build(name: str, **overrides: object) -> Method:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(name, known, mark=",") or "."
     return f"unknown {what} {name!r}{hint} Known: {', '.join(sorted(known))}"

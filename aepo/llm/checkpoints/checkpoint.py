@@ -7,7 +7,6 @@ before, and said so. Ranks share the reading.
 import json
 import logging
 import math
-import os
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import torch
 
+from aepo import atomic
 from aepo.controller import Loop
+from aepo.errors import NOT_WRITTEN, AepoError
 from aepo.llm.checkpoints import reshard
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
@@ -31,9 +32,12 @@ BYTES_PER_PARAMETER = 16
 READ_BYTES = 1 << 22
 
 
-class CheckpointError(Exception):
+class CheckpointError(AepoError):
     """A checkpoint that could not be written, or not be converted for this number of ranks; those before it are whole,
     and so is the converted one."""
+
+    exit_code = NOT_WRITTEN
+    of_one_rank = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +99,10 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
             _join_manifest(beside)
             # Those before are deleted below: by then all of this one is on the disk, whatever happens to the node.
             for folder in (beside, *(p for p in beside.rglob("*") if p.is_dir())):
-                _sync(folder)
+                atomic.sync(folder)
             shutil.rmtree(done, ignore_errors=True)
             beside.rename(done)
-            _sync(done.parent)
+            atomic.sync(done.parent)
     # torch writes files through its own stream, whose failures are RuntimeErrors.
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and ranks.lost_peer(error) is not None:
@@ -167,7 +171,7 @@ def _no_room(settings: Settings, policy: Policy) -> str | None:
 
 def _together(problem: str | None, beside: Path) -> None:
     """Raise on every rank if one has a problem, so that none waits for it."""
-    if ranks.total({"problems": torch.tensor(float(problem is not None))})["problems"]:
+    if ranks.anywhere(problem is not None):
         if ranks.rank() == 0:
             shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointError(problem or "another rank could not write its part of the checkpoint")
@@ -190,23 +194,15 @@ def _fingerprint(path: Path) -> list[int]:
 
 def _written(path: Path) -> list[int]:
     """Its fingerprint, once it is on the disk and not in the system's cache only."""
-    _sync(path)
+    atomic.sync(path)
     return _fingerprint(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _join_manifest(folder: Path) -> None:
     parts = sorted(folder.glob(f".{MANIFEST}.*"))
     files = {name: value for part in parts for name, value in json.loads(part.read_text()).items()}
     (folder / MANIFEST).write_text(json.dumps(files, indent=1, sort_keys=True))
-    _sync(folder / MANIFEST)
+    atomic.sync(folder / MANIFEST)
     for part in parts:
         part.unlink()
 
@@ -243,7 +239,7 @@ def newest(settings: Settings, *, required: bool = True) -> Path | None:
         damage = _damage(folder)
         if damage is not None:
             log.error("checkpoint %s is damaged and passed over: %s", folder, damage)
-        if ranks.total({"damaged": torch.tensor(float(damage is not None))})["damaged"]:
+        if ranks.anywhere(damage is not None):
             continue
         saved = load(folder / "settings.yaml")
         # A learning rate that falls until the last step has always known how many there are.

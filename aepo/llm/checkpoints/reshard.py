@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from aepo.errors import NOT_WRITTEN, AepoError
 from aepo.llm.processes import ranks
 
 # The ranks' fragments and the whole tensors lie side by side before the fragments go; each as large as the checkpoint.
@@ -22,8 +23,11 @@ POLL_SECONDS = 0.5
 CONVERTER = "deepspeed.checkpoint.ds_to_universal"
 
 
-class ConversionError(Exception):
+class ConversionError(AepoError):
     """A checkpoint that could not be converted; it is as it was."""
+
+    exit_code = NOT_WRITTEN
+    of_one_rank = True
 
 
 def parts(folder: Path) -> int:
@@ -43,7 +47,7 @@ def universal(folder: Path) -> Iterator[Path]:
     beside = folder.with_name(f".{folder.name}.universal.{owner}")
     try:
         problem = _converted(folder, beside)
-        if ranks.largest(float(problem is not None)):
+        if ranks.anywhere(problem is not None):
             raise ConversionError(problem or "rank 0 could not convert the checkpoint")
         yield beside
         ranks.barrier()
@@ -64,7 +68,7 @@ def _converted(folder: Path, beside: Path) -> str | None:
     Ranks meet again and again meanwhile: a large model takes longer than any collective may.
     """
     running, problem = None, None
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as printed:
         try:
             if ranks.rank() == 0:
                 problem = _no_room(folder)
@@ -79,17 +83,17 @@ def _converted(folder: Path, beside: Path) -> str | None:
                             "--num_extract_workers", "1", "--num_merge_workers", "1",
                         ],
                         # `python -m` imports from the folder it is started in: an empty one.
-                        cwd=beside, stdout=output, stderr=subprocess.STDOUT, text=True,
+                        cwd=beside, stdout=printed, stderr=subprocess.STDOUT, text=True,
                     )  # fmt: skip
-            while ranks.largest(float(running is not None and running.poll() is None)):
+            while ranks.anywhere(running is not None and running.poll() is None):
                 time.sleep(POLL_SECONDS)
         finally:
             if running is not None:
                 running.kill()
                 running.wait()
         if running is not None and running.returncode != 0:
-            output.seek(0)
-            last = [line for line in output.read().splitlines() if line.strip()][-1:] or ["it said nothing"]
+            printed.seek(0)
+            last = [line for line in printed.read().splitlines() if line.strip()][-1:] or ["it said nothing"]
             problem = f"{CONVERTER} ended with code {running.returncode}: {last[0].strip()}"
     return problem
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from aepo.errors import ENDED, UNUSABLE, AepoError
 from aepo.llm.doctor.cures import problems
 from aepo.llm.doctor.memory import Architecture, MemoryPlan
 from aepo.llm.doctor.report import devices, report
@@ -71,15 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse(rest).settings
         model = Architecture.from_config(model_config(settings, typed.model_config))
         plan = plan_of(settings, typed)
-    except SettingsError as error:
+    except AepoError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return error.exit_code
     report(model, plan)
     sys.stdout.flush()
     found = problems(model, plan)
     for problem in found:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-    return 2 if found else 0
+    return UNUSABLE if found else ENDED
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Rollouts
+from aepo.errors import STALE_WEIGHTS, AepoError
 from aepo.llm import seeds
 from aepo.llm.engines.engine import Engine
 from aepo.llm.policy.scorer import Scorer
@@ -23,8 +24,11 @@ RESPONSE_TOKENS = 4
 LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 
 
-class StaleWeightsError(Exception):
+class StaleWeightsError(AepoError):
     """The engine does not sample from the trainer's weights."""
+
+    exit_code = STALE_WEIGHTS
+    of_one_rank = True
 
 
 def canary_prompts(vocabulary: int, *, longest: int = LONGEST) -> list[tuple[int, ...]]:
@@ -94,18 +98,18 @@ class Canary:
         # Comparing this way round also catches nan.
         apart = not difference <= self.limit
         worst = ranks.largest(difference)
-        problems = ranks.total({"apart": torch.tensor(float(apart)), "frozen": torch.tensor(float(frozen))})
-        if problems["apart"] or problems["frozen"]:
+        apart, frozen = ranks.anywhere(apart), ranks.anywhere(frozen)
+        if apart or frozen:
             why = (
                 f"its log-probs of {int(sampled.mask.sum())} fixed tokens differ from the trainer's by "
                 f"{difference:.3g} nats on this rank and {worst:.3g} on the worst, allowed are {self.limit:g} "
                 "(rollout.canary_limit)"
-                if problems["apart"]
+                if apart
                 else "it answers to the last bit what it answered before this update, and the trainer does not"
             )
             raise StaleWeightsError(
-                f"rank {ranks.rank()}: after the push of weight version {version} the rollout engine does not sample "
-                f"from the trainer's weights: {why}. Training on would use stale weights; go on with --resume when the "
-                "cause is found (an untested engine version, a failed push, a cache that was kept)"
+                f"after the push of weight version {version} the rollout engine does not sample from the trainer's "
+                f"weights: {why}. Training on would use stale weights; go on with --resume when the cause is found (an "
+                "untested engine version, a failed push, a cache that was kept)"
             )
         return {"sync/canary": worst, "sync/weight_version": version}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aepo.errors import AepoError
 from aepo.llm.seeds import UInt64
 
 Temperatures = float | Sequence[float] | NDArray[np.float64]
@@ -90,5 +91,7 @@ def check_top_p(top_p: float) -> None:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}")
 
 
-class EngineError(Exception):
+class EngineError(AepoError):
     """vLLM is missing or cannot do what the trainer needs."""
+
+    of_one_rank = True

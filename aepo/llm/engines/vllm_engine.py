@@ -175,8 +175,8 @@ class VLLMEngine:
             ids = list(answer.token_ids)
             token[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = 1.0
-            logps = [step[i].logprob for step, i in zip(answer.logprobs, ids, strict=True)]
-            logp[row, : len(ids)] = torch.tensor(logps)
+            chosen = [step[i].logprob for step, i in zip(answer.logprobs, ids, strict=True)]
+            logp[row, : len(ids)] = torch.tensor(chosen)
         return Sampled(token=token, mask=mask, logp=logp)
 
     def _asked_of_the_group(self, mine: list[tuple]) -> tuple[list[tuple], int]:

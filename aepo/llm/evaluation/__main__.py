@@ -17,14 +17,11 @@ if not __package__:
 
 import torch
 
-from aepo.llm.engines.canary import StaleWeightsError
-from aepo.llm.engines.engine import EngineError
+from aepo.errors import ENDED, NOT_WRITTEN, RANK_LOST, AepoError
 from aepo.llm.evaluation.options import parse
 from aepo.llm.evaluation.runner import run
 from aepo.llm.policy.deepspeed_stepper import init_distributed
 from aepo.llm.processes import ranks
-from aepo.llm.questions.task import DataError
-from aepo.llm.settings import SettingsError
 
 log = logging.getLogger("aepo")
 
@@ -33,8 +30,7 @@ PATIENCE_SECONDS = 7 * 86400.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: 0 when all is written, 2 when options, data, model or engine cannot be used, 3 when the disk takes
-    no more, 5 when the engine does not sample from the model's weights, 7 when another rank was lost."""
+    """The command; what its exit codes say is in `aepo.errors.EXIT_CODES`."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["report"]:
         from aepo.llm.evaluation.reporting import report
@@ -51,26 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             init_distributed(PATIENCE_SECONDS)
         run(options)
-    except (SettingsError, DataError, EngineError) as error:
-        if first or isinstance(error, EngineError):
-            _say(error)
-        return 2
-    except StaleWeightsError as error:
-        _say(error)
-        return 5
+    except AepoError as error:
+        if first or error.of_one_rank:
+            _say(f"rank {ranks.rank()}: {error}" if error.of_one_rank else error)
+        return error.exit_code
     except OSError as error:
         _say(f"rank {ranks.rank()}: {error}; samples on the disk are safe: make room, then give the same command again")
-        return 3
+        return NOT_WRITTEN
     except RuntimeError as error:
         lost = ranks.lost_peer(error)
         if lost is None:
             raise
         _say(f"rank {ranks.rank()}: another rank was lost or does not answer ({lost}); give the same command again")
-        return 7
+        return RANK_LOST
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return 0
+    return ENDED
 
 
 def _say(error: object) -> None:

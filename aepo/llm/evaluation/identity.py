@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aepo.llm.evaluation.ledger import replaced
+from aepo import atomic
 from aepo.llm.evaluation.options import Measurement, Options
 from aepo.llm.evaluation.prompting import Manner
 from aepo.llm.settings import SettingsError
@@ -81,9 +81,7 @@ def admit(out: Path, wanted: Mapping[str, Any], measurements: Sequence[Measureme
                 f"--out={out} holds samples and no {FILE}, which would say what they are of; choose another --out"
             )
         asked = {name: [n] for name, n in now.items()}
-    beside = path.with_name(f".{FILE}.part")
-    beside.write_text(json.dumps({"evaluation": wanted, "n": asked}, indent=1))
-    replaced(beside, path)
+    atomic.write_text(path, json.dumps({"evaluation": wanted, "n": asked}, indent=1), durable=True)
 
 
 def stages(out: Path) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from aepo import atomic
 from aepo.llm.settings import SettingsError
 
 log = logging.getLogger("aepo")
@@ -144,12 +145,11 @@ class Ledger:
         found = self.find()
         if len(found.missing):
             raise ValueError(f"{len(found.missing)} of {self.size} samples are missing")
-        beside = path.with_name(f".{path.name}.part")
-        with pq.ParquetWriter(beside, SCHEMA, compression="zstd") as writer:
-            for start in range(0, self.size, ROW_GROUP):
-                rows = list(found.rows(range(start, min(start + ROW_GROUP, self.size))))
-                writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=ROW_GROUP)
-        replaced(beside, path)
+        with atomic.written(path, durable=True) as beside:
+            with pq.ParquetWriter(beside, SCHEMA, compression="zstd") as writer:
+                for start in range(0, self.size, ROW_GROUP):
+                    rows = list(found.rows(range(start, min(start + ROW_GROUP, self.size))))
+                    writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=ROW_GROUP)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
@@ -210,10 +210,3 @@ def _end_of_lines(file: Any, size: int) -> int:
             return start + at + 1
         end = start
     return 0
-
-
-def replaced(beside: Path, path: Path) -> None:
-    """Put a finished file in another's place, so that a kill leaves the one or the other."""
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)

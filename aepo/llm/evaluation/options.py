@@ -4,7 +4,6 @@ Every problem is one line that names the option, the value met and the cure.
 """
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -15,6 +14,7 @@ from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
 from aepo.llm.questions.walk import MOVES
 from aepo.llm.settings import Section, SettingsError
 from aepo.llm.settings.fields import EndTokens, EngineName
+from aepo.suggest import did_you_mean, nearest
 
 PAPER, WALK = "paper", "walk"
 """Suites by name: the seven benchmarks, and the CPU demo task's held-out prompts."""
@@ -125,8 +125,7 @@ class Options(Section):
         known = (*PROTOCOLS, PAPER)
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, known)
                 raise ValueError(f"suite: there is no benchmark {name!r}; known: {', '.join(known)}{hint}")
         if not names:
             raise ValueError(f"suite: names no benchmark; known: {', '.join(known)}")
@@ -213,8 +212,8 @@ def parse(argv: Sequence[str]) -> Options:
     known, rest = parser.parse_known_args(list(argv))
     if rest:
         flags = [f"--{name.replace('_', '-')}" for name in Options.model_fields]
-        near = difflib.get_close_matches(rest[0].partition("=")[0].replace("_", "-"), flags, n=1)
-        hint = f"did you mean {near[0]}?" if near else "--help lists every option"
+        near = nearest(rest[0].partition("=")[0].replace("_", "-"), flags)
+        hint = f"did you mean {near}?" if near else "--help lists every option"
         raise SettingsError(f"unknown argument {rest[0]!r}; {hint}")
     typed = {name: value for name, value in vars(known).items() if name != "local_rank"}
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from aepo import atomic
 from aepo.llm.checkpoints.as_model import is_checkpoint, step_of, write_model
 from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.start import Needs, canary_for, missing, start
@@ -21,7 +22,7 @@ from aepo.llm.evaluation import suite
 from aepo.llm.evaluation.evaluated_model import Subject, inspected, loaded
 from aepo.llm.evaluation.exams import check_positions, examined
 from aepo.llm.evaluation.identity import admit, identity, stages
-from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table, replaced
+from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table
 from aepo.llm.evaluation.options import WALK, Options
 from aepo.llm.evaluation.prompting import Manner, manner_of
 from aepo.llm.evaluation.reporting import estimates
@@ -271,9 +272,7 @@ def _finished(
         # Responses take nearly all of the room and say nothing here.
         "benchmarks": estimates.summary(pd.read_parquet(path, columns=FIGURES), ks=options.k),
     }
-    beside = out / ".results.json.part"
-    beside.write_text(json.dumps(results, indent=1))
-    replaced(beside, out / "results.json")
+    atomic.write_text(out / "results.json", json.dumps(results, indent=1), durable=True)
     log.info("%s", out / "results.json")
     return results
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aepo.errors import AepoError
 from aepo.llm.evaluation.suite import BENCHMARKS, CORRECTIONS, Question, load
 from aepo.llm.grading.benchmark_check import check
 from aepo.llm.grading.pool import GradingPool
 from aepo.llm.grading.reference import Reference
-from aepo.llm.questions.files import DataError
 
 # Reading a formula takes milliseconds; what takes this long never ends.
 DEADLINE_SECONDS = 10.0
@@ -63,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         suite = {name: load(name, options.data) for name in options.benchmarks}
-    except DataError as problem:
+    except AepoError as problem:
         print(problem, file=sys.stderr)
-        return 2
+        return problem.exit_code
     failures = [f for questions in suite.values() for f in self_check(questions, workers=options.workers)]
     for name, questions in suite.items():
         wrong = [failure for failure in failures if failure.benchmark == name]

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aepo import atomic
+from aepo.errors import AepoError
 from aepo.llm.grading.answer_lists import answers
 from aepo.llm.grading.extraction import last_boxed
 from aepo.llm.grading.reference import Reference
 from aepo.llm.grading.units import leading
-from aepo.llm.questions.files import DataError, hub_rows, kind, listed, read, shown, suggestion
+from aepo.llm.questions.files import DataError, hub_rows, kind, listed, read, shown
+from aepo.suggest import did_you_mean
 
 ANSWER_TYPES = ("Numerical", "Expression", "Tuple", "Interval")
 """OlympiadBench's; its other types (Equation, Need_human_evaluate) are not in the English open-ended maths set."""
@@ -130,7 +133,7 @@ def load(name: str, folder: str | Path, *, complete: bool = True) -> tuple[Quest
     """
     if name not in BENCHMARKS:
         raise DataError(
-            f"unknown benchmark {name!r}; expected one of {listed(BENCHMARKS)}{suggestion(name, BENCHMARKS)}"
+            f"unknown benchmark {name!r}; expected one of {listed(BENCHMARKS)}{did_you_mean(name, BENCHMARKS)}"
         )
     benchmark = BENCHMARKS[name]
     folder = Path(folder).expanduser()
@@ -171,7 +174,7 @@ def _first(values: dict[str, Any], columns: Sequence[str], where: str) -> tuple[
     for column in columns:
         if column in values:
             return column, values[column]
-    near = next((s for s in (suggestion(column, values) for column in columns) if s), "")
+    near = next((s for s in (did_you_mean(column, values) for column in columns) if s), "")
     raise DataError(
         f"{where}: none of the columns {listed(columns)}, found {listed(values)}; fetch the file again{near}"
     )
@@ -285,10 +288,7 @@ def download(folder: str | Path, names: Iterable[str] = tuple(BENCHMARKS)) -> li
             continue
         rows = hub_rows(BENCHMARKS[name].hub, BENCHMARKS[name].split)
         folder.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all.
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(values, default=str) + "\n" for _, values in rows), encoding="utf-8")
-        partial.rename(path)
+        atomic.write_text(path, "".join(json.dumps(values, default=str) + "\n" for _, values in rows))
         load(name, folder)
         written.append(path)
     return written
@@ -302,9 +302,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         written = download(options.download, options.benchmarks)
-    except DataError as problem:
+    except AepoError as problem:
         print(problem, file=sys.stderr)
-        return 2
+        return problem.exit_code
     print(f"fetched {listed(path.name for path in written)}; in {options.download} there is now all that was asked for")
     return 0
 

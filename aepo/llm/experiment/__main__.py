@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from aepo.errors import AepoError
 from aepo.llm.experiment import arms
 from aepo.llm.experiment.evaluating import evaluate
 from aepo.llm.experiment.runs import Plan
@@ -43,9 +44,9 @@ def main(
     try:
         levels = _levels(targets)
         _begin(out, chosen, levels, steps, samples, overwrite)
-    except SettingsError as error:
+    except AepoError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
     parallel = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)))
     plan = Plan(
         out=out, arms=arms.every(levels), seeds=seeds, steps=steps,

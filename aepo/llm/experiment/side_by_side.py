@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aepo
+from aepo import atomic
 from aepo.llm.processes.ports import free_port
 from aepo.llm.settings import load
 
@@ -124,6 +125,4 @@ def _known(job: Job) -> dict[str, Any]:
 
 
 def _write(job: Job, settings: dict[str, Any], *, finished: bool) -> None:
-    beside = job.record.with_name(f".{job.record.name}.part")
-    beside.write_text(json.dumps({"settings": settings, "finished": finished}, indent=1))
-    beside.replace(job.record)
+    atomic.write_text(job.record, json.dumps({"settings": settings, "finished": finished}, indent=1))

@@ -120,10 +120,10 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        listing = subprocess.run([tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", listing.stdout)
+        dumped = subprocess.run([tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", dumped.stdout)
     if found is None:
-        raise ValueError(f"cuobjdump named no registers: {listing.stdout[:500]!r}")
+        raise ValueError(f"cuobjdump named no registers: {dumped.stdout[:500]!r}")
     return int(found[1]), int(found[2])
 
 

@@ -125,11 +125,11 @@ def resources(capability: int, folder: Path) -> list[tuple[str, int, int]]:
     nvcc = compiler()
     if nvcc is None:
         raise RuntimeError("nvcc was not found: install the CUDA toolkit or set CUDA_HOME")
-    report = build(folder / "checked.so", nvcc, *FLAGS, f"-arch=sm_{capability}", "--ptxas-options=-v")
+    printed = build(folder / "checked.so", nvcc, *FLAGS, f"-arch=sm_{capability}", "--ptxas-options=-v")
     pattern = (
         r"Compiling entry function '\w*?\d+(\w+_kernel)I(\w+)E\w*'.*?(\d+) bytes spill stores.*?Used (\d+) registers"
     )
-    return [(f"{m[1]}<{m[2]}>", int(m[4]), int(m[3])) for m in re.finditer(pattern, report, re.DOTALL)]
+    return [(f"{m[1]}<{m[2]}>", int(m[4]), int(m[3])) for m in re.finditer(pattern, printed, re.DOTALL)]
 
 
 def _call(name: str, logits: Tensor, *arguments: Tensor | int | bool | None) -> None:

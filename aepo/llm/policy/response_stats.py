@@ -169,13 +169,14 @@ class ResponseStats(nn.Module):
         """Some models scale their logits; a log-prob that leaves that out would be wrong without a sign of it."""
         device = next(self.model.parameters()).device
         ids = torch.arange(2, device=device).unsqueeze(0)
-        logp = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
-        label = logp.argmax(-1)
+        model_logp = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
+        label = model_logp.argmax(-1)
         hidden = self.model.base_model(input_ids=ids).last_hidden_state
         mine, _ = self._head(hidden[0], label, 1.0)
         # The model rounds its logits to its own precision; a scale of 1.1 is far beyond that.
-        rounding = 8 * torch.finfo(hidden.dtype).eps * logp.abs().max()
-        if not (mine - logp.gather(-1, label.unsqueeze(-1)).squeeze(-1)).abs().max() <= rounding + 1e-5:
+        rounding = 8 * torch.finfo(hidden.dtype).eps * model_logp.abs().max()
+        its_own = model_logp.gather(-1, label.unsqueeze(-1)).squeeze(-1)
+        if not (mine - its_own).abs().max() <= rounding + 1e-5:
             raise ValueError(
                 f"model {type(self.model).__name__} does not make its logits as hidden states times the head's weight; "
                 "its log-probs cannot be had without logits"

@@ -80,15 +80,13 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: in
 def _left_out(policy: Policy, norm: float, loss: torch.Tensor, *, place: str) -> None:
     """Tell of a gradient that was not finite, and on which ranks the loss was not; called by all ranks together."""
     broken = not bool(loss.isfinite())
-    broken_on = ranks.total(
-        {str(r): torch.tensor(float(broken and r == ranks.rank())) for r in range(ranks.world_size())}
-    )
-    bad = [r for r, count in broken_on.items() if count]
+    mine = {str(r): torch.tensor(float(broken and r == ranks.rank())) for r in range(ranks.world_size())}
+    bad = [r for r, count in ranks.total(mine).items() if count]
     whose = f"the loss is not finite on rank {', '.join(bad)}" if bad else "the loss is finite on every rank"
-    message = f"{place}: the gradient's norm is {norm}, {whose}"
+    problem = f"{place}: the gradient's norm is {norm}, {whose}"
     if policy.skipped_in_a_row >= FATAL_SKIPS:
         raise FloatingPointError(
-            f"{message}; neither were those of the {policy.skipped_in_a_row - 1} mini-batches before. None of them is "
+            f"{problem}; neither were those of the {policy.skipped_in_a_row - 1} mini-batches before. None of them is "
             "in the weights; find what their samples have in common or lower train.lr, then go on with --resume"
         )
-    log.warning("%s; left out, %d in a row, %d are fatal", message, policy.skipped_in_a_row, FATAL_SKIPS)
+    log.warning("%s; left out, %d in a row, %d are fatal", problem, policy.skipped_in_a_row, FATAL_SKIPS)

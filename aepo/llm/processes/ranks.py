@@ -94,6 +94,11 @@ def largest(value: float) -> float:
     return float(torch.cat(every).max())
 
 
+def anywhere(flag: bool) -> bool:
+    """Whether any rank says yes; called by all ranks together."""
+    return largest(float(flag)) > 0
+
+
 def differ(value: float) -> bool:
     """Whether the ranks have different numbers."""
     return largest(value) != -largest(-value)

@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from aepo.llm.processes import ranks
 from aepo.llm.settings import SettingsError
 
@@ -67,5 +65,5 @@ def only_first(act: Callable[[], None]) -> None:
             act()
         except (SettingsError, OSError) as error:
             problem = error
-    if ranks.total({"problems": torch.tensor(float(problem is not None))})["problems"]:
+    if ranks.anywhere(problem is not None):
         raise SettingsError(str(problem or "refused by rank 0"))

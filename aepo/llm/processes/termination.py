@@ -5,8 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import torch
-
 from aepo.llm.processes import ranks
 
 
@@ -36,4 +34,4 @@ class Termination:
 
     def agreed(self) -> bool:
         """Whether any rank was asked; called by all ranks together, so that they end after the same step."""
-        return ranks.total({"asked": torch.tensor(float(self.asked))})["asked"] > 0
+        return ranks.anywhere(self.asked)

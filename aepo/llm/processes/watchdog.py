@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from aepo.errors import HUNG
+
 # Between the stacks and the end, so that the other ranks get to print theirs before the launcher ends them.
 GRACE = 10.0
-EXIT_CODE = 4
 
 
 def end() -> None:
     """Leave at once: a hung thread would never let an ordinary exit through."""
     time.sleep(GRACE)
-    os._exit(EXIT_CODE)
+    os._exit(HUNG)
 
 
 class Phases:

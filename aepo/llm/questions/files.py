@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aepo.errors import AepoError
+
 SUFFIXES = (".jsonl", ".json", ".parquet")
 # Suffixes of data that we do not read: a source that ends so was meant as a file, not as a hub id.
 OTHER_SUFFIXES = tuple(".csv .tsv .txt .ndjson .yaml .arrow .feather .pkl .gz .zip .zst .xz".split())
 
 
-class DataError(ValueError):
+class DataError(AepoError, ValueError):
     """A data source that cannot be used: where, what was met, and the cure."""
 
 
@@ -140,13 +142,6 @@ def shown(text: str) -> str:
 def listed(names: Any) -> str:
     """Names with commas."""
     return ", ".join(map(str, names)) or "nothing"
-
-
-def suggestion(wanted: str, names: Any) -> str:
-    """'; did you mean ...?' for the nearest name, whatever its case; else nothing."""
-    by_lower = {str(name).lower(): str(name) for name in names}
-    near = difflib.get_close_matches(wanted.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def _files_nearby(folder: Path, name: str) -> str:

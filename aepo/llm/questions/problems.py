@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aepo.llm.grading.extraction import last_boxed
-from aepo.llm.questions.files import DataError, Rows, hub_rows, kind, listed, read, shown, suggestion
+from aepo.llm.questions.files import DataError, Rows, hub_rows, kind, listed, read, shown
+from aepo.suggest import did_you_mean
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "prompt[0].content")
 ANSWER_COLUMNS = ("answer", "final_answer", "reward_model.ground_truth")
@@ -170,14 +171,14 @@ def _column(rows: Rows, source: str, *, wanted: str | None, known: Sequence[str]
     columns = rows[0][1]
     if wanted is not None:
         if not _has(columns, wanted):
-            near = suggestion(wanted, columns)
+            near = did_you_mean(wanted, columns)
             raise DataError(f"{source}: no column {wanted!r} ({option}), found {listed(columns)}{near}")
         return wanted
     present = [name for name in known if _has(columns, name)]
     # A list of messages is read by what is in it.
     present = [name for name in present if not isinstance(_at(columns, name), list | dict)] or present
     if not present:
-        near = next((s for s in (suggestion(name, columns) for name in known) if s), "")
+        near = next((s for s in (did_you_mean(name, columns) for name in known) if s), "")
         raise DataError(
             f"{source}: none of the columns {listed(known)}, found {listed(columns)}; name it with {option}{near}"
         )

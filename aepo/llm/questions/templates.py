@@ -4,11 +4,11 @@ The named ones are texts, so that a run says what it asks without a tokenizer; e
 model's published tokenizer_config.json makes of the messages that its comment names.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from aepo.llm.questions.files import DataError
+from aepo.suggest import did_you_mean
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 """The request of the model cards of Qwen2.5-Math (as the system prompt) and of Qwen3 (in the user's message)."""
@@ -54,8 +54,7 @@ def prompt_text(question: str, template: str) -> str:
     Answer:
     """
     if template not in TEMPLATES:
-        near = difflib.get_close_matches(template.lower(), NAMES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(template, NAMES)
         raise DataError(f"template must be one of {', '.join(NAMES)}, got {template!r}{hint}")
     before, after = TEMPLATES[template].split("{question}")
     return before + question + after

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aepo import atomic
 from aepo.method import Method
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def entropy_figure(rows: Sequence[Mapping[str, Any]], method: Method) -> "Figure
 
 
 def plot_entropy(path: Path, rows: Sequence[Mapping[str, Any]], method: Method) -> None:
-    """`entropy_figure` as a PNG, written beside and renamed: whoever looks never sees half a picture."""
-    beside = path.with_name(f".{path.name}.part")
-    entropy_figure(rows, method).savefig(beside, dpi=110, format="png")
-    beside.rename(path)
+    """`entropy_figure` as a PNG; whoever looks never sees half a picture."""
+    with atomic.written(path) as beside:
+        entropy_figure(rows, method).savefig(beside, dpi=110, format="png")

@@ -25,8 +25,8 @@ from aepo.method import Method
 def duration(seconds: float) -> str:
     """A time to wait.
 
-    >>> duration(75), duration(4000), duration(300000)
-    ('1:15', '1:06:40', '3d 11h')
+    >>> duration(75), duration(4000), duration(300000), duration(1959.9999)
+    ('1:15', '1:06:40', '3d 11h', '32:40')
     """
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

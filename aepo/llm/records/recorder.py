@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aepo import zoo
+from aepo import atomic, zoo
 from aepo.llm.records import console_row
 from aepo.llm.records.entropy_plot import PLOTTED, plot_entropy
 from aepo.llm.records.samples import console_line, markdown
@@ -172,9 +172,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def cut(path: Path, *, first_step: int) -> list[dict[str, Any]]:
     """Drop a JSONL file's rows from `first_step` on, and a torn last line; returns what stays in it."""
     kept = [row for row in read(path) if row["step"] < first_step]
-    beside = path.with_suffix(".part")
-    beside.write_text("".join(map(line, kept)), encoding="utf-8")
-    beside.rename(path)
+    atomic.write_text(path, "".join(map(line, kept)))
     return kept
 
 

@@ -4,7 +4,6 @@ OmegaConf merges, pydantic checks; all problems are listed together, before any 
 """
 
 import argparse
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from aepo.llm.settings import presets
 from aepo.llm.settings.fields import Section, Settings
 from aepo.llm.settings.presets import SettingsError
 from aepo.schedule import SCHEDULES
+from aepo.suggest import did_you_mean
 
 log = logging.getLogger("aepo")
 
@@ -83,9 +83,8 @@ def _readable(error: ValidationError) -> Iterator[str]:
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
         if problem["type"] == "extra_forbidden":
             known = _fields_at(problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            yield f"{place}: unknown field; {hint}"
+            hint = did_you_mean(str(problem["loc"][-1]), known) or f"; known: {', '.join(known)}"
+            yield f"{place}: unknown field{hint}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             got = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"

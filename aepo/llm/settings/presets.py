@@ -4,7 +4,6 @@
 sections; those chosen are merged over the preset in the order in which the files define them, the extended one's first.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import aepo
+from aepo.errors import AepoError
+from aepo.suggest import did_you_mean
 
 FOLDER = Path(aepo.__file__).parents[1] / "configs"
 
 
-class SettingsError(ValueError):
+class SettingsError(AepoError, ValueError):
     """Settings that cannot be used; the message lists every problem, one a line."""
 
 
@@ -46,8 +47,7 @@ class Preset:
         """
         for name in names:
             if name not in self.variants:
-                near = difflib.get_close_matches(name, self.variants, n=1)
-                hint = f", did you mean {near[0]!r}?" if near else "."
+                hint = did_you_mean(name, self.variants, mark=",") or "."
                 known = ", ".join(self.variants) or "none"
                 raise SettingsError(f"--variant: unknown variant {name!r}{hint} The preset has: {known}")
         sections = dict(self.sections)

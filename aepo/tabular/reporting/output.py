@@ -1,14 +1,13 @@
-"""Write a sweep's results: each file beside its name first, then renamed, so nobody reads half of one."""
+"""Write a sweep's results, each file whole or not there."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from aepo import __version__
+from aepo import __version__, atomic
 from aepo.tabular.options import Options
 from aepo.tabular.plan import Configuration, Figure
 from aepo.tabular.reporting.figures import draw
@@ -62,15 +61,14 @@ def write(outcome: Outcome, elapsed: Callable[[], float]) -> list[Finding]:
     options, folder, numbers = outcome.options, outcome.options.out, outcome.summaries
     found = findings(numbers)
     table = tidy_table(outcome.results, outcome.experiments)
-    replace(folder / "runs.parquet", lambda path: table.to_parquet(path, index=False))
+    with atomic.written(folder / "runs.parquet") as path:
+        table.to_parquet(path, index=False)
     canvases = draw(outcome.figures, outcome.results, numbers, options)
     for figure, canvas in zip(outcome.figures, canvases, strict=True):
         # The command travels inside the picture too.
         about = {"Description": options.command}
-        replace(
-            folder / f"{figure.name}.png",
-            lambda path, canvas=canvas, about=about: canvas.savefig(path, format="png", metadata=about),
-        )
+        with atomic.written(folder / f"{figure.name}.png") as path:
+            canvas.savefig(path, format="png", metadata=about)
     seconds = round(elapsed(), 1)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     # What None stood for.
@@ -87,7 +85,7 @@ def write(outcome: Outcome, elapsed: Callable[[], float]) -> list[Finding]:
         "figures": [_about(figure) for figure in outcome.figures],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace(folder / "summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+    atomic.write_text(folder / "summary.json", text)
     facts = {
         "command": f"`{options.command}`",
         "time": f"{seconds} s, {options.workers} processes",
@@ -96,16 +94,8 @@ def write(outcome: Outcome, elapsed: Callable[[], float]) -> list[Finding]:
         "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
         "figures": ", ".join(f"[{figure.name}]({figure.name}.png)" for figure in outcome.figures),
     }
-    report = markdown(numbers, found, facts=facts, where=options.where)
-    replace(folder / "report.md", lambda path: path.write_text(report, encoding="utf-8"))
+    atomic.write_text(folder / "report.md", markdown(numbers, found, facts=facts, where=options.where))
     return found
-
-
-def replace(path: Path, save: Callable[[Path], object]) -> None:
-    """Let `save` write to a file beside `path`, then rename it to `path`."""
-    beside = path.with_name(f".{path.name}.part")
-    save(beside)
-    os.replace(beside, path)
 
 
 def versions() -> dict[str, str]:

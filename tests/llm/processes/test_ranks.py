@@ -97,3 +97,34 @@ def test_gloo_really_says_so(fate, said):
     assert told.startswith((said, "Read error", "Broken pipe")), told
     for other in running[1:]:
         other.communicate(timeout=300)
+
+
+def test_alone_anywhere_is_what_this_rank_says():
+    assert ranks.anywhere(True) is True and ranks.anywhere(False) is False
+
+
+ANYWHERE = """
+import os
+import torch.distributed as dist
+from aepo.llm.processes import ranks
+
+dist.init_process_group("gloo")
+rank = ranks.rank()
+print([ranks.anywhere(flag) for flag in (False, rank == 0, rank == 1, True)])
+dist.destroy_process_group()
+"""
+
+
+def test_every_rank_learns_whether_any_says_yes():
+    port = free_port()
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", ANYWHERE], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(port)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for one in running:
+        printed, trouble = one.communicate(timeout=300)
+        assert printed.split("\n")[-2:] == ["[False, True, True, True]", ""], trouble

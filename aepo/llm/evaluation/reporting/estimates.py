@@ -77,7 +77,7 @@ def majority_by_problem(
     for text, verdict in zip(texts, right, strict=True):
         if text is not None:
             verdicts.setdefault(text, []).append(bool(verdict))
-    share = {text: float(np.mean(found)) for text, found in verdicts.items()}
+    share = {text: float(np.mean(given)) for text, given in verdicts.items()}
 
     def vote(chosen: Iterable[int]) -> float:
         counts = Counter(text for i in chosen if (text := texts[i]) is not None)

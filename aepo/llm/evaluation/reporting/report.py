@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from aepo.errors import AepoError
 from aepo.llm.evaluation.reporting import figures, published, tables
 from aepo.llm.evaluation.reporting.tables import EvaluatedMethod, ReportError
 
@@ -66,8 +67,8 @@ def main(argv: Sequence[str]) -> int:
     typed = parser.parse_args(list(argv))
     try:
         written = write(tables.methods([tables.read(f) for f in typed.runs]), typed.out, baseline=typed.baseline)
-    except ReportError as error:
+    except AepoError as error:
         print(f"error: {error}")
-        return 2
+        return error.exit_code
     print("\n".join(map(str, written)))
     return 0

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aepo.errors import AepoError
 from aepo.llm.evaluation.reporting import published
 from aepo.llm.evaluation.reporting.estimates import Comparison, compared, interval, pass_by_problem
 
 COLUMNS = ["benchmark", "mode", "problem", "reward", "mean_entropy", "response_tokens"]
 
 
-class ReportError(ValueError):
+class ReportError(AepoError, ValueError):
     """Runs that cannot be reported together; the message names the folder and the cure."""
 
 
