@@ -7,7 +7,6 @@ runs them. It holds its own checksum; a file that does not match it is reported 
 import hashlib
 import io
 import logging
-import os
 import pickle
 from collections.abc import Sequence
 from functools import cache as once
@@ -18,24 +17,31 @@ import numpy as np
 import torch
 
 import aepo
+from aepo import atomic
 
 log = logging.getLogger("aepo")
 
 # Only what decides the numbers: how a sweep is drawn or told changes none.
-SOURCES = ("*.py", "zoo/*.py", "tabular/[!_]*.py")
-PRESENTATION = {"figures.py", "findings.py", "report.py", "terminal.py", "output.py", "sweep.py", "options.py"}
+SOURCES = ("*.py", "zoo/*.py", "tabular/**/[!_]*.py")
+PRESENTATION = {
+    *("figures.py", "findings.py", "report.py", "terminal.py", "output.py", "sweep.py", "options.py"),
+    *("errors.py", "suggest.py", "atomic.py"),
+}
 
 
 @once
 def code_version() -> str:
     """Hash of the sources of the core, the zoo and the simulator, and of torch's and NumPy's versions."""
-    root = Path(aepo.__file__).parent
     digest = hashlib.sha256(f"{torch.__version__} {np.__version__}".encode())
-    for pattern in SOURCES:
-        for path in sorted(root.glob(pattern)):
-            if path.name not in PRESENTATION:
-                digest.update(path.name.encode() + path.read_bytes())
+    for path in sources():
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def sources() -> list[Path]:
+    """The files that decide a run's numbers."""
+    root = Path(aepo.__file__).parent
+    return [p for pattern in SOURCES for p in sorted(root.glob(pattern)) if p.name not in PRESENTATION]
 
 
 class Cache:
@@ -65,7 +71,5 @@ class Cache:
         """Keep the results."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = pickle.dumps(results, protocol=pickle.HIGHEST_PROTOCOL)
-        path = self.path(batch, seeds)
-        beside = path.with_suffix(f".{os.getpid()}.part")
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
-        beside.replace(path)
+        blob = hashlib.sha256(content).digest() + content
+        atomic.write_bytes(self.path(batch, seeds), blob, shared=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aepo.tabular import runner
-from aepo.tabular.cache import Cache
+from aepo.tabular.cache import Cache, sources
 from aepo.tabular.options import Options
 from aepo.tabular.plan import configuration
 from aepo.tabular.runner import batches, run_all
@@ -91,3 +91,9 @@ def test_anything_that_shapes_the_numbers_changes_the_name(tmp_path, todo):
     slower = [dataclasses.replace(todo[0][0], settings=faster)]
     paths = {cache.path(*case) for case in ((todo[0], SEEDS), (other, SEEDS), (slower, SEEDS), (todo[0], range(3)))}
     assert len(paths) == 4
+
+
+def test_a_change_to_a_world_or_to_the_core_makes_every_run_anew_and_one_to_a_drawing_none():
+    names = {path.name for path in sources()}
+    assert names >= {"world.py", "bandit.py", "sequences.py", "train.py", "runner.py", "loss.py", "aepo.py"}
+    assert names & {"figures.py", "report.py", "sweep.py", "suggest.py", "atomic.py", "errors.py"} == set()
