@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 TARGETS = (0.5, 0.75, 1.0, 1.5)
 """AEPO's entropy targets in nats; the walk task's start has about 2."""
-MIDDLE = TARGETS[0]
-"""Target of what is trained at one target only."""
 REINFORCE_TEMPERATURES = (0.67, 1.5)
 """Of Fig. 2: those between which the preset's AEPO switches."""
 REINFORCE_SHARE = 1 / 3

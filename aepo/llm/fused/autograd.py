@@ -119,7 +119,7 @@ def _loss_at_once(
     """Statistics of all rows, then the loss and its slopes, then the gradient, which makes the logits again."""
     hidden, weight, bias = layer
     stats = options.backend.statistics(options.linear(rows.picked(hidden), weight, bias), rows).kept()
-    loss, slopes = _block_loss(token_loss, rows, stats, _numbers(rows), options.need)
+    loss, slopes = _block_loss(token_loss, stats, _numbers(rows), options.need)
     if not any(needs):
         return loss, stats, (None, None, None)
     inside, live_stats, upstream = rows.live(stats, slopes)
@@ -150,7 +150,7 @@ def _loss_by_blocks(
             kept.append(head.logits(block, head.chunk(columns)))
             part.take(kept[-1].clone(), rows.label[block], start=columns.start)
         found.append(part.stats())
-        loss, slopes = _block_loss(token_loss, rows.rows(block), found[-1], numbers[block], options.need)
+        loss, slopes = _block_loss(token_loss, found[-1], numbers[block], options.need)
         total += loss
         if not gradient.wanted:
             continue
@@ -175,7 +175,7 @@ def _numbers(rows: Rows) -> Tensor:
 
 
 def _block_loss(
-    token_loss: TokenLoss, rows: Rows, stats: Stats, numbers: Tensor, need: tuple[Statistic, ...]
+    token_loss: TokenLoss, stats: Stats, numbers: Tensor, need: tuple[Statistic, ...]
 ) -> tuple[Tensor, dict[Statistic, Tensor | None]]:
     """The loss of a block, summed, and its slope by each statistic, (n,)."""
     with torch.enable_grad():
