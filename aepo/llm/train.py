@@ -212,9 +212,17 @@ def run(
     settings: Settings,
     *,
     resume: Literal["no", "must", "auto"] = "no",
+    trusted: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> dict[str, Any] | None:
-    """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere and where SIGTERM ended the run."""
+    """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere and where SIGTERM ended the run.
+
+    Args:
+        settings: of the run.
+        resume: whether to go on from a checkpoint, and whether there must be one.
+        trusted: whether that may hold what could run code (`aepo.llm.checkpoints.unpickling`).
+        on_step: is shown every step.
+    """
     check_wandb(settings)
     init_distributed(settings.watchdog.longest)
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
@@ -234,22 +242,27 @@ def run(
         there = ranks.anywhere(ranks.rank() == 0 and out.is_dir())
         if there:
             only_first(hold)
-        folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must")
+        folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must", trusted=trusted)
         trainer, stepper = build(settings, resumed=folder)
         held.enter_context(contextlib.closing(trainer))
         if not there:
             only_first(hold)
-        return _run(trainer, stepper, folder, on_step)
+        return _run(trainer, stepper, folder, on_step, trusted=trusted)
 
 
 def _run(
-    trainer: Trainer, stepper: DeepSpeedStepper, folder: Path | None, on_step: Callable[[Step], None]
+    trainer: Trainer,
+    stepper: DeepSpeedStepper,
+    folder: Path | None,
+    on_step: Callable[[Step], None],
+    *,
+    trusted: bool,
 ) -> dict[str, Any] | None:
     """From the checkpoint in `folder` (None: from the start) to the end."""
     settings, main_rank = trainer.settings, ranks.rank() == 0
     progress = checkpoint.Progress(step=0, loop=Loop.start(trainer.method.controller, torch.zeros(())))
     if folder is not None:
-        progress = checkpoint.restore(folder, trainer.policy, stepper)
+        progress = checkpoint.restore(folder, trainer.policy, stepper, trusted=trusted)
         log.info("resumed from %s at step %d", folder, progress.step)
     recorder = Recorder(settings, first_step=progress.step) if main_rank else None
     rewards: list[float] = []
@@ -336,7 +349,7 @@ def main(argv: list[str] | None = None) -> int:
                 "where no checkpoint is whole) to go on, --overwrite to replace it, "
                 "or choose another --out"
             )
-        run(typed.settings, resume=typed.resume)
+        run(typed.settings, resume=typed.resume, trusted=typed.trust_checkpoint)
     except AepoError as error:
         if error.of_one_rank:
             _tell(error)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from aepo.llm.checkpoints import unpickling
 from aepo.llm.policy.model import model_config
 from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
@@ -39,11 +40,16 @@ def step_of(folder: Path) -> int:
         ) from error
 
 
-def write_model(checkpoint: Path, folder: Path) -> None:
+def write_model(checkpoint: Path, folder: Path, *, trusted: bool = False) -> None:
     """Weights, configuration and tokenizer of a checkpoint in `folder`, the weights as the run computed with them.
 
+    Args:
+        checkpoint: its folder.
+        folder: is made anew.
+        trusted: whether the checkpoint may hold more than tensors and DeepSpeed's state, and so run code.
+
     Raises:
-        SettingsError: the checkpoint cannot be read.
+        SettingsError: the checkpoint cannot be read, or is not `trusted` and holds what could run code.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -52,8 +58,12 @@ def write_model(checkpoint: Path, folder: Path) -> None:
     # Without numbers of its own, which take long to draw.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(model_config(settings, None), dtype=dtype)
+    option = f"--model={checkpoint}"
+    if not trusted:
+        unpickling.check(checkpoint, option=option)
     try:
-        weights = {name: value.to(dtype) for name, value in _weights(checkpoint, settings).items()}
+        with unpickling.only_tensors(checkpoint, option=option, trusted=trusted):
+            weights = {name: value.to(dtype) for name, value in _weights(checkpoint, settings).items()}
         left = model.load_state_dict(weights, strict=False, assign=True)
     # torch has its own errors for files that are cut off and for shapes that do not fit.
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
@@ -88,7 +98,6 @@ def _weights(checkpoint: Path, settings: Settings) -> dict[str, Tensor]:
         with contextlib.redirect_stdout(sys.stderr):
             state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), tag=STATE)
     else:
-        # Written by the trainer, with more in it than tensors.
         path = checkpoint / STATE / "mp_rank_00_model_states.pt"
         state = torch.load(path, map_location="cpu", weights_only=False)["module"]
     return {name.removeprefix(PREFIX): value for name, value in state.items()}

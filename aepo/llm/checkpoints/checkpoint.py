@@ -4,6 +4,7 @@ A manifest names every file with its size and CRC-32; a checkpoint that no longe
 before, and said so. Ranks share the reading.
 """
 
+import functools
 import json
 import logging
 import math
@@ -18,10 +19,11 @@ import torch
 from aepo import atomic
 from aepo.controller import Loop
 from aepo.errors import NOT_WRITTEN, AepoError
-from aepo.llm.checkpoints import reshard
+from aepo.llm.checkpoints import reshard, unpickling
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.processes import ranks
+from aepo.llm.processes.run_lock import only_first
 from aepo.llm.settings import Settings, SettingsError, load
 
 log = logging.getLogger("aepo")
@@ -227,13 +229,19 @@ def _complete(settings: Settings) -> list[Path]:
     return sorted(p for p in _folder(settings).glob("step_*") if (p / "progress.json").is_file())
 
 
-def newest(settings: Settings, *, required: bool = True) -> Path | None:
+def newest(settings: Settings, *, required: bool = True, trusted: bool = False) -> Path | None:
     """The newest checkpoint of this run whose files are what was written; called by all ranks together.
 
     Damaged ones are named in the log and passed over. Without any whole one: None, if none is `required`.
 
+    Args:
+        settings: of the run.
+        required: whether there must be one.
+        trusted: whether it may hold more than tensors and DeepSpeed's state, and so run code when it is restored.
+
     Raises:
-        SettingsError: there is none, or it belongs to other settings (each difference is listed).
+        SettingsError: there is none, it belongs to other settings (each difference is listed), or it is not `trusted`
+            and holds what could run code.
     """
     for folder in reversed(_complete(settings)):
         damage = _damage(folder)
@@ -250,6 +258,8 @@ def newest(settings: Settings, *, required: bool = True) -> Path | None:
                 f"--resume: {folder} was made with other settings; undo these or start anew in another --out:\n"
                 + "\n".join(differ)
             )
+        if not trusted:
+            only_first(functools.partial(unpickling.check, folder, option="--resume"))
         return folder
     if required:
         raise SettingsError(
@@ -287,8 +297,14 @@ def _differences(saved: dict, now: dict, free: tuple[str, ...], prefix: str = ""
     return lines
 
 
-def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper) -> Progress:
+def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper, *, trusted: bool = False) -> Progress:
     """Weights, optimizer and controller as they were, whatever the number of ranks; called by all ranks together.
+
+    Args:
+        folder: of the checkpoint.
+        policy: its counts are set.
+        stepper: takes the weights and the optimizer's state.
+        trusted: as for `newest`.
 
     Raises:
         CheckpointError: another number of ranks saved it, and it cannot be converted.
@@ -301,20 +317,27 @@ def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper) -> Progress
     parts = reshard.parts(folder)
     # Checkpoints that do not say how many ranks wrote them have a file of each.
     saved, now = counts.get("world_size", parts), ranks.world_size()
-    if not parts or (saved, counts.get("zero_stage", stepper.zero_stage)) == (now, stepper.zero_stage):
-        stepper.load(folder)
-    elif not policy.updates:
-        # The optimizer holds nothing that could be converted, and every start makes these weights.
-        log.info("checkpoint %s: was saved by %d ranks, before the first update", folder, saved)
-    else:
-        log.info("checkpoint %s: converting from %d to %d ranks", folder, saved, now)
-        try:
-            with reshard.universal(folder) as converted:
-                stepper.load(converted, universal=True)
-        except reshard.ConversionError as error:
-            raise CheckpointError(
-                f"{folder} was saved by {saved} ranks and could not be converted for {now}: {error}; it is as it was: "
-                f"go on with --resume once that is mended, or with {saved} ranks"
-            ) from error
+    with unpickling.only_tensors(folder, option="--resume", trusted=trusted):
+        if not parts or (saved, counts.get("zero_stage", stepper.zero_stage)) == (now, stepper.zero_stage):
+            stepper.load(folder)
+        elif not policy.updates:
+            # The optimizer holds nothing that could be converted, and every start makes these weights.
+            log.info("checkpoint %s: was saved by %d ranks, before the first update", folder, saved)
+        else:
+            _load_converted(folder, stepper, saved)
     loop = torch.load(folder / "controller.pt", weights_only=True)
     return Progress(step=counts["step"], loop=Loop(**loop))
+
+
+def _load_converted(folder: Path, stepper: DeepSpeedStepper, saved: int) -> None:
+    """What `saved` ranks wrote."""
+    now = ranks.world_size()
+    log.info("checkpoint %s: converting from %d to %d ranks", folder, saved, now)
+    try:
+        with reshard.universal(folder) as converted:
+            stepper.load(converted, universal=True)
+    except reshard.ConversionError as error:
+        raise CheckpointError(
+            f"{folder} was saved by {saved} ranks and could not be converted for {now}: {error}; it is as it was: "
+            f"go on with --resume once that is mended, or with {saved} ranks"
+        ) from error

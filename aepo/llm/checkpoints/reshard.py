@@ -21,6 +21,13 @@ from aepo.llm.processes import ranks
 ROOM = 2.0
 POLL_SECONDS = 0.5
 CONVERTER = "deepspeed.checkpoint.ds_to_universal"
+# Its own process, which may load what `unpickling` allows and, unless the checkpoint is trusted, nothing else.
+_CONVERT = f"""
+import runpy
+from aepo.llm.checkpoints.unpickling import allow_deepspeed
+with allow_deepspeed():
+    runpy.run_module({CONVERTER!r}, run_name="__main__", alter_sys=True)
+"""
 
 
 class ConversionError(AepoError):
@@ -76,13 +83,13 @@ def _converted(folder: Path, beside: Path) -> str | None:
                     beside.mkdir()
                     running = subprocess.Popen(
                         [
-                            sys.executable, "-m", CONVERTER, "--inject_missing_state",
+                            sys.executable, "-c", _CONVERT, "--inject_missing_state",
                             "--input_folder", str(folder.resolve() / "state"),
                             "--output_folder", str(beside.resolve() / "state"),
                             # Each worker holds a whole rank's state; without workers it leaves no processes either.
                             "--num_extract_workers", "1", "--num_merge_workers", "1",
                         ],
-                        # `python -m` imports from the folder it is started in: an empty one.
+                        # `python -c` imports from the folder it is started in: an empty one.
                         cwd=beside, stdout=printed, stderr=subprocess.STDOUT, text=True,
                     )  # fmt: skip
             while ranks.anywhere(running is not None and running.poll() is None):

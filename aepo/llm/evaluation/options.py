@@ -94,6 +94,8 @@ class Options(Section):
     """vLLM on a CPU: size of the KV cache."""
     gpu_memory_utilization: float = Field(0.6, gt=0, lt=1)
     """vLLM on a GPU: share of the whole memory for its weights and KV cache, beside the model that scores."""
+    trust_checkpoint: bool = False
+    """Load a checkpoint that holds more than tensors and DeepSpeed's state: it can run any code of whoever wrote it."""
 
     @field_validator("k", mode="before")
     @classmethod
@@ -207,6 +209,8 @@ def parse(argv: Sequence[str]) -> Options:
         parser.add_argument(
             f"--{name.replace('_', '-')}", f"--{name}", dest=name, metavar="VALUE", default=argparse.SUPPRESS,
             help=f"{meaning} ({default})".strip(),
+            # What is true or false may be named alone.
+            **({"nargs": "?", "const": True} if info.annotation is bool else {}),
         )  # fmt: skip
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args(list(argv))

@@ -87,7 +87,7 @@ def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
     if options.step is None:
         options = options.model_copy(update={"step": step_of(checkpoint)})
     made = Path(options.out) / "model"
-    only_first(lambda: write_model(checkpoint, made))
+    only_first(lambda: write_model(checkpoint, made, trusted=options.trust_checkpoint))
     return options, made
 
 

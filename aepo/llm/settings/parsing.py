@@ -108,6 +108,8 @@ class CommandLine(Section):
     """Replace a run that `out` holds."""
     dry_run: bool = False
     """Two steps with a shrunk random model, under `out`/dry_run."""
+    trust_checkpoint: bool = False
+    """Resume from a checkpoint that holds more than tensors and DeepSpeed's state, and so may run code."""
 
 
 def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool = True) -> CommandLine:
@@ -144,6 +146,12 @@ def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool 
         default="no",
         help="go on from the newest whole checkpoint under --out; `auto` starts anew where there is none",
     )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="resume from a checkpoint that holds more than tensors and DeepSpeed's state: it can run any code of "
+        "whoever wrote it",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     parser.add_argument(
         "--dry-run",
@@ -159,7 +167,13 @@ def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool 
     settings = load(known.config, _dotlist(rest), variants=variants)
     if known.dry_run and known.resume != "no":
         raise SettingsError("--dry-run: starts from a model of its own and resumes nothing; leave --resume out")
-    return CommandLine(settings=settings, resume=known.resume, overwrite=known.overwrite, dry_run=known.dry_run)
+    return CommandLine(
+        settings=settings,
+        resume=known.resume,
+        overwrite=known.overwrite,
+        dry_run=known.dry_run,
+        trust_checkpoint=known.trust_checkpoint,
+    )
 
 
 def _dotlist(arguments: Sequence[str]) -> list[str]:

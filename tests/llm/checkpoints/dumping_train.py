@@ -34,8 +34,8 @@ def dumping_save(settings, policy, stepper, progress) -> None:
     save(settings, policy, stepper, progress)
 
 
-def dumping_restore(folder, policy, stepper) -> checkpoint.Progress:
-    progress = restore(folder, policy, stepper)
+def dumping_restore(folder, policy, stepper, **options) -> checkpoint.Progress:
+    progress = restore(folder, policy, stepper, **options)
     dump(stepper, f"restored_{progress.step}")
     return progress
 
