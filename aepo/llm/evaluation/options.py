@@ -206,12 +206,20 @@ def parse(argv: Sequence[str]) -> Options:
     for name, info in Options.model_fields.items():
         meaning = " ".join((info.description or "").split()).replace("%", "%%")
         default = "required" if info.is_required() else f"default: {info.default}"
+        option = f"--{name.replace('_', '-')}"
+        # What is true or false may be named alone.
+        alone = {"nargs": "?", "const": True} if info.annotation is bool else {}
         parser.add_argument(
-            f"--{name.replace('_', '-')}", f"--{name}", dest=name, metavar="VALUE", default=argparse.SUPPRESS,
+            option,
+            dest=name,
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
             help=f"{meaning} ({default})".strip(),
-            # What is true or false may be named alone.
-            **({"nargs": "?", "const": True} if info.annotation is bool else {}),
-        )  # fmt: skip
+            **alone,
+        )
+        # The settings' own spelling is understood and not listed: the page of --help names each option once.
+        if option != f"--{name}":
+            parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **alone)
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     known, rest = parser.parse_known_args(list(argv))
     if rest:
