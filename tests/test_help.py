@@ -13,6 +13,8 @@ from aepo.llm.evaluation.options import parse
 ROOT = Path(__file__).parents[1]
 # They take no options: any argument is ignored.
 BARE = {"aepo.theory.cases", "aepo.llm.fused.compiled"}
+# runpy says of a module that another test has imported that it is run a second time.
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
 MAIN = '\nif __name__ == "__main__":'
 
 
@@ -33,20 +35,36 @@ def options(page: str) -> list[str]:
     return [option.replace("_", "-") for head in heads for option in re.findall(r"(?<!\S)--?[\w.-]+", head)]
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-# runpy says of a module that another test has imported that it is run a second time.
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
-def test_a_help_page_names_each_option_once(command, monkeypatch, capsys):
+def page_of(command: tuple[str, ...], monkeypatch, capsys) -> str:
+    """What the command prints with --help."""
     monkeypatch.setattr(sys, "argv", [*command, "--help"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(command[0], run_name="__main__", alter_sys=False)
-    # Typer colours its page wherever it believes that a person looks.
-    page = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert not ended.value.code
+    # Typer colours its page wherever it believes that a person looks.
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_help_page_names_each_option_once(command, monkeypatch, capsys):
+    page = page_of(command, monkeypatch, capsys)
     found = Counter(options(page))
     assert found["--help"] == 1 and len(found) >= 3
     assert [option for option, times in found.items() if times > 1] == []
     assert not re.search(r"[A-Z\]}], -", page), "a value is named behind the last spelling alone"
+
+
+@pytest.mark.parametrize(
+    "module, told",
+    [
+        ("aepo.tabular.sweep", "seeds 0, 1, ... Default: 16, 32 in the arena."),
+        ("aepo.llm.experiment", "Processes at the same time. Default: cores, 1 with a GPU."),
+    ],
+)
+def test_a_default_that_depends_is_on_the_page(module, told, monkeypatch, capsys):
+    # Rich takes what stands in square brackets for markup, and a default told so is not printed.
+    page = page_of((module,), monkeypatch, capsys)
+    assert told in " ".join(page.replace("│", " ").split())
 
 
 def test_a_page_that_names_an_option_twice_is_seen():

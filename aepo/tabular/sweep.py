@@ -29,8 +29,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 # Heavy packages are imported after the options are read, so that `--help` and refusals are immediate.
 DEFAULT_TARGETS = ",".join(f"{target:g}" for target in Options.targets)
-WHERE_DEFAULT = "[default: the environment's]"
-METHOD_DEFAULT = "[default: each method's own, the paper's value]"
+WHERE_DEFAULT = "Default: the environment's."
+METHOD_DEFAULT = "Default: each method's own, the paper's value."
 
 
 @app.command(help=f"{__doc__}")
@@ -43,7 +43,7 @@ def main(
         ),
     ] = Options.preset,
     environment: Annotated[
-        str | None, typer.Option(help=f"{', '.join(ENVIRONMENTS)}. [default: the preset's]")
+        str | None, typer.Option(help=f"{', '.join(ENVIRONMENTS)}. Default: the preset's.")
     ] = Options.environment,
     methods: Annotated[
         str,
@@ -54,7 +54,7 @@ def main(
     ] = DEFAULT_TARGETS,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Runs of each configuration, seeds 0, 1, ... [default: 16, 32 in the arena]"),
+        typer.Option(help="Runs of each configuration, seeds 0, 1, ... Default: 16, 32 in the arena."),
     ] = Options.seeds,
     steps: Annotated[int | None, typer.Option(help=f"Training steps of a run. {WHERE_DEFAULT}")] = Options.steps,
     actions: Annotated[int, typer.Option(help="K, the bandit's number of actions.")] = Options.actions,
@@ -77,7 +77,7 @@ def main(
         typer.Option(help=f"G, samples per prompt and branch; unused with --exact. {WHERE_DEFAULT}"),
     ] = Options.group_size,
     states_per_step: Annotated[
-        int | None, typer.Option(help="B, prompts a step. [default: all of the environment's]")
+        int | None, typer.Option(help="B, prompts a step. Default: all of the environment's.")
     ] = Options.states_per_step,
     minibatches: Annotated[
         int | None,

@@ -24,15 +24,21 @@ CURVE_EVERY = 100
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/experiment"),
     config: Annotated[
-        Path | None, typer.Option(help="Preset. [default: configs/experiment_gpu.yaml with a GPU, else ..._cpu.yaml]")
+        Path | None, typer.Option(help="Preset. Default: configs/experiment_gpu.yaml with a GPU, else ..._cpu.yaml.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per method; more may be added later.", min=1)] = 3,
     targets: Annotated[
         str, typer.Option(help="AEPO's entropy targets in nats, rising; other methods have the first.")
     ] = ",".join(f"{target:g}" for target in arms.TARGETS),
-    jobs: Annotated[int, typer.Option(help="Processes at the same time. [default: cores, 1 with a GPU]", min=0)] = 0,
+    jobs: Annotated[
+        int,
+        typer.Option(help="Processes at the same time. Default: cores, 1 with a GPU.", min=0, show_default=False),
+    ] = 0,
     steps: Annotated[int, typer.Option(help="Training steps of each run.", min=2)] = 320,
-    samples: Annotated[int, typer.Option(help="Samples per held-out prompt. [default: 32, for pass@k 256]", min=0)] = 0,
+    samples: Annotated[
+        int,
+        typer.Option(help="Samples per held-out prompt. Default: 32, for pass@k 256.", min=0, show_default=False),
+    ] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an experiment with other settings that OUT holds.")] = False,
 ) -> None:
     """Train every method over several seeds on the walk task, evaluate them on held-out prompts, and write the paper's
