@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,11 +15,11 @@ from typing import Any
 
 import aepo
 from aepo import atomic
+from aepo.llm.experiment.waiting import Pace, Progress, shown
 from aepo.llm.processes.ports import free_port
 from aepo.llm.settings import load
 
 ROOT = Path(aepo.__file__).parents[1]
-BEFORE = "done before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,29 @@ def warm_start(config: Path) -> Path:
     code = (
         "import logging, sys, torch, transformers; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
         "transformers.utils.logging.disable_progress_bar();"
-        "logging.getLogger('aepo').setLevel(logging.INFO);"
-        "from aepo.llm.settings import load; from aepo.llm.policy.warm_start import load_task, warm_start;"
-        "s = load(sys.argv[1]); print(warm_start(s, load_task(s)))"
+        "from aepo.llm.settings import load; from aepo.llm.questions.loading import load_task;"
+        "from aepo.llm.policy.warm_start import warm_start;"
+        "s = load(sys.argv[1]);"
+        "print(warm_start(s, load_task(s), told=lambda made, of: print(made, of, flush=True)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(config)], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return Path(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-W", "ignore", "-c", code, str(config)]
+    pace, said = Pace(), "0 0"
+
+    def line() -> str:
+        made, of = map(int, said.split())
+        return f"teaching the model the walk, from which every run starts: {pace.told(made, of)}"
+
+    folder = None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, shown(line):
+        for text in process.stdout:
+            if re.fullmatch(r"\d+ \d+\n", text):
+                said = text
+            else:
+                folder = Path(text.rstrip("\n"))
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    print(f"warm start: {folder}", flush=True)
+    return folder
 
 
 def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> list[Job]:
@@ -73,41 +89,47 @@ def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> li
         keep: whether a run that has ended well under the same settings is left as it is, and one that was cut off goes
             on from its last checkpoint; else all are made anew.
     """
-    began = time.monotonic()
-    states: list[str] = []
+    asked = {job: _settings(job, config) for job in jobs}
+    known = {job: _known(job) if keep else {} for job in jobs}
+    same = {job for job in jobs if known[job].get("settings") == asked[job]}
+    done = [job for job in jobs if job in same and known[job].get("finished")]
+    for number, job in enumerate(done, 1):
+        print(f"[{number}/{len(jobs)}] {job.title}: done before", flush=True)
+    rest = [job for job in jobs if job not in done]
+    progress = Progress(
+        {job.folder: asked[job]["train"]["steps"] for job in rest}, resumed=frozenset(job.folder for job in same)
+    )
     lock = threading.Lock()
 
     def one(job: Job) -> int:
-        state, code = _trained(job, config, keep)
+        state, code = _trained(job, config, asked[job], resume=job in same)
         with lock:
-            states.append(state)
-            # Runs that were done before took no time and say nothing about the others.
-            ran, missing = len(states) - states.count(BEFORE), len(jobs) - len(states)
-            left = f"; about {(time.monotonic() - began) / ran * missing / 60:.0f} min left" if ran and missing else ""
-            print(f"[{len(states)}/{len(jobs)}] {job.title}: {state}{left}", flush=True)
+            progress.ended.add(job.folder)
+            print(f"[{len(done) + len(progress.ended)}/{len(jobs)}] {job.title}: {state}", flush=True)
         return code
 
-    with ThreadPoolExecutor(parallel) as pool:
-        codes = list(pool.map(one, jobs))
-    return [job for job, code in zip(jobs, codes, strict=True) if code]
+    if not rest:
+        return []
+    with shown(progress.line), ThreadPoolExecutor(parallel) as pool:
+        codes = list(pool.map(one, rest))
+    return [job for job, code in zip(rest, codes, strict=True) if code]
 
 
-def _trained(job: Job, config: Path, keep: bool) -> tuple[str, int]:
-    settings = load(config, [argument.removeprefix("--") for argument in job.arguments]).model_dump(mode="json")
-    known = _known(job) if keep else {}
-    same = known.get("settings") == settings
-    if same and known.get("finished"):
-        return BEFORE, 0
+def _settings(job: Job, config: Path) -> dict[str, Any]:
+    return load(config, [argument.removeprefix("--") for argument in job.arguments]).model_dump(mode="json")
+
+
+def _trained(job: Job, config: Path, settings: dict[str, Any], *, resume: bool) -> tuple[str, int]:
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     command = [
         launcher, "--master_port", str(free_port()), str(ROOT / "aepo/llm/train.py"), "--config", str(config),
         *job.arguments, f"--out={job.folder}",
-        *(["--resume", "auto"] if same else ["--overwrite"]),
+        *(["--resume", "auto"] if resume else ["--overwrite"]),
     ]  # fmt: skip
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, settings, finished=False)
     began = time.monotonic()
-    with job.log.open("a" if same else "w") as log:
+    with job.log.open("a" if resume else "w") as log:
         code = subprocess.run(
             command, stdout=log, stderr=log, env={"OMP_NUM_THREADS": "1", **os.environ}, check=False
         ).returncode

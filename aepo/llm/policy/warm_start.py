@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ log = logging.getLogger("aepo")
 
 # The first steps of AdamW at the demo's 5e-3 are large; a short ramp keeps every seed from a bad start.
 WARMUP_STEPS = 50
+# About a second of the demo's.
+TOLD_EVERY = 20
 
 
 def load_model(settings: Settings, task: Task) -> nn.Module:
@@ -47,10 +50,15 @@ def load_model(settings: Settings, task: Task) -> nn.Module:
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
 
 
-def warm_start(settings: Settings, task: Task) -> Path:
+def warm_start(settings: Settings, task: Task, *, told: Callable[[int, int], object] | None = None) -> Path:
     """Folder of the taught model in HF format; trains it if this combination has not been trained yet.
 
     Everything that shapes the result is in the folder's name: these settings and the source of the modules used.
+
+    Args:
+        settings: of the run.
+        task: with demonstrations.
+        told: is called now and then with the steps that are made and those that will be.
     """
     made_by = {
         "model": settings.model.model_dump(),
@@ -64,7 +72,7 @@ def warm_start(settings: Settings, task: Task) -> Path:
         return folder
     log.info("warm start: %d supervised steps ...", settings.warm_start.steps)
     model = from_scratch(settings, task)
-    loss = _teach(model, settings, task)
+    loss = _teach(model, settings, task, told)
     log.info("warm start: loss %.3f; kept in %s", loss, folder)
     beside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     model.save_pretrained(beside)
@@ -79,7 +87,7 @@ def warm_start(settings: Settings, task: Task) -> Path:
     return folder
 
 
-def _teach(model: Any, settings: Settings, task: Task) -> float:
+def _teach(model: Any, settings: Settings, task: Task, told: Callable[[int, int], object] | None) -> float:
     """Cross-entropy on fresh demonstrations, AdamW, warm-up then linear decay; returns the last loss."""
     warm = settings.warm_start
     optimizer = torch.optim.AdamW(model.parameters(), lr=warm.lr, betas=(0.9, 0.95))
@@ -102,4 +110,6 @@ def _teach(model: Any, settings: Settings, task: Task) -> float:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         decay.step()
+        if told is not None and step % TOLD_EVERY == 0:
+            told(step + 1, warm.steps)
     return float(loss.detach())
