@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from aepo.llm.demo import STEPS_OF_MORE, STEPS_OF_ONE_SEED, every_run
+from aepo.llm.records.recorder import read
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -73,23 +77,39 @@ def test_with_one_correct_action_aepo_collapses_and_the_report_says_so(sweep):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A row per run of the demo: GRPO and AEPO at two targets on three seeds."""
+    """A row per run of `make demo SEEDS=3`: GRPO and AEPO at two targets on three seeds."""
     out = tmp_path_factory.mktemp("demo")
-    subprocess.run([sys.executable, "-m", "aepo.llm.demo", "--out", str(out)], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "aepo.llm.demo", "--seeds=3", "--out", str(out)], check=True, cwd=ROOT)
     assert (out / "entropy.png").stat().st_size > 10_000 and (out / "table.md").exists()
     assert len(list(out.glob("*/metrics.jsonl"))) == 9
-    return pd.read_csv(out / "table.csv")
+    table = pd.read_csv(out / "table.csv")
+    assert (table.steps == STEPS_OF_MORE).all() and STEPS_OF_MORE == 450
+    return table, out
 
 
 def test_the_demo_grpo_collapses_on_every_seed(demo):
-    grpo = demo[demo.method == "grpo"]
+    table, _ = demo
+    grpo = table[table.method == "grpo"]
     assert len(grpo) == 3 and (grpo.entropy_last < grpo.entropy_first / 4).all()
 
 
 def test_the_demo_aepo_holds_both_targets_without_losing_accuracy(demo):
-    baseline = demo[demo.method == "grpo"].reward_last_100.mean()
-    aepo = demo[demo.method == "aepo"]
+    table, _ = demo
+    baseline = table[table.method == "grpo"].reward_last_100.mean()
+    aepo = table[table.method == "aepo"]
     assert len(aepo) == 6 and aepo.target.nunique() == 2
     for target, runs in aepo.groupby("target"):
         assert runs.tracking_error.mean() <= 0.05, f"H* = {target}"
         assert runs.reward_last_100.mean() >= baseline - 0.02, f"H* = {target}"
+
+
+def test_the_first_steps_of_one_seed_show_the_collapse_and_two_held_targets(demo):
+    # What `make demo` draws: its one seed makes the first steps of the same runs.
+    _, out = demo
+    grpo, *aepo = (
+        np.array([row["entropy"] for row in read(run.folder(out) / "metrics.jsonl")[:STEPS_OF_ONE_SEED]])
+        for run in every_run(1, (0.5, 1.0))
+    )
+    assert len(grpo) == STEPS_OF_ONE_SEED and grpo[-50:].mean() < 0.25 * grpo[0]
+    for entropy, target in zip(aepo, (0.5, 1.0), strict=True):
+        assert np.abs(entropy[-100:] - target).mean() <= 0.05, f"H* = {target}"
