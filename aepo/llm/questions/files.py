@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aepo import extras
 from aepo.errors import AepoError
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -114,7 +115,7 @@ def hub_rows(source: str, split: str) -> Rows:
     except ImportError as problem:
         raise DataError(
             f"{source!r}: no such file, and reading it from the hub needs the package datasets; "
-            f"pip install 'aepo[llm]', or name a {', '.join(SUFFIXES)} file"
+            f"{extras.install('llm')}, or name a {', '.join(SUFFIXES)} file"
         ) from problem
     try:
         dataset = datasets.load_dataset(name, config or None, split=split)

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from aepo import extras
 from aepo.llm.settings import Settings, SettingsError
 
 ID_FILE = "wandb_id.txt"
 """Under the run's `out`: the id that a resumed run goes on with."""
-INSTALL = "pip install 'aepo[wandb]'"
+INSTALL = extras.install("wandb")
 
 
 def check_wandb(settings: Settings) -> None:

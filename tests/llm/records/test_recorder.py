@@ -415,7 +415,7 @@ def test_a_run_that_asks_for_wandb_without_it_is_refused_before_anything_is_buil
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main([f"--out={tmp_path / 'run'}", "--log.wandb_project=p"]) == 2
     said = capsys.readouterr().err
-    assert "log.wandb_project=p needs the package wandb" in said and "pip install 'aepo[wandb]'" in said
+    assert "log.wandb_project=p needs the package wandb" in said and "pip install 'aepo-rl[wandb]'" in said
     assert not (tmp_path / "run").exists()
 
 
