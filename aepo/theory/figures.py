@@ -4,12 +4,12 @@ Every curve is computed from the package's functions; random states come from a 
 """
 
 import argparse
+import importlib.util
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from aepo.theory.cases import low_temperature_loses_less, sequence_entropy_falls_with_temperature
@@ -18,6 +18,10 @@ from aepo.theory.sequences import token_entropy
 from aepo.theory.softmax import Array, entropy, entropy_temperature_slope
 from aepo.theory.threshold import contraction_bound, critical_temperature, slope_bound
 from aepo.theory.variants import delta_entropy_normalised
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SEED = 0
 TEMPERATURES = np.geomspace(0.1, 10.0, 400)
@@ -33,7 +37,7 @@ def falling_states(count: int, rng: np.random.Generator, *, actions: int = 6) ->
     return z[chosen][:count], correct[chosen][:count]
 
 
-def lemma_4_1() -> Figure:
+def lemma_4_1() -> "Figure":
     """Entropy over temperature for single states, and the sequence policy in which it falls."""
     figure, (left, right) = _canvas("Lemma 4.1: dH/dT = Var(z) / T^3; false for the mean over a policy's own prefixes")
     for z in STATES:
@@ -55,7 +59,7 @@ def lemma_4_1() -> Figure:
     return figure
 
 
-def theorem_4_3() -> Figure:
+def theorem_4_3() -> "Figure":
     """The slope of Delta H against its bound, and Delta H over T with each state's threshold."""
     rng = np.random.default_rng(SEED)
     z, correct = falling_states(4000, rng)
@@ -79,7 +83,7 @@ def theorem_4_3() -> Figure:
     return figure
 
 
-def corollary_4_4() -> Figure:
+def corollary_4_4() -> "Figure":
     """Both halves: the hot one holds everywhere, the cold one near T = 1, or everywhere if averaged over A*."""
     rng = np.random.default_rng(SEED)
     z, correct = falling_states(12, rng)
@@ -109,7 +113,10 @@ def corollary_4_4() -> Figure:
 FIGURES = {"lemma_4_1": lemma_4_1, "theorem_4_3": theorem_4_3, "corollary_4_4": corollary_4_4}
 
 
-def _canvas(title: str) -> tuple[Figure, tuple[Axes, Axes]]:
+def _canvas(title: str) -> "tuple[Figure, tuple[Axes, Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.4), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
@@ -128,6 +135,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m aepo.theory.figures", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/theory"), help="folder (default: %(default)s)")
     out: Path = parser.parse_args(arguments).out
+    if importlib.util.find_spec("matplotlib") is None:
+        # The theory imports nothing of aepo, so the name of the extra stands here too.
+        print("error: this command needs matplotlib: pip install 'aepo-rl[sim]'", file=sys.stderr)
+        raise SystemExit(2)
     out.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
         path = out / f"{name}.png"
