@@ -1,7 +1,8 @@
 """Preset files: YAML that may extend another file and offer variants of itself, merged before anything typed.
 
-`extends: other.yaml` (relative to the file) puts the sections of that file underneath. `variants:` maps names to
-sections; those chosen are merged over the preset in the order in which the files define them, the extended one's first.
+`extends: other.yaml` (relative to the file, else one of aepo's presets) puts the sections of that file underneath.
+`variants:` maps names to sections; those chosen are merged over the preset in the order in which the files define them,
+the extended one's first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,9 @@ import aepo
 from aepo.errors import AepoError
 from aepo.suggest import did_you_mean
 
-FOLDER = Path(aepo.__file__).parents[1] / "configs"
+_PACKED = Path(aepo.__file__).with_name("configs")
+FOLDER = _PACKED if _PACKED.is_dir() else _PACKED.parents[1] / "configs"
+"""aepo's own presets: packed with an installed package, and beside the package in a checkout."""
 
 
 class SettingsError(AepoError, ValueError):
@@ -57,19 +60,50 @@ class Preset:
         return sections
 
 
+def names(folder: Path = FOLDER) -> list[str]:
+    """The presets of a folder, as `--config` takes them."""
+    return [path.name.removesuffix(".yaml") for path in sorted(folder.glob("*.yaml"))]
+
+
+def find(config: str | Path) -> Path:
+    """The file that `--config` means: a file of this path, else aepo's preset of this name, from any working directory.
+
+    Args:
+        config: a path, or `NAME`, `NAME.yaml` or `configs/NAME.yaml`.
+
+    Raises:
+        SettingsError: there is neither, with the presets that there are.
+    """
+    return _found(str(config), Path(), f"--config {config}")
+
+
+def _found(config: str, folder: Path, named: str) -> Path:
+    """As `find`, with paths relative to a folder."""
+    path = folder / config
+    if path.is_file():
+        return path
+    # Only what looks like a name: a path elsewhere that does not exist is never answered by another file.
+    name = Path(config).as_posix().removeprefix("configs/").removesuffix(".yaml")
+    own = FOLDER / f"{name}.yaml"
+    if not Path(config).is_absolute() and ".." not in Path(config).parts and own.is_file():
+        return own
+    near = difflib.get_close_matches(Path(name).name, names(), n=1)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    others = sorted(p for p in path.parent.glob("*.yaml") if p.parent.resolve() != FOLDER.resolve())
+    beside = f"; files beside it: {', '.join(map(str, others))}" if others else ""
+    raise SettingsError(f"{named}: no such file or preset{hint} Presets: {', '.join(names())}{beside}")
+
+
 def read(config: str | Path) -> Preset:
-    """A preset file.
+    """A preset file, found as `find` does.
 
     Raises:
         SettingsError: no such file, one that is not YAML of this form, or files that extend each other in a circle.
     """
-    return _read(Path(config), f"--config {config}", ())
+    return _read(find(config), f"--config {config}", ())
 
 
 def _read(path: Path, named: str, below: tuple[Path, ...]) -> Preset:
-    if not path.is_file():
-        beside = ", ".join(str(p) for p in sorted(path.parent.glob("*.yaml"))) or "none"
-        raise SettingsError(f"{named}: no such file; presets beside it: {beside}")
     below = (*below, path.resolve())
     try:
         file = OmegaConf.load(path)
@@ -84,11 +118,13 @@ def _read(path: Path, named: str, below: tuple[Path, ...]) -> Preset:
         return Preset(sections=sections, variants=variants)
     if not isinstance(base, str):
         raise SettingsError(f"{named}: extends must be the path of one file, got {base!r}")
-    other = (path.parent / base).resolve()
+    under_named = f"{named}: extends: {base}"
+    found = _found(base, path.parent, under_named)
+    other = found.resolve()
     if other in below:
         circle = " -> ".join(p.name for p in (*below[below.index(other) :], other))
         raise SettingsError(f"{named}: presets extend each other in a circle: {circle}; take one extends out")
-    under = _read(path.parent / base, f"{named}: extends: {base}", below)
+    under = _read(found, under_named, below)
     return Preset(sections=merged(under.sections, sections), variants=merged(under.variants, variants))
 
 
@@ -109,9 +145,10 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def listing(folder: Path = FOLDER) -> str:
     """Every preset of a folder with its first comment line, and its variants."""
     lines = []
-    for path in sorted(folder.glob("*.yaml")):
+    for name in names(folder):
+        path = folder / f"{name}.yaml"
         first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-        lines.append(f"  --config {path}\n      {first.removeprefix('#').strip()}")
+        lines.append(f"  --config {name}\n      {first.removeprefix('#').strip()}")
         if variants := read(path).variants:
             lines.append(f"      --variant NAME[,NAME...]: {', '.join(variants)}")
     return "\n".join(lines)

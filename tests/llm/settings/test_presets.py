@@ -70,7 +70,10 @@ def test_the_resolved_settings_hold_the_effect_of_a_variant_and_read_back(tmp_pa
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        ({"top": "extends: gone.yaml\n"}, r"extends: gone\.yaml: no such file; presets beside it: .*top\.yaml"),
+        (
+            {"top": "extends: gone.yaml\n"},
+            r"extends: gone\.yaml: no such file or preset.*; files beside it: .*top\.yaml",
+        ),
         ({"top": "extends: top.yaml\n"}, r"in a circle: top\.yaml -> top\.yaml"),
         (
             {"top": "extends: a.yaml\n", "a": "extends: b.yaml\n", "b": "extends: a.yaml\n"},
@@ -108,9 +111,9 @@ def test_without_arguments_the_presets_are_listed_where_there_is_no_default():
         with pytest.raises(SettingsError) as said:
             parse(typed, bare=False)
         for name in MODELS:
-            assert re.search(rf"--config \S*/{name}\.yaml\n +AEPO on Qwen\S+ and DAPO", str(said.value))
+            assert re.search(rf"--config {name}\n +AEPO on Qwen\S+ and DAPO", str(said.value))
         assert str(said.value).count("--variant NAME[,NAME...]: official, improved, grpo, entropy_reg") == 3
-        assert "demo_cpu.yaml\n      A tiny Qwen3" in str(said.value) and "common" not in str(said.value)
+        assert "demo_cpu\n      A tiny Qwen3" in str(said.value) and "common" not in str(said.value)
     assert parse([], default_config=str(CONFIGS / "demo_cpu.yaml"), bare=False).settings.train.steps == 450
     assert parse(["--seed=4"], bare=False).settings.seed == 4
 
@@ -119,7 +122,7 @@ def test_the_command_without_arguments_lists_the_presets_on_a_gpu(monkeypatch, c
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert train.main(["--local_rank=0"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: name a preset") and all(f"{name}.yaml" in said for name in MODELS)
+    assert said.startswith("error: name a preset") and all(f"--config {name}\n" in said for name in MODELS)
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
