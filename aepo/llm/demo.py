@@ -3,6 +3,12 @@
 Each run is the real command, `deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`.
 """
 
+from aepo import extras
+
+if __name__ == "__main__":
+    # Before the imports that fail without it.
+    extras.require("llm")
+
 import json
 import os
 import sys
@@ -17,11 +23,11 @@ import pandas as pd
 import typer
 
 from aepo import over_seeds
-from aepo.llm.experiment.side_by_side import ROOT, Job, train, warm_start
+from aepo.llm.experiment.side_by_side import Job, train, warm_start
 from aepo.llm.records.recorder import read
-from aepo.llm.settings import load
+from aepo.llm.settings import load, presets
 
-CONFIG = ROOT / "configs" / "demo_cpu.yaml"
+CONFIG = presets.find("demo_cpu")
 STEPS_OF_ONE_SEED = 300
 """By then GRPO has collapsed and both targets are held, and three runs take about three minutes on two cores."""
 STEPS_OF_MORE = 450

@@ -3,6 +3,12 @@
 deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --target.value=0.5
 """
 
+from aepo import extras
+
+if __name__ == "__main__":
+    # Before the imports that fail without it.
+    extras.require("llm")
+
 import contextlib
 import errno
 import logging
@@ -43,7 +49,7 @@ from aepo.passk import pass_at_k
 log = logging.getLogger("aepo")
 
 # Without a GPU the command with no arguments shows what it does.
-DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "demo_cpu.yaml"
+DEMO_CONFIG = "demo_cpu"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, a quota or a file that takes no more."""
 BRANCHES = ("main", "tempered")
@@ -338,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
     try:
-        default = None if torch.cuda.is_available() else str(DEMO_CONFIG)
+        default = None if torch.cuda.is_available() else DEMO_CONFIG
         typed = parse(sys.argv[1:] if argv is None else argv, default_config=default, bare=False)
         if typed.dry_run:
             dry(typed.settings)

@@ -4,6 +4,12 @@ Writes `runs.parquet` (one row per run and step), `summary.json`, `report.md` an
 `cache/` beside them, so that a sweep that was stopped goes on where it was.
 """
 
+from aepo import extras
+
+if __name__ == "__main__":
+    # Before the imports that fail without it.
+    extras.require("sim")
+
 import time
 from pathlib import Path
 from typing import Annotated

@@ -3,12 +3,19 @@
 python -m aepo.llm.doctor --config configs/demo_cpu.yaml --train.zero_stage=3 --gpus 8 --gpu-memory-gib 39.4
 """
 
+from aepo import extras
+
+if __name__ == "__main__":
+    # Before the imports that fail without it.
+    extras.require("llm")
+
 import argparse
 import sys
 from collections.abc import Sequence
 
 import torch
 
+from aepo.command import called
 from aepo.errors import ENDED, UNUSABLE, AepoError
 from aepo.llm.doctor.cures import problems
 from aepo.llm.doctor.memory import Architecture, MemoryPlan
@@ -19,7 +26,7 @@ from aepo.llm.settings import Settings, SettingsError, parse
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m aepo.llm.doctor",
+        prog=called("python -m aepo.llm.doctor"),
         allow_abbrev=False,
         description="Print versions, devices and the memory budget of a run; refuse, with the cure, what cannot fit.",
         epilog="Every other argument is the trainer's: --config and --section.field=value.",

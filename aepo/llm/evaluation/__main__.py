@@ -11,9 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aepo import extras
+
 if not __package__:
     # Started as a file, whose folder Python puts first on the path; its modules are not to stand in for others.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+if __name__ == "__main__":
+    # Before the imports that fail without it.
+    extras.require("llm")
 
 import torch
 

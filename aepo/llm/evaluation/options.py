@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from aepo.command import called
 from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
 from aepo.llm.questions.walk import MOVES
 from aepo.llm.settings import Section, SettingsError
@@ -199,7 +200,7 @@ def parse(argv: Sequence[str]) -> Options:
         SettingsError: an unknown option (with the nearest known one) or value; one line.
     """
     parser = _Parser(
-        prog="python -m aepo.llm.evaluation",
+        prog=called("python -m aepo.llm.evaluation"),
         allow_abbrev=False,
         description="Evaluate a model as the paper does; `report RUN...` makes tables and figures of finished runs.",
     )

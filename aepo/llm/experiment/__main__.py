@@ -1,5 +1,11 @@
 """python -m aepo.llm.experiment: train, evaluate, report. The same command goes on with what was cut off."""
 
+from aepo import extras
+
+if __name__ == "__main__":
+    # Before the imports that fail without it.
+    extras.require("llm")
+
 import json
 import os
 import shutil
@@ -14,8 +20,8 @@ from aepo.errors import AepoError
 from aepo.llm.experiment import arms
 from aepo.llm.experiment.evaluating import evaluate
 from aepo.llm.experiment.runs import Plan
-from aepo.llm.experiment.side_by_side import ROOT, train, warm_start
-from aepo.llm.settings import SettingsError, load
+from aepo.llm.experiment.side_by_side import train, warm_start
+from aepo.llm.settings import SettingsError, load, presets
 
 CURVE_EVERY = 100
 """Steps between evaluated checkpoints, as the presets save them."""
@@ -24,7 +30,7 @@ CURVE_EVERY = 100
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/experiment"),
     config: Annotated[
-        Path | None, typer.Option(help="Preset. Default: configs/experiment_gpu.yaml with a GPU, else ..._cpu.yaml.")
+        str | None, typer.Option(help="Preset or YAML file. [default: experiment_gpu with a GPU, else experiment_cpu]")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per method; more may be added later.", min=1)] = 3,
     targets: Annotated[
@@ -46,8 +52,8 @@ def main(
     import torch
 
     on_gpu = torch.cuda.is_available()
-    chosen = config or ROOT / "configs" / f"experiment_{'gpu' if on_gpu else 'cpu'}.yaml"
     try:
+        chosen = presets.find(config or f"experiment_{'gpu' if on_gpu else 'cpu'}")
         levels = _levels(targets)
         _begin(out, chosen, levels, steps, samples, overwrite)
     except AepoError as error:

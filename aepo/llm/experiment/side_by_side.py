@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aepo
 from aepo import atomic
+from aepo.llm.experiment import launch
 from aepo.llm.experiment.waiting import Pace, Progress, shown
-from aepo.llm.processes.ports import free_port
 from aepo.llm.settings import load
-
-ROOT = Path(aepo.__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +117,12 @@ def _settings(job: Job, config: Path) -> dict[str, Any]:
 
 
 def _trained(job: Job, config: Path, settings: dict[str, Any], *, resume: bool) -> tuple[str, int]:
-    launcher = str(Path(sys.executable).with_name("deepspeed"))
-    command = [
-        launcher, "--master_port", str(free_port()), str(ROOT / "aepo/llm/train.py"), "--config", str(config),
-        *job.arguments, f"--out={job.folder}",
-        *(["--resume", "auto"] if resume else ["--overwrite"]),
-    ]  # fmt: skip
+    command = launch.command(
+        [
+            "--config", str(config), *job.arguments, f"--out={job.folder}",
+            *(["--resume", "auto"] if resume else ["--overwrite"]),
+        ]
+    )  # fmt: skip
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, settings, finished=False)
     began = time.monotonic()

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from aepo import zoo
+from aepo.command import called
 from aepo.llm.settings import presets
 from aepo.llm.settings.fields import Section, Settings
 from aepo.llm.settings.presets import SettingsError
@@ -30,7 +31,7 @@ def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: 
     Args:
         config: YAML file; None for the defaults.
         overrides: `section.field=value` each, values in YAML syntax.
-        variants: names of variants that the preset offers; see `aepo.llm.presets`.
+        variants: names of variants that the preset offers; see `aepo.llm.settings.presets`.
 
     Raises:
         SettingsError: a missing or unreadable file, an unknown variant or field (with the nearest known one), a wrong
@@ -125,13 +126,13 @@ def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool 
             the presets that there are.
     """
     parser = argparse.ArgumentParser(
-        prog="deepspeed aepo/llm/train.py",
+        prog=called("deepspeed aepo/llm/train.py"),
         allow_abbrev=False,
         description="Train a language model with verifiable rewards at a chosen entropy.",
         epilog="Any field: --section.field=value.\n\n" + field_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default=default_config, help="YAML preset, such as configs/demo_cpu.yaml")
+    parser.add_argument("--config", default=default_config, help="preset by its name, such as demo_cpu, or a YAML file")
     parser.add_argument(
         "--variant",
         default="",

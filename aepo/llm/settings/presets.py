@@ -87,8 +87,7 @@ def _found(config: str, folder: Path, named: str) -> Path:
     own = FOLDER / f"{name}.yaml"
     if not Path(config).is_absolute() and ".." not in Path(config).parts and own.is_file():
         return own
-    near = difflib.get_close_matches(Path(name).name, names(), n=1)
-    hint = f", did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(Path(name).name, names(), mark=",") or "."
     others = sorted(p for p in path.parent.glob("*.yaml") if p.parent.resolve() != FOLDER.resolve())
     beside = f"; files beside it: {', '.join(map(str, others))}" if others else ""
     raise SettingsError(f"{named}: no such file or preset{hint} Presets: {', '.join(names())}{beside}")

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from aepo.command import called
 from aepo.errors import AepoError
 from aepo.llm.evaluation.reporting import figures, published, tables
 from aepo.llm.evaluation.reporting.tables import EvaluatedMethod, ReportError
@@ -60,7 +61,7 @@ def write(every: Sequence[EvaluatedMethod], out: Path, *, baseline: str | None) 
 
 def main(argv: Sequence[str]) -> int:
     """The command: 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m aepo.llm.evaluation report", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called("python -m aepo.llm.evaluation report"), allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished evaluations")
     parser.add_argument("--out", type=Path, default=Path("runs/report"), help="folder of the report")
     parser.add_argument("--baseline", help="label that the others are compared with")
