@@ -51,9 +51,8 @@ COMMANDS = {
         extra="llm",
         description="the paper's experiment, small: train, evaluate, report",
     ),
-    "gpu-check": Command(
-        module="aepo.llm.gpu_check", extra="llm", description="what works on this machine's GPUs, and how fast"
-    ),
+    # Without an extra: it names what is missing beside what it leaves out for it.
+    "gpu-check": Command(module="aepo.llm.gpu_check", description="what works on this machine's GPUs, and how fast"),
 }
 """Name -> command, in the order in which they are listed."""
 

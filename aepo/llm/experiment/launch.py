@@ -10,6 +10,8 @@ if __name__ == "__main__":
     extras.require("llm")
 
 import argparse
+import base64
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,11 +23,10 @@ import aepo
 from aepo.llm.processes.ports import free_port
 
 TRAIN = Path(aepo.__file__).with_name("llm") / "train.py"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 HELP = f"""\
 aepo train [--ranks N] ...: DeepSpeed's launcher starts N processes of the trainer on this machine, each on a GPU of its
-own; N is the number of GPUs, and 1 where there is none. Several machines: deepspeed --hostfile FILE
-{TRAIN} ...
+own; N is the number of visible GPUs, and 1 where there is none. On several machines:
+deepspeed --hostfile FILE {TRAIN} ...
 Every other argument is the trainer's:
 """
 
@@ -33,26 +34,35 @@ Every other argument is the trainer's:
 def command(arguments: Sequence[str], *, ranks: int | None = None) -> list[str]:
     """The command line that trains on this machine.
 
+    It is the part of DeepSpeed's launcher that runs on each machine: the part above it, the program `deepspeed`, leaves
+    its processes behind when it is told to end, and this one tells them.
+
     Args:
         arguments: the trainer's.
         ranks: how many processes; None for one on each visible GPU, or one where there is none.
+
+    Raises:
+        ValueError: a number that is not at least 1, or above that of the GPUs.
     """
-    # By module, as the script `deepspeed` need not lie beside the interpreter; without the working directory on the
-    # path, whose folders are nobody's packages.
-    launcher = [sys.executable, "-P", "-m", "deepspeed.launcher.runner", "--master_port", str(free_port())]
-    return [*launcher, *_devices(ranks), str(TRAIN), *arguments]
+    gpus = _visible_gpus()
+    if ranks is not None and (ranks < 1 or 0 < len(gpus) < ranks):
+        most = f" and at most {len(gpus)}, the visible GPUs" if gpus else ""
+        raise ValueError(f"ranks must be at least 1{most}, got {ranks}")
+    devices = {"localhost": gpus[:ranks] or list(range(ranks or 1))}
+    # Without the working directory on the path: its folders are nobody's packages.
+    return [
+        sys.executable, "-P", "-u", "-m", "deepspeed.launcher.launch",
+        f"--world_info={base64.urlsafe_b64encode(json.dumps(devices).encode()).decode()}",
+        "--master_addr=127.0.0.1", f"--master_port={free_port()}", str(TRAIN), *arguments,
+    ]  # fmt: skip
 
 
-def _devices(ranks: int | None) -> list[str]:
-    if not torch.cuda.is_available():
-        # The launcher's own choice is the number of sockets.
-        return ["--num_gpus", str(ranks or 1)]
-    if ranks is None:
-        return []
-    if visible := os.environ.get(VISIBLE):
-        # The launcher takes its first GPUs, whatever is visible, where it is told a number.
-        return ["--include", f"localhost:{','.join(visible.split(',')[:ranks])}"]
-    return ["--num_gpus", str(ranks)]
+def _visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them, which the launcher sets for its processes."""
+    numbers = [str(gpu) for gpu in range(torch.cuda.device_count())]
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA itself stops at the first name that it does not know.
+    return named.replace(" ", "").split(",")[: len(numbers)] if named else numbers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,12 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(HELP, flush=True)
         parse(["--help"])
-    gpus = torch.cuda.device_count()
-    if typed.ranks is not None and (typed.ranks < 1 or 0 < gpus < typed.ranks):
-        most = f", and at most the {gpus} GPU(s) that are visible" if gpus else ""
-        print(f"error: --ranks must be at least 1{most}, got {typed.ranks}", file=sys.stderr, flush=True)
+    try:
+        started = command(rest, ranks=typed.ranks)
+    except ValueError as error:
+        print(f"error: --{error}", file=sys.stderr, flush=True)
         return 2
-    started = command(rest, ranks=typed.ranks)
     # In this process's place, so that signals reach the launcher, and its end is the command's.
     os.execv(started[0], started)
 
