@@ -32,7 +32,7 @@ COMMANDS = {
         module="aepo.tabular.sweep", extra="sim", description="simulate: entropy curves of every method, in minutes"
     ),
     "train": Command(
-        module="aepo.llm.experiment.launch", extra="llm", description="train a language model, on one or several GPUs"
+        module="aepo.llm.processes.launch", extra="llm", description="train a language model, on one or several GPUs"
     ),
     "evaluate": Command(
         module="aepo.llm.evaluation", extra="llm", description="sample a model on benchmarks: avg@k and pass@k"

@@ -18,7 +18,7 @@ from aepo.extras import BRINGS, install
 from aepo.llm.doctor import __main__ as doctor
 from aepo.llm.evaluation import __main__ as evaluation
 from aepo.llm.evaluation.reporting import report
-from aepo.llm.experiment import launch
+from aepo.llm.processes import launch
 from aepo.llm.settings import parse
 
 ROOT = Path(__file__).parents[1]

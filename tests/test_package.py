@@ -127,7 +127,7 @@ def test_an_installed_package_finds_its_presets_and_the_files_that_it_starts(whe
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
     code = (
-        "import aepo\nfrom aepo.llm.experiment import launch\nfrom aepo.llm.settings import load, presets\n"
+        "import aepo\nfrom aepo.llm.processes import launch\nfrom aepo.llm.settings import load, presets\n"
         "print(aepo.__file__, presets.find('configs/demo_cpu.yaml'), launch.TRAIN, sep='\\n')\n"
         "print(load('experiment_gpu').out)"
     )

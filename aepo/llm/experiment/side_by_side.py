@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aepo import atomic
-from aepo.llm.experiment import launch
 from aepo.llm.experiment.waiting import Pace, Progress, shown
+from aepo.llm.processes import launch
 from aepo.llm.settings import load
 
 
