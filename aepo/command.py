@@ -4,13 +4,13 @@ aepo sweep --preset paper
 """
 
 import argparse
-import difflib
 import runpy
 import sys
 from dataclasses import dataclass
 
 import aepo
 from aepo import extras
+from aepo.suggest import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +93,8 @@ def main() -> None:
     typed = parser.parse_args()
     command = COMMANDS.get(typed.command)
     if command is None:
-        near = difflib.get_close_matches(typed.command, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-        parser.error(f"unknown command {typed.command!r}; {hint}")
+        hint = did_you_mean(typed.command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        parser.error(f"unknown command {typed.command!r}{hint}")
     # Help texts of what is run take their name from here; `sys.modules` is left alone, or they would name the module.
     sys.argv = [f"aepo {typed.command}", *command.before, *typed.arguments]
     runpy.run_module(command.module, run_name="__main__")

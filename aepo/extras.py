@@ -3,6 +3,8 @@
 import importlib.util
 import sys
 
+from aepo.errors import UNUSABLE
+
 DISTRIBUTION = "aepo-rl"
 """The name on the package index, where `aepo` is another project."""
 SIM = ("matplotlib", "pandas", "pyarrow", "rich", "typer")
@@ -35,4 +37,4 @@ def require(extra: str) -> None:
     """
     if absent := missing(extra):
         print(f"error: this command needs {', '.join(absent)}: {install(extra)}", file=sys.stderr, flush=True)
-        raise SystemExit(2)
+        raise SystemExit(UNUSABLE)
