@@ -3,10 +3,10 @@
     python -m aepo.llm.gpu_check                    # every stage
     python -m aepo.llm.gpu_check --stages kernels   # stage about, and this one
 
-Each stage has a process and a time limit of its own, and none stops the next: one that dies is a row of the table. What
-a stage leaves of its time, the next may use. torch, triton, transformers and pytest are enough, from a bare checkout;
-what else is missing is named in the table together with what is left out for it. Packages in a folder (`pip install
---target FOLDER`) are found by PYTHONPATH.
+Each stage has a process and a time limit of its own, and none stops the next: one that dies is a row of the table. The
+time that a stage does not use, or that was not asked for, the next may take. torch, triton, transformers and pytest are
+enough, from a bare checkout; what else is missing is named in the table together with what is left out for it. Packages
+in a folder (`pip install --target FOLDER`) are found by PYTHONPATH.
 Without a CUDA device each stage does its small form for a CPU, or says why it has none.
 
 Writes results.json, table.md and log.txt. Exit code 0: no stage failed; 1: some stage failed; 2: a wrong command line.
@@ -32,10 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     chosen = _parser().parse_args(given)
     command = " ".join(["python -m aepo.llm.gpu_check", *given])
-    return check(chosen.stages, out=Path(chosen.out), command=command)
+    skipped = sum(one.seconds for one in STAGES if one not in chosen.stages)
+    return check(chosen.stages, out=Path(chosen.out), command=command, spare=skipped)
 
 
-def check(stages: Sequence[Stage], *, out: Path, command: str) -> int:
+def check(stages: Sequence[Stage], *, out: Path, command: str, spare: float = 0.0) -> int:
     """Run the stages one after the other and write what is known after each; 1 if some stage failed, else 0.
 
     Args:
@@ -43,12 +44,12 @@ def check(stages: Sequence[Stage], *, out: Path, command: str) -> int:
             before it left over: a busy machine is slow at all of them.
         out: a folder, made if it is not there.
         command: what was typed, for the results.
+        spare: seconds that the stages may take beyond their own.
     """
     out.mkdir(parents=True, exist_ok=True)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     versions, missing = packages.versions(), packages.missing()
     outcomes: list[Outcome] = []
-    spare = 0.0
     with (out / "log.txt").open("wb") as log, tempfile.TemporaryDirectory(prefix="gpu_check_") as scratch:
         for given in stages:
             stage = dataclasses.replace(given, seconds=round(given.seconds + spare))
