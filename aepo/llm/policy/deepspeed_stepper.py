@@ -128,7 +128,8 @@ class DeepSpeedStepper:
         By itself it would do so at the start of the next pass, while the rollout engine needs the memory before.
         """
         if self.collective:
-            self.engine.empty_partition_cache()
+            # The engine's own method of this name also collects garbage, which took 0.6 s a call on a CPU.
+            self.engine.optimizer.empty_partition_cache()
 
     def release(self) -> None:
         """Give back ZeRO 3's shard of the gradients and its bucket, which it would hold from its start on."""
