@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import SMALL, launch, trained
+from running import SMALL, launch, trained
 
 from aepo.llm.checkpoints import as_model, unpickling
 from aepo.llm.checkpoints.checkpoint import MANIFEST, _fingerprint
