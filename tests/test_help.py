@@ -11,8 +11,14 @@ import pytest
 from aepo.llm.evaluation.options import parse
 
 ROOT = Path(__file__).parents[1]
-# They take no options: any argument is ignored.
-BARE = {"aepo.theory.cases", "aepo.llm.fused.compiled"}
+# They take no options: any argument is ignored. The stages of gpu_check are started by it alone.
+BARE = {
+    "aepo.theory.cases",
+    "aepo.llm.fused.compiled",
+    "aepo.llm.records.metrics",
+    "aepo.llm.gpu_check.correctness",
+    "aepo.llm.gpu_check.one_stage",
+}
 # runpy says of a module that another test has imported that it is run a second time.
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
 MAIN = '\nif __name__ == "__main__":'
