@@ -23,6 +23,8 @@ import pandas as pd
 import typer
 
 from aepo import over_seeds
+from aepo.errors import AepoError
+from aepo.llm.experiment import arms
 from aepo.llm.experiment.side_by_side import Job, train, warm_start
 from aepo.llm.records.recorder import read
 from aepo.llm.settings import load, presets
@@ -92,7 +94,11 @@ def main(
     ] = None,
 ) -> None:
     """Train GRPO and AEPO at two targets on the CPU and show their entropies (Fig. 4 in small)."""
-    levels = [float(level) for level in targets.split(",")]
+    try:
+        levels = arms.levels(targets)
+    except AepoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
     runs = every_run(seeds, levels)
     steps = steps or (STEPS_OF_ONE_SEED if seeds == 1 else STEPS_OF_MORE)
     # A run computes in one thread. Three on two cores, each for 2/3 of the time, end before two and then one alone.

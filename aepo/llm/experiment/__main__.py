@@ -54,7 +54,7 @@ def main(
     on_gpu = torch.cuda.is_available()
     try:
         chosen = presets.find(config or f"experiment_{'gpu' if on_gpu else 'cpu'}")
-        levels = _levels(targets)
+        levels = arms.levels(targets)
         _begin(out, chosen, levels, steps, samples, overwrite)
     except AepoError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,16 +82,6 @@ def main(
 def _give_up(message: str) -> None:
     print(f"error: {message}; what is done is kept: the same command goes on", file=sys.stderr)
     raise typer.Exit(1)
-
-
-def _levels(targets: str) -> list[float]:
-    try:
-        levels = [float(level) for level in targets.split(",")]
-    except ValueError:
-        raise SettingsError(f"--targets must be numbers with commas between them, got {targets!r}") from None
-    if sorted(set(levels)) != levels or levels[0] <= 0:
-        raise SettingsError(f"--targets must be above 0 and rise, got {targets!r}")
-    return levels
 
 
 def _begin(out: Path, config: Path, levels: list[float], steps: int, samples: int, overwrite: bool) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aepo.llm.settings import SettingsError
+
 TARGETS = (0.5, 0.75, 1.0, 1.5)
 """AEPO's entropy targets in nats; the walk task's start has about 2."""
 REINFORCE_TEMPERATURES = (0.67, 1.5)
@@ -89,3 +91,21 @@ def every(targets: Sequence[float] = TARGETS) -> tuple[Arm, ...]:
     return (
         GRPO, ENTROPY_REG, ENTROPY_ADV, *aepo(targets), *ablations(targets[0]), *reinforce(), *bonuses(),
     )  # fmt: skip
+
+
+def levels(targets: str) -> list[float]:
+    """Entropy targets as they are typed, in nats.
+
+    Raises:
+        SettingsError: no numbers, or none that are above 0 and rise.
+
+    >>> levels("0.5,1.0")
+    [0.5, 1.0]
+    """
+    try:
+        found = [float(level) for level in targets.split(",")]
+    except ValueError:
+        raise SettingsError(f"--targets must be numbers with commas between them, got {targets!r}") from None
+    if sorted(set(found)) != found or found[0] <= 0:
+        raise SettingsError(f"--targets must be above 0 and rise, got {targets!r}")
+    return found

@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aepo.errors import AepoError
+
 ENDED = "the stage came to its end"
 """Last line of the record of a stage that was not cut short."""
 Facts = Mapping[str, Any]
 """Name -> number, word or truth, as JSON takes them."""
 
 
-class LeftOut(Exception):
+class LeftOut(AepoError):
     """Raised with the reason why a check, or a whole stage, cannot be made here."""
 
 
-class Wrong(Exception):
+class Wrong(AepoError):
     """Raised with what a check found wrong, and with the figures that show it."""
 
     def __init__(self, why: str, **facts: Any) -> None:
