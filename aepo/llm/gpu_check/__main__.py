@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aepo.command import called
 from aepo.llm.gpu_check import packages
 from aepo.llm.gpu_check.running import Outcome, run
 from aepo.llm.gpu_check.stages import ABOUT, STAGES, Stage
@@ -67,7 +68,7 @@ def check(stages: Sequence[Stage], *, out: Path, command: str, spare: float = 0.
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m aepo.llm.gpu_check",
+        prog=called("python -m aepo.llm.gpu_check"),
         description=__doc__,
         epilog="Stages:\n" + "\n".join(f"  {one.name:10} at most {one.seconds:3g} s. {one.answers}" for one in STAGES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
