@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from aepo.command import COMMANDS
 
 from aepo import zoo
+from aepo.command import COMMANDS
 from aepo.llm.settings import Settings
 from aepo.llm.settings.presets import FOLDER as PRESETS
 from aepo.schedule import SCHEDULES

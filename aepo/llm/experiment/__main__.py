@@ -30,7 +30,7 @@ CURVE_EVERY = 100
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/experiment"),
     config: Annotated[
-        str | None, typer.Option(help="Preset or YAML file. [default: experiment_gpu with a GPU, else experiment_cpu]")
+        str | None, typer.Option(help="Preset or YAML file. Default: experiment_gpu with a GPU, else experiment_cpu.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per method; more may be added later.", min=1)] = 3,
     targets: Annotated[

@@ -29,7 +29,7 @@ def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: 
     """Preset, then its variants, then overrides, checked together.
 
     Args:
-        config: YAML file; None for the defaults.
+        config: a preset by its name, or a YAML file (`presets.find`); None for the defaults.
         overrides: `section.field=value` each, values in YAML syntax.
         variants: names of variants that the preset offers; see `aepo.llm.settings.presets`.
 
