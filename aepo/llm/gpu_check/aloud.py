@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aepo.errors import AepoError
 
-class TooLong(Exception):
+
+class TooLong(AepoError):
     """A command was ended because its time was over."""
 
 
