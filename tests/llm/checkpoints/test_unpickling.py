@@ -14,7 +14,7 @@ from aepo.llm.checkpoints import as_model, unpickling
 from aepo.llm.checkpoints.checkpoint import MANIFEST, _fingerprint
 from aepo.llm.settings import Settings, SettingsError
 
-REFUSED = r"{option}: .*{file} asks for posix\.mkdir, which is no part .* can run any code .* --trust-checkpoint"
+REFUSED = r"{option}: .*{file} asks for os\.makedirs, which is no part .* can run any code .* --trust-checkpoint"
 
 
 class Makes:
@@ -24,7 +24,8 @@ class Makes:
         self.path = path
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+        # Loaded twice, it makes it once.
+        return os.makedirs, (str(self.path), 0o777, True)
 
 
 def written(form: str, value: object, path: Path) -> None:
@@ -43,7 +44,7 @@ def test_a_file_that_would_run_code_is_named_with_what_it_asks_for_and_runs_none
     with pytest.raises(SettingsError, match=REFUSED.format(option="--resume", file="weights.pt")):
         unpickling.check(tmp_path / "checkpoint", option="--resume")
     with (
-        pytest.raises(SettingsError, match=r"--resume: .*checkpoint asks for posix\.mkdir: .* --trust-checkpoint"),
+        pytest.raises(SettingsError, match=r"--resume: .*checkpoint asks for os\.makedirs: .* --trust-checkpoint"),
         unpickling.only_tensors(tmp_path / "checkpoint", option="--resume"),
     ):
         # As DeepSpeed loads.
@@ -144,7 +145,7 @@ def test_an_evaluation_refuses_a_checkpoint_that_would_run_code_and_takes_it_whe
     asked = [f"--model={checkpoint}", "--suite=walk", f"--out={tmp_path / 'out'}"]
     assert main(asked) == 2
     printed = capsys.readouterr().err
-    assert "model_states.pt asks for posix.mkdir" in printed and "--trust-checkpoint" in printed
+    assert "model_states.pt asks for os.makedirs" in printed and "--trust-checkpoint" in printed
     assert not made.exists() and not (tmp_path / "out" / "model").exists()
     with pytest.raises(Loaded):
         main([*asked, "--trust-checkpoint"])
@@ -161,7 +162,7 @@ def test_a_run_refuses_to_go_on_from_one_and_does_when_told_to(tmp_path, stage):
     for resume in ("--resume", "--resume=auto"):
         refused = launch(out, *SMALL, *chosen, "--train.steps=3", resume)
         assert refused.returncode == 2, refused.stderr[-3000:]
-        assert "model_states.pt asks for posix.mkdir" in refused.stderr and "--trust-checkpoint" in refused.stderr
+        assert "model_states.pt asks for os.makedirs" in refused.stderr and "--trust-checkpoint" in refused.stderr
         assert "Traceback" not in refused.stderr and not made.exists()
     steps = trained(out, *chosen, "--train.steps=3", "--resume", "--trust-checkpoint")
     assert [row["step"] for row in steps] == [0, 1, 2] and made.exists()
