@@ -348,7 +348,7 @@ def copied(source: Path, folder: Path, *, without: str = "") -> Path:
         (("--model=x", "--top-p=1.5"), "--top-p: Input should be less than or equal to 1, got '1.5'"),
         (("--model=x", "--temperature=0"), "--temperature: Input should be greater than 0, got '0'"),
         (("--model=x", "--dtype=int8"), "--dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16'"),
-        (("--model=x", "--samples"), "argument --samples/--samples: expected one argument"),
+        (("--model=x", "--samples"), "argument --samples: expected one argument"),
     ],
 )
 def test_options_are_refused_by_name_before_anything_is_read(capsys, typed, told):

@@ -194,7 +194,7 @@ def test_a_hub_dataset_goes_the_same_way_as_a_file(monkeypatch):
 
 def test_a_missing_datasets_package_is_named_with_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"'nobody/nothing'.*package datasets.*aepo\[llm\]"):
+    with pytest.raises(DataError, match=r"'nobody/nothing'.*package datasets.*aepo-rl\[llm\]"):
         load_problems("nobody/nothing")
 
 
