@@ -10,6 +10,7 @@ import signal
 import time
 
 from aepo.llm import train, trainer
+from aepo.llm.engines import vllm_engine
 from aepo.llm.policy import policy, update
 from aepo.llm.processes import watchdog as phases
 
@@ -62,7 +63,7 @@ def poison(at_step: int, count: int = 1) -> None:
 if __name__ == "__main__":
     phases.GRACE = 2.0
     if os.environ["FAULT"].startswith("frozen:"):
-        freeze(trainer.VLLMEngine, int(os.environ["FAULT"].split(":")[2]))
+        freeze(vllm_engine.VLLMEngine, int(os.environ["FAULT"].split(":")[2]))
     if os.environ["FAULT"].startswith("nan:"):
         poison(*map(int, os.environ["FAULT"].split(":")[2:]))
     trainer.Phases = Faulty
