@@ -61,19 +61,21 @@ def timed(seconds: Counter, owner: Any, name: str, part: str) -> None:
 
 def worker() -> None:
     """One rank: the real `run`, with clocks around model and engine."""
-    from aepo.llm import train, trainer
-    from aepo.llm.policy import response_stats, stepper
+    from aepo.llm import train
+    from aepo.llm.engines.embedded import EmbeddedEngine
+    from aepo.llm.engines.vllm_engine import VLLMEngine
+    from aepo.llm.policy import deepspeed_stepper, response_stats
     from aepo.llm.processes import ranks
     from aepo.llm.settings import parse
 
     settings = parse(sys.argv[1:]).settings
     seconds: Counter = Counter()
-    for engine in (trainer.EmbeddedEngine, trainer.VLLMEngine):
+    for engine in (EmbeddedEngine, VLLMEngine):
         for name in ("load", "sample", "rest"):
             timed(seconds, engine, name, "engine")
     timed(seconds, response_stats.ResponseStats, "forward", "model")
     for name in ("backward", "step"):
-        timed(seconds, stepper.DeepSpeedStepper, name, "model")
+        timed(seconds, deepspeed_stepper.DeepSpeedStepper, name, "model")
     for name in ("gather", "total", "largest"):
         timed(seconds, ranks, name, "waiting")
     steps, began = [], time.perf_counter()
