@@ -61,7 +61,6 @@ def poison(at_step: int, count: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    phases.GRACE = 2.0
     if os.environ["FAULT"].startswith("frozen:"):
         freeze(vllm_engine.VLLMEngine, int(os.environ["FAULT"].split(":")[2]))
     if os.environ["FAULT"].startswith("nan:"):
