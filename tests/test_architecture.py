@@ -1,7 +1,9 @@
 """Who may import whom, read from the sources; and what importing the package must not load."""
 
 import ast
+import importlib
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -203,3 +205,29 @@ def test_the_tests_on_a_gpu_are_collected_where_torch_triton_and_pytest_are_all_
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "test_fused_gpu.py" in done.stdout
+
+
+NAMED = re.compile(r"`(aepo(?:\.\w+)+)`")
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = dotted.split(".")
+    for known in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:known]))
+        except ModuleNotFoundError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[known:])
+    return False
+
+
+def test_what_docstrings_and_comments_name_by_its_module_is_there():
+    named = {
+        f"{path.relative_to(PACKAGE.parent)}: {dotted}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for dotted in NAMED.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    assert [one for one in sorted(named) if not exists(one.partition(": ")[2])] == []
+    assert exists("aepo.llm.engines.engine.Engine.sample") and not exists("aepo.llm.engine.Engine")

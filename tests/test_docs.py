@@ -414,7 +414,9 @@ def test_what_is_installed_is_this_distribution_and_has_the_extras():
 )
 def test_the_pieces_of_python_run(code):
     # A run of 500 steps shows no more than one of 5.
-    exec(compile(code.replace("steps=500", "steps=5"), "a page", "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(code.replace("steps=500", "steps=5"), "a page", "exec"), names)
+    assert set(names) - {"__builtins__"}, "the piece names nothing"
 
 
 # Where is what.

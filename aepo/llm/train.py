@@ -331,7 +331,7 @@ def _export(trainer: Trainer, stepper: DeepSpeedStepper, folder: Path) -> None:
 
 
 def dry(settings: Settings) -> None:
-    """Two steps of this run with a small random model in the place of its own; see `aepo.llm.dry_run`."""
+    """Two steps of this run with a small random model in the place of its own; see `aepo.llm.doctor.dry_run`."""
     init_distributed(settings.watchdog.longest)
     small = dry_run.shrunk(settings)
     if run(small) is not None:

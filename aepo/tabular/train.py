@@ -1,7 +1,8 @@
 """One training step of a tabular policy, and a run of them. The step reads like the LLM trainer's.
 
-Letters as in `aepo.tabular.world`. A chain is the policy of the tests that compare with the LLM trainer: the state of a
-response's first token is its prompt, of every later token the token before it, so a bandit is a chain of one token.
+Letters as in `aepo.tabular.worlds.world`. A chain is the policy of the tests that compare with the LLM trainer: the
+state of a response's first token is its prompt, of every later token the token before it, so a bandit is a chain of one
+token.
 """
 
 import hashlib

@@ -18,7 +18,7 @@ from aepo.llm.settings import Settings, SettingsError, load
 
 STATE = "state"
 PREFIX = "model."
-"""Before every weight's name, which the trainer wraps (`aepo.llm.response_stats.ResponseStats`)."""
+"""Before every weight's name, which the trainer wraps (`aepo.llm.policy.response_stats.ResponseStats`)."""
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -149,7 +149,7 @@ class VLLMEngine:
         max_tokens: int | None = None,
         top_p: float = 1.0,
     ) -> Sampled:
-        """See `aepo.llm.engine.Engine.sample`; all temperatures share one call, every response has its own seed.
+        """See `aepo.llm.engines.engine.Engine.sample`; all temperatures share one call, each response has its own seed.
 
         Raises:
             EngineError: a prompt that leaves no room for the response, or vLLM failed.

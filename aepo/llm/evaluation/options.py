@@ -26,7 +26,7 @@ PROTOCOLS = {name: benchmark.protocol for name, benchmark in BENCHMARKS.items()}
 """How each set is sampled by default."""
 MODES = ("pass@1", "pass@k")
 AUTO = "auto"
-"""What is left to `aepo.llm.evaluation.manner`."""
+"""What is left to `aepo.llm.evaluation.prompting`."""
 # Of sets that the paper's Table 2 leaves out, for whoever asks for their pass@k: as Minerva's and OlympiadBench's.
 OTHER_SAMPLES = 128
 

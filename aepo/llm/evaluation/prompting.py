@@ -19,9 +19,9 @@ class Manner:
     """How questions become prompts, and where responses end."""
 
     template: str
-    """A name of `aepo.llm.prompting.NAMES`."""
+    """A name of `aepo.llm.questions.templates.NAMES`."""
     system_prompt: str | None
-    """As `aepo.llm.prompting.prompter` has it, and so is the next."""
+    """As `aepo.llm.questions.templates.prompter` has it, and so is the next."""
     instruction: str | None
     end_tokens: EndTokens
     reason: str

@@ -116,7 +116,7 @@ class Question:
     """Its row in the file, from 0."""
     question: str
     reference: str
-    """An `aepo.llm.evaluation.reference.Reference` as JSON."""
+    """An `aepo.llm.grading.reference.Reference` as JSON."""
 
 
 def load(name: str, folder: str | Path, *, complete: bool = True) -> tuple[Question, ...]:

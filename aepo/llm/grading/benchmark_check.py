@@ -1,7 +1,7 @@
 r"""Whether a response answers a benchmark's question: the training's rule, and what published answers need beyond it.
 
-A single answer is decided by `aepo.llm.grading.equivalence`, which training uses too. Here come several answers in any
-order, units, percent and stated tolerances.
+A single answer is decided by `aepo.llm.grading.math_reward.equivalence`, which training uses too. Here come several
+answers in any order, units, percent and stated tolerances.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ MAX_ANSWERS = 32
 def check(response: str, reference: str) -> Verdict:
     r"""The verdict on a response to a benchmark's question, for the workers of a `GradingPool`.
 
-    The final answer is found as in training (`aepo.llm.grading.extracted_answer`). Then, in this order:
+    The final answer is found as in training (`aepo.llm.grading.extraction.extracted_answer`). Then, in this order:
     several answers must be matched one to one, in any order, as their publishers judge them (so "m = 221, n = 8"
     and "8, 221" are the same unless both sides name them); a unit may be left out, but one that is stated, in the box
     or right after it, must measure the same thing and the number is converted; a percentage may be written as the

@@ -18,7 +18,7 @@ def end_ids(tokenizer: Any, template: str, *, ends: EndTokens, published: Iterab
 
     Args:
         tokenizer: a transformers one with an end token.
-        template: a name in `aepo.llm.prompting.NAMES`; that of `chat` is asked what closes an answer.
+        template: a name in `aepo.llm.questions.templates.NAMES`; that of `chat` is asked what closes an answer.
         ends: "model" for the model's own only; "turn" also for the special token that closes a turn in the template,
             if the tokenizer has it as one.
         published: `published_ends` of the model.

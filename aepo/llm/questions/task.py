@@ -123,7 +123,8 @@ def math_task(
         data, reward: as a preset has them.
         tokenizer: with an end token.
         seed: of the split.
-        published_ends: end tokens that the model has beside its tokenizer's (`aepo.llm.end_tokens.published_ends`).
+        published_ends: end tokens that the model has beside its tokenizer's, as
+            `aepo.llm.questions.end_tokens.published_ends` finds them.
 
     Returns:
         The task, and how many problems were left out because their prompt is over `max_prompt_tokens`.

@@ -106,7 +106,7 @@ class Recorder:
         return chosen.samples > 0 and step % chosen.samples_every == 0
 
     def write_samples(self, rows: Sequence[dict[str, Any]]) -> None:
-        """A step's `aepo.llm.samples`: all to samples.jsonl and TensorBoard, one of each branch to the console."""
+        """A step's `aepo.llm.records.samples`: all to samples.jsonl and TensorBoard, one a branch to the console."""
         for row in rows:
             self.samples.write(line(row))
         self.samples.flush()

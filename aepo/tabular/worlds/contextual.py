@@ -1,6 +1,6 @@
 """The contextual bandit: states with features, a linear policy, held-out states, and a verifier that may err.
 
-Letters as in `aepo.tabular.world`; D features. Env A, N and D are presets of one builder.
+Letters as in `aepo.tabular.worlds.world`; D features. Env A, N and D are presets of one builder.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Responses of several tokens: an autoregressive tabular policy, one row of logits per prefix.
 
-Letters as in `aepo.tabular.world`; V tokens of the vocabulary (K there).
+Letters as in `aepo.tabular.worlds.world`; V tokens of the vocabulary (K there).
 """
 
 import dataclasses
