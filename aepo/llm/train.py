@@ -16,6 +16,7 @@ import math
 import os
 import random
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,6 +344,7 @@ def main(argv: list[str] | None = None) -> int:
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
+    threading.excepthook = _thread_ended
     try:
         default = None if torch.cuda.is_available() else DEMO_CONFIG
         typed = parse(sys.argv[1:] if argv is None else argv, default_config=default, bare=False)
@@ -383,6 +385,13 @@ def main(argv: list[str] | None = None) -> int:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     return ENDED
+
+
+def _thread_ended(said: threading.ExceptHookArgs) -> None:
+    """A thread's stack, save for a full disk's: TensorBoard raises that again in the main thread, which says it in one
+    line. Two threads that write at once would tear that line."""
+    if not (isinstance(said.exc_value, OSError) and said.exc_value.errno in FULL):
+        threading.__excepthook__(said)
 
 
 def _tell(problem: object) -> None:
