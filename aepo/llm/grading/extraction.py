@@ -1,6 +1,7 @@
 r"""Where a response states its final answer: its last boxes, else what follows its last mark."""
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 # Longer "answers" are essays or loops: parsing one takes math-verify seconds, and no reference comes near it.
@@ -8,39 +9,114 @@ MAX_ANSWER_CHARACTERS = 2000
 # "$, \text{ or } $" is as long as it gets.
 MAX_JOINT_CHARACTERS = 40
 MAX_UNIT_CHARACTERS = 80
-# Something that lists, among dollar signs and spacing: blanks alone do not join.
+MAX_JOINED = 32
+"""Formulas in a row: no list of answers is longer."""
+_LABEL = r"(?:[A-Za-z]'?(?:_(?:\w|\{\w+\}))?\s*=\s*)?"
+_PERHAPS = r"(?:\s*(?:else|maybe|possibly|perhaps|alternatively|even|also|both|either)\b)?"
+_AROUND = r"(?:[\s$]|\\[,;: ()\[\]])*"
+# Something that lists, among dollar signs and spacing, and the name of what comes next: blanks alone do not join.
 _JOINT = re.compile(
-    r"(?:[\s$]|\\[,;: ()\[\]])*(?:[,;]|,?\s*\b(?:and|or)\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\})(?:[\s$]|\\[,;: ()\[\]])*"
+    rf"{_AROUND}(?:[,;](?:\s*(?:and|or)\b)?|,?\s*\b(?:and|or)\b|\\text\s*\{{\s*,?\s*(?:and|or)\s*\}}){_PERHAPS}{_AROUND}{_LABEL}"
+)
+_FORMULA = r"(?:\${1,2}[^$]+\$|\\\(.+?\\\)|[-+]?(?:[0-9][0-9,./]*[0-9]|[0-9])|[-+]?\\[dt]?(?:frac|sqrt)[^\s$]*)"
+# Another answer outside the box or the formula: "or 6", "or $6$".
+_OR_AFTER = re.compile(
+    rf"{_AROUND}(?:,\s*)?(?:\bor\b|\\text\s*\{{\s*or\s*\}}){_PERHAPS}\s*(?:\$\s*)??(?P<answer>{_LABEL}{_FORMULA})",
+    re.DOTALL,
+)
+_OR_BEFORE = re.compile(
+    rf"(?P<answer>{_FORMULA})\s*\$?\s*,?\s*(?:\bor\b|\\text\s*\{{\s*or\s*\}}){_PERHAPS}{_AROUND}{_LABEL}$", re.DOTALL
+)
+_NEXT_FORMULA = re.compile(
+    r"\s*(?:,|,?\s*\band\b)\s*(?P<answer>\${1,2}[^$]+\$|\\\(.+?\\\))(?=\s*(?:,|\band\b|\.|$))", re.DOTALL
 )
 
 
-def extracted_answer(response: str) -> str | None:
+class Stated(NamedTuple):
+    """What a response states as its answer."""
+
+    answer: str
+    after: str
+    """What stands behind it, at most a unit's length: "cm" outside the box."""
+
+
+def stated_answer(response: str) -> Stated | None:
     r"""The final answer stated: the last \boxed{...} (`final_boxes`), else after the last '####', else 'answer is'.
 
-    After 'answer is' that is the formula between $ signs or \( \) if one follows directly, else the rest of
-    the sentence. None if there is none of the three, or nothing in it. Outside a box it is cut one character
-    past MAX_ANSWER_CHARACTERS.
+    After 'answer is' that is the formula between $ signs or \( \) if one follows directly, with those that "or",
+    "and" and commas join to it, else the rest of the sentence. None if there is none of the three, or nothing in it.
+    Outside a box it is cut one character past MAX_ANSWER_CHARACTERS. Who writes "\boxed{5} or 6" has not said 5.
 
-    >>> extracted_answer(r"first \boxed{1}, then \boxed{\frac{1}{2}} and \boxed{3")
-    '\\frac{1}{2}'
-    >>> extracted_answer("#### 1,080"), extracted_answer("The answer is 3.5. Done."), extracted_answer("3.5")
-    ('1,080', '3.5', None)
+    >>> stated_answer(r"so \boxed{45} minutes."), stated_answer(r"\boxed{5} or 6")
+    (Stated(answer='45', after=' minutes.'), Stated(answer='5 or 6', after=''))
+    >>> stated_answer("The answer is $5$ or $6$.")
+    Stated(answer='5 or 6', after='.')
     """
-    boxes = final_boxes(response)
+    boxes = _last_boxes(response)
     if boxes:
-        return ", ".join(filter(None, map(str.strip, boxes))) or None
+        return _boxed(response, boxes)
     marks = list(re.finditer(r"####|answer is", response, re.IGNORECASE))
     if not marks:
         return None
     hashes = [mark for mark in marks if mark.group() == "####"]
     mark = (hashes or marks)[-1]
     rest = response[mark.end() :].lstrip(" \t\r\n:*")[: MAX_ANSWER_CHARACTERS + 1]
-    formula = None if hashes else re.match(r"\${1,2}([^$]+)\$|\\\((.+?)\\\)", rest, re.DOTALL)
+    formula = None if hashes else re.match(r"\${1,2}([^$]+)\$\$?|\\\((.+?)\\\)", rest, re.DOTALL)
     if formula:
-        return (formula.group(1) or formula.group(2)).strip() or None
+        return _formulas(rest, formula)
     line = rest.split("\n", 1)[0]
     sentence = line if hashes else re.split(r"\.(?=\s|\*|$)", line, maxsplit=1)[0]
-    return sentence.strip(" \t\r*") or None
+    sentence = sentence.strip(" \t\r*")
+    return Stated(sentence, "") if sentence else None
+
+
+def _boxed(response: str, boxes: "list[_Box]") -> Stated | None:
+    """The contents of boxes that are one answer, with what "or" joins to them outside."""
+    parts = [box.content.strip() for box in boxes if box.content.strip()]
+    if not parts:
+        return None
+    joints = [response[one.end : other.start] for one, other in pairwise(boxes)]
+    alternatives = any(re.search(r"\bor\b", joint) for joint in joints)
+    before = _OR_BEFORE.search(response[max(0, boxes[0].start - MAX_JOINT_CHARACTERS) : boxes[0].start])
+    rest = response[boxes[-1].end : boxes[-1].end + MAX_UNIT_CHARACTERS]
+    after = _OR_AFTER.match(rest)
+    parts = [*([_bare(before["answer"])] if before else []), *parts, *([_bare(after["answer"])] if after else [])]
+    if len(set(parts)) == 1:
+        parts = parts[:1]
+    answer = (" or " if alternatives or before or after else ", ").join(parts)
+    return Stated(answer, rest[after.end() :] if after else rest)
+
+
+def _formulas(rest: str, first: re.Match) -> Stated | None:
+    """A formula and those that are joined to it."""
+    parts, end, alternatives = [(first.group(1) or first.group(2)).strip()], first.end(), False
+    while len(parts) < MAX_JOINED:
+        follows = _OR_AFTER.match(rest, end)
+        alternatives = alternatives or follows is not None
+        follows = follows or _NEXT_FORMULA.match(rest, end)
+        if follows is None:
+            break
+        parts.append(_bare(follows["answer"]))
+        end = follows.end()
+    answer = (" or " if alternatives else ", ").join(filter(None, parts))
+    return Stated(answer, rest[end : end + MAX_UNIT_CHARACTERS]) if answer else None
+
+
+def _bare(formula: str) -> str:
+    r"""A formula without the dollar signs or \( \) around it."""
+    return re.sub(r"\$|\\[()]", "", formula).strip()
+
+
+def extracted_answer(response: str) -> str | None:
+    r"""The final answer of `stated_answer`, or None.
+
+    >>> extracted_answer(r"first \boxed{1}, then \boxed{\frac{1}{2}} and \boxed{3")
+    '\\frac{1}{2}'
+    >>> extracted_answer("#### 1,080"), extracted_answer("The answer is 3.5. Done."), extracted_answer("3.5")
+    ('1,080', '3.5', None)
+    """
+    stated = stated_answer(response)
+    return stated.answer if stated is not None else None
 
 
 def last_boxed(text: str) -> str | None:
@@ -62,6 +138,11 @@ def final_boxes(text: str) -> tuple[str, ...]:
     >>> final_boxes(r"\boxed{1} then $\boxed{3}$, $\boxed{5}$ and \boxed{7}."), final_boxes(r"\boxed{3} \boxed{4}")
     (('3', '5', '7'), ('4',))
     """
+    contents = tuple(box.content for box in _last_boxes(text))
+    return contents[:1] if len(set(contents)) == 1 else contents
+
+
+def _last_boxes(text: str) -> "list[_Box]":
     boxes = _boxes(text)
     first = len(boxes) - 1
     while first > 0:
@@ -69,14 +150,7 @@ def final_boxes(text: str) -> tuple[str, ...]:
         if len(between) > MAX_JOINT_CHARACTERS or not _JOINT.fullmatch(between):
             break
         first -= 1
-    contents = tuple(box.content for box in boxes[max(first, 0) :])
-    return contents[:1] if len(set(contents)) == 1 else contents
-
-
-def text_after_box(text: str) -> str:
-    """What follows the last box, at most a unit's length; "" where there is no box."""
-    boxes = _boxes(text)
-    return text[boxes[-1].end : boxes[-1].end + MAX_UNIT_CHARACTERS] if boxes else ""
+    return boxes[max(first, 0) :]
 
 
 class _Box(NamedTuple):

@@ -21,7 +21,7 @@ def refusal(text: str) -> str | None:
     """
     if len(text) > MAX_ANSWER_CHARACTERS:
         return f"answer of more than {MAX_ANSWER_CHARACTERS:,} characters"
-    if _unbalanced(text):
+    if unbalanced(text):
         return "unbalanced braces"
     # What remains as letters is a name, so what holds no letters is a number.
     flat = re.sub(r"\\(?:left|right|[dt]?frac|cdot|times|[!,;: ])(?![a-zA-Z])|\s", "", text)
@@ -42,7 +42,7 @@ def refusal(text: str) -> str | None:
     return None
 
 
-def _unbalanced(text: str) -> bool:
+def unbalanced(text: str) -> bool:
     """Whether braces close before they open, or stay open: such a text would break out of its box."""
     depth = 0
     for token in re.finditer(r"\\.|[{}]", text, re.DOTALL):

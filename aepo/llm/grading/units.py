@@ -7,8 +7,9 @@ where the caller says so, plain letters after a plain number.
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
-from aepo.llm.grading.math_reward import normal, plain_number
+from aepo.llm.grading.numbers_as_typed import plain_number, typed
 
 # Longer texts end in no unit; this bounds the work.
 MAX_CHARACTERS = 300
@@ -61,14 +62,16 @@ def _table() -> dict[str, tuple[float, dict[str, int]]]:
     degree = 0.017453292519943295
     return units | {
         "%": (0.01, {}), "percent": (0.01, {}),
-        "angstrom": (1e-10, length), "inch": (0.0254, length), "inches": (0.0254, length), "foot": (0.3048, length),
+        "angstrom": (1e-10, length), "inch": (0.0254, length), "in": (0.0254, length), "unit": (1.0, {"unit": 1}),
+        "inches": (0.0254, length), "foot": (0.3048, length),
         "feet": (0.3048, length), "ft": (0.3048, length), "yard": (0.9144, length), "mile": (1609.344, length),
         "mi": (1609.344, length), "kg": (1.0, mass), "pound": (0.45359237, mass), "lb": (0.45359237, mass),
         "ounce": (0.028349523125, mass), "ton": (907.18474, mass), "tonne": (1000.0, mass),
         "amu": (1.66053906660e-27, mass),
         "sec": (1.0, time), "min": (60.0, time), "minute": (60.0, time), "h": (3600.0, time), "hr": (3600.0, time),
         "hour": (3600.0, time), "day": (86400.0, time), "week": (604800.0, time), "month": (2629800.0, time),
-        "mph": (0.44704, {"m": 1, "s": -1}), "kmh": (1 / 3.6, {"m": 1, "s": -1}), "erg": (1e-7, energy),
+        "mph": (0.44704, {"m": 1, "s": -1}), "kph": (1 / 3.6, {"m": 1, "s": -1}),
+        "l": (1e-3, {"m": 3}), "ml": (1e-6, {"m": 3}), "kmh": (1 / 3.6, {"m": 1, "s": -1}), "erg": (1e-7, energy),
         "K": (1.0, {"K": 1}), "kelvin": (1.0, {"K": 1}), "degC": (1.0, {"degC": 1}), "degF": (1.0, {"degF": 1}),
         "deg": (degree, angle), "degree": (degree, angle), "rad": (1.0, angle), "radian": (1.0, angle),
         "arcmin": (degree / 60, angle), "arcminute": (degree / 60, angle), "arcsec": (degree / 3600, angle),
@@ -101,6 +104,7 @@ def parse(text: str) -> Unit | None:
     text = re.sub(r"(?:\\mu(?![a-zA-Z])|µ|μ)\s*", "u", text)
     text = re.sub(r"\\AA(?![a-zA-Z])|Å", " angstrom ", text)
     text = re.sub(r"deg\s+([CF])\b", r"deg\1", text)
+    text = re.sub(r"\b([A-Za-z]+)\s+(squared|cubed)\b", lambda unit: f"{unit[1]}^{2 + (unit[2] == 'cubed')}", text)
     text = re.sub(r"\b(?:square|sq\.?)\s+([A-Za-z]+)", r"\1^2", re.sub(r"\bcubic\s+([A-Za-z]+)", r"\1^3", text))
     text = text.replace("\\%", "%").replace("\\$", "$").replace("{}", "").strip(" .{}")
     factor, powers, sign, at = 1.0, dict[str, int](), 1, 0
@@ -132,32 +136,68 @@ def _known(name: str) -> tuple[float, dict[str, int]] | None:
     return UNITS.get(lower) or UNITS.get(lower.removesuffix("s"))
 
 
-def split(text: str, *, bare: bool) -> tuple[str, Unit | None]:
-    r"""An answer without its unit, and the unit; the text as it is, and None, where it ends (or starts) with none.
+_TURNS = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_RATE = re.compile(r"\\frac\{(\s*\\text\{[^{}]*\}[^{}]*)\}\{(\s*\\text\{[^{}]*\}[^{}]*)\}")
+
+
+def split(text: str, *, bare: bool, names: frozenset[str] = frozenset()) -> tuple[str, Unit | None]:
+    r"""An answer, as `written` writes it, without its unit, and the unit; itself and None where it ends with none.
 
     Args:
         text: an answer.
         bare: letters after a plain number may be a unit too. Not for references, where 6m is six times m.
+        names: letters that are no units, as they stand for something.
 
-    >>> split(r"15\mbox{ cm}^2", bare=False)[0], split("6m", bare=False)[1], split("6m", bare=True)[0]
+    >>> split(r"15 \text{cm}^2", bare=False)[0], split("6m", bare=False)[1], split("6m", bare=True)[0]
     ('15', None, '6')
     """
     text = text.strip()
-    money = re.match(r"(?:US)?\\\$\s*(?=[-0-9.])", text) or (text.count("$") % 2 and re.match(r"\$(?=[-0-9.])", text))
-    if money:
-        return text[money.end() :], parse("$")
     if len(text) > MAX_CHARACTERS:
         return text, None
+    text = _RATE.sub(r" \1/\2", text)
     starts = [match.start() for pattern in (_DEGREES, _START) for match in pattern.finditer(text)]
-    letters = [match.start() for match in _BARE.finditer(text)] if bare else []
+    letters = [match.start() for match in _BARE.finditer(text) if match.group() not in names] if bare else []
     for start in sorted({*starts, *letters}):
-        value = re.sub(r"(?:[\s~{]|\\[,;:! ]|\{\s*\})+$", "", text[:start].replace("$", ""))
-        if not value or (start not in starts and plain_number(normal(value)) is None):
+        value = re.sub(r"(?:[\s~{]|\{\s*\})+$", "", text[:start])
+        # A sine's argument is in degrees, not the sine.
+        if not value or _TURNS.search(value) or (start not in starts and plain_number(typed(value)) is None):
             continue
-        unit = parse(text[start:].replace("$", "") if "\\$" not in text else text[start:])
+        unit = parse(text[start:])
         if unit is not None:
             return value, unit
     return text, None
+
+
+_MEASURED = re.compile(
+    r"\s*(?:,|\\text\{and\})?\s*(?P<value>[0-9][0-9.,]*[0-9]|[0-9]|\\frac\{[0-9]+\}\{[0-9]+\})\s*(?P<unit>\\text\{[^{}]*\}\.?|[mgshLlJNW](?![A-Za-z]))"
+)
+
+
+def compound(text: str) -> tuple[str, Unit] | None:
+    r"""A quantity in several units, such as 5 ft 6 in, in the smallest of them; None for anything else.
+
+    >>> compound(r"1 \text{h} 20 \text{min}")[0], compound(r"5 \text{ft}"), compound(r"3 \text{apples}, 4 \text{pears}")
+    ('80', None, None)
+    """
+    at, total, units = 0, Fraction(0), list[Unit]()
+    if len(text) > MAX_CHARACTERS or not re.search("[0-9].*[A-Za-z].*[0-9]", text):
+        return None
+    while at < len(text):
+        part = _MEASURED.match(text, at)
+        unit = parse(part["unit"]) if part else None
+        number = plain_number(part["value"]) if part else None
+        if unit is None or number is None or not unit.dimension or part is None:
+            return None
+        if units and (unit.dimension != units[-1].dimension or unit.factor >= units[-1].factor):
+            return None
+        # Twelve inches are a foot, whatever binary says.
+        total = (
+            total * (Fraction(units[-1].factor / unit.factor).limit_denominator(10**6) if units else 1) + number.value
+        )
+        units.append(unit)
+        at = part.end()
+    value = str(total) if total.denominator == 1 else rf"\frac{{{total.numerator}}}{{{total.denominator}}}"
+    return (value, units[-1]) if len(units) > 1 else None
 
 
 def leading(text: str) -> Unit | None:

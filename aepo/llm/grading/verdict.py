@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-RIGHT = ("exact", "rounded", "math-verify", "tolerance")
-"""Reasons that pass: "rounded" is a fraction to six digits, "tolerance" what a benchmark allows."""
+RIGHT = ("exact", "rounded", "algebra", "tolerance")
+"""Reasons that pass: "rounded" is a fraction to six digits, "algebra" what sympy finds equal, "tolerance" what a
+benchmark allows."""
 
 
 REASONS = (*RIGHT, "wrong", "no answer", "refused", "timeout", "error", "custom")

@@ -111,7 +111,7 @@ def test_what_is_known_to_be_misjudged(pool, pairs):
 
 
 def test_a_single_answer_without_unit_or_tolerance_is_judged_as_in_training():
-    for pairs in [p for topic in ("fractions", "pi", "words", "matrices") for p in TABLE[topic]]:
+    for pairs in [p for topic in TABLE.values() for p in topic if len(p.answers) == 1 and not p.options]:
         for form in pairs.right + pairs.wrong:
             verdict = math_reward(response(form), pairs.answers[0], timeout_seconds=None)
             assert check(response(form), reference(pairs)) == verdict
@@ -130,7 +130,7 @@ def test_a_single_answer_without_unit_or_tolerance_is_judged_as_in_training():
         ),
         (r"\boxed{42}", "42", "exact"),
         (r"\boxed{41}", "41", "wrong"),
-        (r"\boxed{40+2}", "40+2", "math-verify"),
+        (r"\boxed{40+2}", "40+2", "algebra"),
     ],
 )
 def test_every_verdict_has_what_was_extracted_and_why(text, extracted, reason):
@@ -167,10 +167,12 @@ def test_any_formula_gets_a_verdict_against_any_kind_of_reference(formula):
 
 
 def test_what_never_ends_costs_its_deadline_and_spares_the_rest():
-    endless = Reference(answers=("(x+2)^{9998}+1", "3"), published="").to_json()
+    endless = Reference(answers=("5", "3"), published="").to_json()
     easy = Reference(answers=("3", "4"), published="").to_json()
     with GradingPool(check, workers=1, deadline_seconds=1.0) as pool:
-        verdicts = pool.grade([(r"\boxed{3, 4}", easy), (r"\boxed{(x+1)^{9999}, 3}", endless), (r"\boxed{4, 3}", easy)])
+        verdicts = pool.grade(
+            [(r"\boxed{3, 4}", easy), (r"\boxed{\prod_{k=1}^{99999}(k+\sqrt{2}), 3}", endless), (r"\boxed{4, 3}", easy)]
+        )
     assert [verdict.reason for verdict in verdicts] == ["exact", "timeout", "exact"]
 
 

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from fractions import Fraction
 from multiprocessing import get_context
 
 import pytest
@@ -18,11 +17,12 @@ from running import ROOT
 from aepo.llm.grading import REASONS, math_reward
 from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS, extracted_answer, last_boxed
 from aepo.llm.grading.too_costly import refusal
+from aepo.llm.grading.verdict import RIGHT
 from aepo.llm.questions.problems import load_problems
 
 SHARED = ROOT.parent / "shared" / "data" / "math"
 
-# (response's box, reference), each checked by hand. "cheap" needs no algebra, "algebra" goes to math-verify.
+# (response's box, reference), each checked by hand. "cheap" needs no algebra.
 RIGHT_CHEAP = [
     ("42", "42"),
     ("42.", "42"),
@@ -128,13 +128,13 @@ def test_the_same_number_or_text_is_right_without_algebra(box, answer):
 @pytest.mark.parametrize(("box", "answer"), RIGHT_ALGEBRA)
 def test_an_equivalent_form_is_right_by_algebra(box, answer):
     verdict = math_reward(rf"So the result is \boxed{{{box}}}.", answer)
-    assert (verdict.reward, verdict.reason) == (1.0, "math-verify"), verdict
+    assert verdict.reward == 1.0 and verdict.reason in RIGHT, verdict
 
 
 @pytest.mark.parametrize(("box", "answer"), WRONG)
 def test_another_value_is_wrong(box, answer):
     verdict = math_reward(rf"So the result is \boxed{{{box}}}.", answer)
-    assert (verdict.reward, verdict.reason) == (0.0, "wrong"), verdict
+    assert verdict.reward == 0.0 and verdict.reason.split(":")[0] == "wrong", verdict
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,8 @@ def test_integers_are_right_exactly_when_they_are_equal(given_answer, answer):
 def test_a_fraction_is_right_in_any_terms(value, factor):
     top, bottom = value.numerator * factor, value.denominator * factor
     assert math_reward(rf"\boxed{{\frac{{{top}}}{{{bottom}}}}}", f"{value}").reason == "exact"
-    assert math_reward(rf"\boxed{{{top + 1}/{bottom}}}", f"{value}").reward == float(
-        abs(Fraction(1, bottom)) <= abs(value) / 10**6
-    )
+    # However near: only decimals are rounded.
+    assert math_reward(rf"\boxed{{{top + 1}/{bottom}}}", f"{value}").reward == 0.0
 
 
 @settings(deadline=None, max_examples=200)
@@ -281,8 +280,8 @@ def test_a_hundred_thousand_characters_do_not_cost_quadratic_time(piece):
 
 
 def test_what_takes_too_long_is_a_timeout_within_its_deadline():
-    # Without the deadline this comparison takes hours.
-    verdict = math_reward(r"\boxed{(x+1)^{9999}}", "(x+2)^{9998}+1", timeout_seconds=1)
+    # Without the deadline this product takes hours.
+    verdict = math_reward(r"\boxed{\prod_{k=1}^{99999}(k+\sqrt{2})}", "5", timeout_seconds=1)
     assert (verdict.reward, verdict.reason) == (0.0, "timeout")
 
 
@@ -303,7 +302,7 @@ def test_a_deadline_that_is_swallowed_comes_again(monkeypatch):
     swallowed = []
     monkeypatch.setattr("math_verify.verify", verify)
     monkeypatch.setattr("sys.unraisablehook", lambda problem: None)
-    verdict = math_reward(r"\boxed{x^2+2x+1}", "(x+1)^2", timeout_seconds=0.2)
+    verdict = math_reward(r"\boxed{\mathbb{R} \setminus \{0\}}", r"\mathbb{R} \setminus \{1\}", timeout_seconds=0.5)
     assert (verdict.reason, swallowed) == ("timeout", [True, True])
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
@@ -330,7 +329,7 @@ def judged_in_a_thread(**options):
 
 def test_off_the_main_thread_a_deadline_is_refused_and_none_is_needed():
     assert "main thread" in str(judged_in_a_thread())
-    assert judged_in_a_thread(timeout_seconds=None).reason == "math-verify"
+    assert judged_in_a_thread(timeout_seconds=None).reason == "algebra"
 
 
 def test_an_empty_reference_is_an_error_of_the_caller():
@@ -341,14 +340,14 @@ def test_an_empty_reference_is_an_error_of_the_caller():
 def test_verdicts_and_the_function_cross_a_process_pool():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         verdict = pool.submit(math_reward, r"\boxed{2n-2}", "2(n-1)").result(timeout=60)
-    assert verdict == pickle.loads(pickle.dumps(verdict)) and verdict.reason == "math-verify"
+    assert verdict == pickle.loads(pickle.dumps(verdict)) and verdict.reason == "algebra"
 
 
 def test_math_verify_is_only_imported_when_algebra_is_needed():
     script = (
         "import sys; from aepo.llm.grading import math_reward; math_reward('#### 1,080', '1080'); "
         "assert not {'math_verify', 'sympy'} & set(sys.modules); math_reward('#### 2n-2', '2(n-1)'); "
-        "assert 'math_verify' in sys.modules"
+        "assert 'sympy' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -21,7 +21,7 @@ from aepo.llm.grading.pool import GradingPool, judged, load_reward, troubles, un
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="relies on /proc, prctl and RLIMIT_AS")
 DEADLINE = 0.6
-ENDLESS = (r"\boxed{(x+1)^{9999}}", "(x+2)^{9998}+1")
+ENDLESS = (r"\boxed{\prod_{k=1}^{99999}(k+\sqrt{2})}", "5")
 
 
 def obedient(response: str, answer: str) -> float | Verdict:
@@ -336,7 +336,7 @@ def test_the_main_module_of_the_parent_is_not_run_again(tmp_path):
         said, complaints = parent.communicate(timeout=60)
     assert (parent.returncode, complaints) == (0, "")
     first, second = said.splitlines()
-    assert first.split() == ["math-verify"] * 4
+    assert first.split() == ["algebra"] * 4
     assert "must be in a module that workers can import" in second
     assert (tmp_path / "ran").read_text() == "__main__ "
 
