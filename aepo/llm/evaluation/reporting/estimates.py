@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from aepo.llm.evaluation.reporting.candidates import candidates
 from aepo.passk import pass_at_k
 
 Floats = NDArray[np.float64]
@@ -53,8 +54,8 @@ def majority_by_problem(
     fewer it is a mean over `votes` subsets drawn with `seed`.
 
     Args:
-        answers: (n,) extracted answers; equal texts, apart from spaces, are one answer.
-        right: (n,) verdicts. Equal texts have equal verdicts; where they do not, the share that is right counts.
+        answers: (n,) extracted answers; equal ones are one candidate (`candidates`).
+        right: (n,) verdicts. Equal answers have equal verdicts; where they do not, the share that is right counts.
         k: in [1, n].
         seed: of the subsets.
         votes: how many of them.
@@ -66,25 +67,27 @@ def majority_by_problem(
     0.0
     >>> majority_by_problem(["1", "2"], [True, False], k=2)
     0.5
+    >>> majority_by_problem(["0.5", "1/2", "3", "3", "2.0"], [True, True, False, False, False], k=5)
+    0.5
     """
     n = len(answers)
     if len(right) != n:
         raise ValueError(f"answers and right must have one entry per sample, got {n} and {len(right)}")
     if not 1 <= k <= n:
         raise ValueError(f"k must be in [1, samples={n}], got {k}")
-    texts = [None if answer is None else "".join(answer.split()) for answer in answers]
-    verdicts: dict[str, list[bool]] = {}
-    for text, verdict in zip(texts, right, strict=True):
-        if text is not None:
-            verdicts.setdefault(text, []).append(bool(verdict))
-    share = {text: float(np.mean(given)) for text, given in verdicts.items()}
+    voted = candidates(answers, right)
+    verdicts: dict[int, list[bool]] = {}
+    for candidate, verdict in zip(voted, right, strict=True):
+        if candidate is not None:
+            verdicts.setdefault(candidate, []).append(bool(verdict))
+    share = {candidate: float(np.mean(given)) for candidate, given in verdicts.items()}
 
     def vote(chosen: Iterable[int]) -> float:
-        counts = Counter(text for i in chosen if (text := texts[i]) is not None)
+        counts = Counter(candidate for i in chosen if (candidate := voted[i]) is not None)
         if not counts:
             return 0.0
         most = max(counts.values())
-        return float(np.mean([share[text] for text, count in counts.items() if count == most]))
+        return float(np.mean([share[candidate] for candidate, count in counts.items() if count == most]))
 
     if k == n:
         return vote(range(n))
