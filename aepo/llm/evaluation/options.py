@@ -4,9 +4,9 @@ Every problem is one line that names the option, the value met and the cure.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,7 +14,9 @@ from aepo.command import called
 from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
 from aepo.llm.questions.walk import MOVES
 from aepo.llm.settings import Section, SettingsError
+from aepo.llm.settings.arguments import parted
 from aepo.llm.settings.fields import EndTokens, EngineName
+from aepo.llm.settings.kinds import Words, shown, typed_value
 from aepo.suggest import did_you_mean, nearest
 
 PAPER, WALK = "paper", "walk"
@@ -66,9 +68,9 @@ class Options(Section):
     template: str = AUTO
     """As the trainer's data.template: plain, qwen_math, qwen, qwen3 or chat. `auto`: that of the run that trained the
     model, or else the one that goes with its name, or else plain."""
-    system_prompt: str | None = None
+    system_prompt: Words = None
     """With `chat` only; None: that of the run whose template `auto` took, or else that of the tokenizer's template."""
-    instruction: str | None = None
+    instruction: Words = None
     """With `chat` only: put right behind the question, separator included; None: that of the run whose template `auto`
     took, or else what asks for steps and a boxed answer."""
     end_tokens: EndTokens | Literal["auto"] = "auto"
@@ -102,13 +104,6 @@ class Options(Section):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("model", "out", "data")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("is empty; name a folder")
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -188,59 +183,64 @@ class Measurement:
         return f"{self.benchmark} {self.mode}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(message)
-
-
 def parse(argv: Sequence[str]) -> Options:
     """The command line: `--name=value` or `--name value`; DeepSpeed's `--local_rank` is accepted and ignored.
+
+    Values are read as the trainer's are (`aepo.llm.settings.kinds`); of options that are given twice the last counts.
 
     Raises:
         SettingsError: an unknown option (with the nearest known one) or value; one line.
     """
-    parser = _Parser(
+    fields = Options.model_fields
+    # What is true or false may be named alone.
+    flags = [name for name, field in fields.items() if field.annotation is bool]
+    typed: dict[str, Any] = {}
+    texts: dict[str, str | None] = {}
+    for option, value in parted(argv, optional=[*flags, *map(_spelled, flags)]):
+        name = option.replace("-", "_")
+        if name == "help":
+            _parser().parse_args(["--help"])
+        elif name in fields:
+            kind = str if name == "k" else fields[name].annotation
+            texts[name], typed[name] = value, value is None or typed_value(kind, value)
+        elif name != "local_rank":
+            near = nearest(_spelled(name), map(_spelled, fields))
+            hint = f"did you mean --{near}?" if near else "--help lists every option"
+            raise SettingsError(f"unknown argument {shown(f'--{option}={value}')}; {hint}")
+    try:
+        return Options.model_validate(typed)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_readable(problem, texts) for problem in error.errors())) from error
+
+
+def _spelled(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """For the page of --help."""
+    parser = argparse.ArgumentParser(
         prog=called("python -m aepo.llm.evaluation"),
-        allow_abbrev=False,
         description="Evaluate a model as the paper does; `report RUN...` makes tables and figures of finished runs.",
+        epilog="A text is taken to the letter. null or None unsets what may be unset (None below); an empty text does "
+        "too, but for --system-prompt and --instruction. Of options that are given twice the last counts.",
     )
     for name, info in Options.model_fields.items():
         meaning = " ".join((info.description or "").split()).replace("%", "%%")
         default = "required" if info.is_required() else f"default: {info.default}"
-        option = f"--{name.replace('_', '-')}"
-        # What is true or false may be named alone.
-        alone = {"nargs": "?", "const": True} if info.annotation is bool else {}
-        parser.add_argument(
-            option,
-            dest=name,
-            metavar="VALUE",
-            default=argparse.SUPPRESS,
-            help=f"{meaning} ({default})".strip(),
-            **alone,
-        )
-        # The settings' own spelling is understood and not listed: the page of --help names each option once.
-        if option != f"--{name}":
-            parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **alone)
-    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
-    known, rest = parser.parse_known_args(list(argv))
-    if rest:
-        flags = [f"--{name.replace('_', '-')}" for name in Options.model_fields]
-        near = nearest(rest[0].partition("=")[0].replace("_", "-"), flags)
-        hint = f"did you mean {near}?" if near else "--help lists every option"
-        raise SettingsError(f"unknown argument {rest[0]!r}; {hint}")
-    typed = {name: value for name, value in vars(known).items() if name != "local_rank"}
-    try:
-        return Options.model_validate(typed)
-    except ValidationError as error:
-        raise SettingsError("; ".join(map(_readable, error.errors()))) from error
+        alone = {"nargs": "?"} if info.annotation is bool else {}
+        parser.add_argument(f"--{_spelled(name)}", metavar="VALUE", help=f"{meaning} ({default})".strip(), **alone)
+    return parser
 
 
-def _readable(problem: Any) -> str:
-    name = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
+def _readable(problem: Any, texts: Mapping[str, str | None]) -> str:
+    """The problem in a line, with the value as it was typed."""
+    field = str(problem["loc"][0]) if problem["loc"] else ""
+    name = _spelled(field)
     if problem["type"] == "missing":
         return f"--{name} is missing; name a folder or a hub id"
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         option, colon, rest = message.partition(": ")
         return f"--{option}{colon}{rest}"
-    return f"--{name}: {message}, got {problem['input']!r}"
+    return f"--{name}: {message}, got {shown(texts.get(field))}"

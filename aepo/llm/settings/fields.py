@@ -1,12 +1,16 @@
 """Every setting of a run, its meaning and the values that it can have."""
 
+import inspect
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from aepo import zoo
+from aepo.llm.settings import plain_yaml
+from aepo.llm.settings.kinds import EMPTY_COUNTS, Words, checked, of_kind
 from aepo.method import Method
 from aepo.schedule import SCHEDULES, Schedule
 
@@ -19,10 +23,37 @@ EngineName = Literal["embedded", "vllm"]
 """The engines that `aepo.llm.engines.start` knows."""
 
 
-class Section(BaseModel):
-    """A frozen group of fields that refuses unknown ones."""
+ENDLESS = ("within",)
+"""Options of methods that may be infinite: however far the entropy is from its target."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+def _option_kinds() -> dict[str, dict[str, Any]]:
+    """Section -> name -> annotation of what a method or a schedule takes; that of all who take the name together."""
+    methods: dict[str, Any] = {}
+    for builder in zoo.METHODS.values():
+        for name, parameter in inspect.signature(builder).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                methods[name] = methods.get(name, parameter.annotation) | parameter.annotation
+    schedules = {
+        name: field.type for schedule in SCHEDULES.values() for name, field in schedule.__dataclass_fields__.items()
+    }
+    return {"method": methods, "target": schedules}
+
+
+OPTION_KINDS: Mapping[str, Mapping[str, Any]] = _option_kinds()
+"""What a section takes beside its fields."""
+
+
+class Section(BaseModel):
+    """A frozen group of fields that refuses unknown ones, and values that are not of a field's kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name]
+        return of_kind(field.annotation, value, empty_counts=EMPTY_COUNTS in field.metadata)
 
 
 class ModelSettings(Section):
@@ -62,9 +93,9 @@ class DataSettings(Section):
     template: str = "plain"
     """How a question becomes a prompt: `plain`, `qwen_math` (Qwen2.5-Math), `qwen` (Qwen2.5), `qwen3`, or `chat`, the
     chat template of model.path's tokenizer. The first prompt is shown when the run starts."""
-    system_prompt: str | None = None
+    system_prompt: Words = None
     """With `chat` only; None leaves it to the tokenizer's template."""
-    instruction: str | None = None
+    instruction: Words = None
     """With `chat` only: put right behind the question, separator included; None asks for steps and a boxed answer."""
     end_tokens: EndTokens = "turn"
     """What ends a response. `model`: its tokenizer's end token and those of its generation_config.json. `turn`: also
@@ -163,12 +194,17 @@ class RewardSettings(Section):
     """Taken off the reward of a response of max_response_tokens. Rewards at or below 0 are no positives of AEPO."""
 
 
-class MethodSettings(BaseModel):
+class MethodSettings(Section):
     """A method of the zoo by name; every other field is an option of that method."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     name: str = "aepo"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_of_their_kind(cls, data: Any) -> Any:
+        return checked(data, OPTION_KINDS["method"], endless=ENDLESS) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _known(self) -> "MethodSettings":
@@ -180,10 +216,10 @@ class MethodSettings(BaseModel):
         return zoo.build(self.name, **(self.model_extra or {}))
 
 
-class TargetSettings(BaseModel):
+class TargetSettings(Section):
     """The entropy target H*, in nats: a schedule by name; every other field is an argument of that schedule."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     schedule: str = "constant"
     relative: bool = False
@@ -192,14 +228,16 @@ class TargetSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_level(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("schedule", "constant") == "constant" and "value" not in data:
-            return {**data, "value": 0.5}
-        return data
+        if not isinstance(data, dict):
+            return data
+        if data.get("schedule", "constant") == "constant" and "value" not in data:
+            data = {**data, "value": 0.5}
+        return checked(data, OPTION_KINDS["target"])
 
     @model_validator(mode="after")
     def _known(self) -> "TargetSettings":
         schedule = self.build()
-        if not isinstance(level := schedule(0), int | float) or level <= 0:
+        if not isinstance(level := schedule(0), int | float) or not 0 < level < math.inf:
             raise ValueError(f"the target must be > 0 nats at step 0, got {level}")
         return self
 
@@ -244,6 +282,7 @@ class TrainSettings(Section):
     warmup_steps: int = Field(0, ge=0)
     """Linear warm-up, in optimizer steps."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's, each in [0, 1)."""
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     micro_batch_tokens: int = Field(16384, ge=1)
@@ -281,6 +320,13 @@ class TrainSettings(Section):
                 f"release_buffers=true gives back what only ZeRO 3 holds; it needs zero_stage=3, got {self.zero_stage}"
             )
         return self
+
+    @field_validator("betas")
+    @classmethod
+    def _are_shares(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each must be in [0, 1)")
+        return betas
 
     @model_validator(mode="after")
     def _decay_has_room(self) -> "TrainSettings":
@@ -412,4 +458,4 @@ class Settings(Section):
 
     def dump(self) -> str:
         """The resolved settings as YAML, which `load` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return plain_yaml.dumped(self.model_dump(mode="json"))

@@ -1,6 +1,6 @@
 """From a preset, its variants and what was typed to checked settings; unknown or impossible ones are refused at once.
 
-OmegaConf merges, pydantic checks; all problems are listed together, before any model is built.
+pydantic checks; all problems are listed together, before any model is built.
 """
 
 import argparse
@@ -9,18 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from aepo import zoo
 from aepo.command import called
 from aepo.llm.settings import presets
-from aepo.llm.settings.fields import Section, Settings
+from aepo.llm.settings.arguments import parted
+from aepo.llm.settings.fields import OPTION_KINDS, Section, Settings
+from aepo.llm.settings.kinds import OptionsError, shown, typed_value
 from aepo.llm.settings.presets import SettingsError
 from aepo.schedule import SCHEDULES
-from aepo.suggest import did_you_mean
+from aepo.suggest import did_you_mean, nearest
 
 log = logging.getLogger("aepo")
 
@@ -30,7 +29,7 @@ def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: 
 
     Args:
         config: a preset by its name, or a YAML file (`presets.find`); None for the defaults.
-        overrides: `section.field=value` each, values in YAML syntax.
+        overrides: `section.field=value` each, as `aepo.llm.settings.kinds` reads them; of equal fields the last counts.
         variants: names of variants that the preset offers; see `aepo.llm.settings.presets`.
 
     Raises:
@@ -39,15 +38,42 @@ def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: 
     """
     preset = presets.Preset(sections={}, variants={}) if config is None else presets.read(config)
     sections = preset.chosen(variants, merged=_changed)
+    typed: dict[str, Any] = {}
+    for override in overrides:
+        field, _, text = override.partition("=")
+        typed = presets.merged(typed, _nested(field, text))
     try:
-        typed = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(OmegaConf.create(_changed(sections, typed)), resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise SettingsError(f"overrides {' '.join(overrides)}: {error}") from error
-    try:
-        return Settings.model_validate(plain)
+        return Settings.model_validate(_changed(sections, typed))
     except ValidationError as error:
         raise SettingsError("\n".join(_readable(error))) from error
+
+
+def _nested(field: str, text: str) -> dict[str, Any]:
+    """The sections that hold one field, as it was typed."""
+    path = field.split(".")
+    value: Any = typed_value(_kind(path), text)
+    if value is None and len(path) == 1 and path[0] in Settings.model_fields and _is_section(_kind(path)):
+        value = text
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+def _kind(path: Sequence[str]) -> Any:
+    """The annotation of a field, a method's or schedule's option included; a mapping's for what there is not."""
+    section: Any = Settings
+    for depth, name in enumerate(path):
+        if not _is_section(section):
+            return dict
+        own, options = section.model_fields, OPTION_KINDS.get(path[0], {}) if depth == 1 else {}
+        if name not in own and name not in options:
+            return dict
+        section = own[name].annotation if name in own else options[name]
+    return section
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _changed(sections: Any, changes: Any) -> Any:
@@ -69,7 +95,7 @@ def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
             continue
         default = Settings.model_fields[section].annotation.model_fields[key].default
         name = chosen.get(key, default)
-        if name == before.get(key, default) or (name not in zoo.METHODS and name not in SCHEDULES):
+        if name == before.get(key, default) or not (isinstance(name, str) and (name in zoo.METHODS or name in SCHEDULES)):
             continue
         own = set(Settings.model_fields[section].annotation.model_fields)
         foreign = set(before) - own - set(known_options(name)) - set(typed.get(section) or {})
@@ -82,21 +108,33 @@ def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
 def _readable(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "settings"
+        cause = problem.get("ctx", {}).get("error")
         if problem["type"] == "extra_forbidden":
-            known = _fields_at(problem["loc"][:-1])
-            hint = did_you_mean(str(problem["loc"][-1]), known) or f"; known: {', '.join(known)}"
-            yield f"{place}: unknown field{hint}"
+            yield f"{place}: unknown field{_hint(problem['loc'])}"
+        elif problem["type"] == "model_type":
+            yield f"{place}: is a section; write --{place}.FIELD=VALUE, got {shown(problem['input'])}"
+        elif isinstance(cause, OptionsError):
+            yield from (f"{place}.{name}: {said}" for name, said in cause.problems.items())
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"
+            got = "" if isinstance(problem["input"], dict | BaseModel) else f", got {shown(problem['input'])}"
             yield f"{place}: {message}{got}"
 
 
-def _fields_at(path: tuple[int | str, ...]) -> list[str]:
+def _hint(path: tuple[int | str, ...]) -> str:
+    """What may have been meant by an unknown field: a name of its section, or this name in another section."""
     section: Any = Settings
-    for part in path:
+    for part in path[:-1]:
         section = section.model_fields[str(part)].annotation
-    return list(section.model_fields)
+    known, name = list(section.model_fields), str(path[-1])
+    elsewhere = [
+        f"{other}.{name}"
+        for other, field in Settings.model_fields.items()
+        if _is_section(field.annotation) and name in field.annotation.model_fields
+    ]
+    if section is Settings and elsewhere:
+        return f"; did you mean {' or '.join(map(repr, elsewhere))}?"
+    return did_you_mean(name, known) or f"; known: {', '.join(known)}"
 
 
 class CommandLine(Section):
@@ -113,11 +151,17 @@ class CommandLine(Section):
     """Resume from a checkpoint that holds more than tensors and DeepSpeed's state, and so may run code."""
 
 
+RESUME = ("must", "auto")
+ALONE = ("overwrite", "dry-run", "trust-checkpoint")
+OWN = ("config", "variant", "resume", *ALONE, "local_rank")
+"""The trainer's options that are no fields; DeepSpeed's `--local_rank` is accepted and ignored."""
+
+
 def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool = True) -> CommandLine:
-    """The command line of the trainer.
+    """The command line of the trainer; of options that are given twice the last counts.
 
     Args:
-        argv: arguments after the program's name; DeepSpeed's `--local_rank` is accepted and ignored.
+        argv: arguments after the program's name.
         default_config: preset used when no `--config` is given.
         bare: whether no argument at all, and no default preset, is the settings' defaults.
 
@@ -125,26 +169,58 @@ def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool 
         SettingsError: as for `load`, an argument that is no `--section.field=value`, or none where one is needed, with
             the presets that there are.
     """
+    own: dict[str, str | None] = {}
+    fields = []
+    for name, value in parted(argv, alone=ALONE, optional=("resume",)):
+        if name == "help":
+            _parser().parse_args(["--help"])
+        name = "local_rank" if name == "local-rank" else name
+        if name in OWN:
+            own[name] = value
+        elif "." not in name and name not in Settings.model_fields and (near := nearest(name, OWN)):
+            raise SettingsError(f"argument --{name}: unknown option; did you mean --{near}?")
+        else:
+            fields.append(f"{name}={value}")
+    if not bare and default_config is None and not own.keys() - {"local_rank"} and not fields:
+        raise SettingsError(f"name a preset; there are\n{presets.listing()}\nand --help lists every field")
+    resume = "no"
+    if "resume" in own:
+        resume = "must" if own["resume"] is None else own["resume"]
+        if resume not in RESUME:
+            raise SettingsError(f"argument --resume: takes must, auto or no value, got {resume!r}")
+    if "dry-run" in own and resume != "no":
+        raise SettingsError("--dry-run: starts from a model of its own and resumes nothing; leave --resume out")
+    variants = [name.strip() for name in (own.get("variant") or "").split(",") if name.strip()]
+    return CommandLine(
+        settings=load(own.get("config", default_config), fields, variants=variants),
+        resume=resume,
+        overwrite="overwrite" in own,
+        dry_run="dry-run" in own,
+        trust_checkpoint="trust-checkpoint" in own,
+    )
+
+
+HELP = """\
+Any field: --section.field=value, or --section.field value. A text is taken to the letter; numbers and lists are YAML.
+null or None unsets what may be unset (None below); an empty text does too, but for a part of a prompt
+(data.system_prompt, data.instruction), where it is the empty text. Of options that are given twice the last counts.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    """For the page of --help."""
     parser = argparse.ArgumentParser(
         prog=called("deepspeed aepo/llm/train.py"),
-        allow_abbrev=False,
         description="Train a language model with verifiable rewards at a chosen entropy.",
-        epilog="Any field: --section.field=value.\n\n" + field_help(),
+        epilog=f"{HELP}\n{field_help()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default=default_config, help="preset by its name, such as demo_cpu, or a YAML file")
-    parser.add_argument(
-        "--variant",
-        default="",
-        metavar="NAME[,NAME...]",
-        help="variants of the preset, merged over it in its own order",
-    )
+    parser.add_argument("--config", help="preset by its name, such as demo_cpu, or a YAML file")
+    parser.add_argument("--variant", metavar="NAME[,NAME...]", help="variants of the preset, merged in its own order")
     parser.add_argument(
         "--resume",
         nargs="?",
-        choices=("must", "auto"),
-        const="must",
-        default="no",
+        choices=RESUME,
         help="go on from the newest whole checkpoint under --out; `auto` starts anew where there is none",
     )
     parser.add_argument(
@@ -159,38 +235,7 @@ def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool 
         action="store_true",
         help="two whole steps with a random model of the same architecture, shrunk, under OUT/dry_run",
     )
-    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
-    known, rest = parser.parse_known_args(list(argv))
-    nothing = parser.parse_args([] if known.local_rank is None else [f"--local_rank={known.local_rank}"])
-    if not bare and default_config is None and known == nothing and not rest:
-        raise SettingsError(f"name a preset; there are\n{presets.listing()}\nand --help lists every field")
-    variants = [name.strip() for name in known.variant.split(",") if name.strip()]
-    settings = load(known.config, _dotlist(rest), variants=variants)
-    if known.dry_run and known.resume != "no":
-        raise SettingsError("--dry-run: starts from a model of its own and resumes nothing; leave --resume out")
-    return CommandLine(
-        settings=settings,
-        resume=known.resume,
-        overwrite=known.overwrite,
-        dry_run=known.dry_run,
-        trust_checkpoint=known.trust_checkpoint,
-    )
-
-
-def _dotlist(arguments: Sequence[str]) -> list[str]:
-    dotlist = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--"):
-            raise SettingsError(f"argument {argument!r}: expected --section.field=value")
-        field, equals, value = argument[2:].partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise SettingsError(f"argument {argument}: a value is missing; write {argument}=VALUE")
-            value = rest.pop(0)
-        dotlist.append(f"{field}={value}")
-    return dotlist
+    return parser
 
 
 def field_help(section: type[BaseModel] = Settings, prefix: str = "") -> str:

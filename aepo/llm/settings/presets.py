@@ -5,17 +5,16 @@
 the extended one's first.
 """
 
+import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 import aepo
 from aepo.errors import AepoError
+from aepo.llm.settings import plain_yaml
 from aepo.suggest import did_you_mean
 
 _PACKED = Path(aepo.__file__).with_name("configs")
@@ -80,8 +79,10 @@ def find(config: str | Path) -> Path:
 def _found(config: str, folder: Path, named: str) -> Path:
     """As `find`, with paths relative to a folder."""
     path = folder / config
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):
+        # Of a name that no disk takes.
+        if path.is_file():
+            return path
     # Only what looks like a name: a path elsewhere that does not exist is never answered by another file.
     name = Path(config).as_posix().removeprefix("configs/").removesuffix(".yaml")
     own = FOLDER / f"{name}.yaml"
@@ -105,12 +106,14 @@ def read(config: str | Path) -> Preset:
 def _read(path: Path, named: str, below: tuple[Path, ...]) -> Preset:
     below = (*below, path.resolve())
     try:
-        file = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        # An empty file holds nothing, and that is a preset.
+        sections = plain_yaml.loaded(path.read_bytes()) or {}
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{named}: not readable as YAML: {error}") from error
-    if not OmegaConf.is_dict(file):
-        raise SettingsError(f"{named}: must hold sections with fields, got {type(file).__name__}")
-    sections = OmegaConf.to_container(file)
+    if not isinstance(sections, dict):
+        raise SettingsError(f"{named}: must hold sections with fields, got {type(sections).__name__}")
+    if unnamed := [key for key in sections if not isinstance(key, str)]:
+        raise SettingsError(f"{named}: must hold sections with fields, got {unnamed[0]!r} for the name of one")
     base = sections.pop("extends", None)
     variants = _variants(sections.pop("variants", {}), named)
     if base is None:
@@ -137,8 +140,13 @@ def _variants(found: Any, named: str) -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, `above` where they differ; lists are replaced whole."""
-    return OmegaConf.to_container(OmegaConf.merge(dict(below), dict(above)))
+    """Both, `above` where they differ; lists are replaced whole. Neither is shared with what is returned."""
+    found = copy.deepcopy(dict(below))
+    for name, value in above.items():
+        under = found.get(name)
+        both = isinstance(under, Mapping) and isinstance(value, Mapping)
+        found[name] = merged(under, value) if both else copy.deepcopy(value)
+    return found
 
 
 def listing(folder: Path = FOLDER) -> str:
