@@ -17,7 +17,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +38,12 @@ from aepo.llm.policy.update import update
 from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
+from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.records.metrics import step_metrics
 from aepo.llm.records.recorder import Recorder, metrics_path, summarize
 from aepo.llm.records.samples import samples
 from aepo.llm.records.wandb_run import check_wandb
-from aepo.llm.settings import Settings, SettingsError, parse
+from aepo.llm.settings import CommandLine, Settings, SettingsError, model_source, parse
 from aepo.llm.trainer import Graded, Request, Trainer, build, troubles_of_all_ranks
 from aepo.method import assemble
 from aepo.passk import pass_at_k
@@ -230,7 +231,6 @@ def run(
         trusted: whether that may hold what could run code (`aepo.llm.checkpoints.unpickling`).
         on_step: is shown every step.
     """
-    check_wandb(settings)
     init_distributed(settings.watchdog.longest)
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         # Threads that spin for work cost a small model an order of magnitude as soon as the cores are busy.
@@ -339,6 +339,32 @@ def dry(settings: Settings) -> None:
         log.info("dry run: %d steps, their checkpoints and the export went through, under %s", dry_run.STEPS, small.out)
 
 
+def prepared(argv: Sequence[str]) -> CommandLine:
+    """What was typed, once all is checked that can be before ranks meet and data or weights are read.
+
+    Raises:
+        SettingsError, DataError: it cannot be used; the message names the option and the cure.
+    """
+    default = None if torch.cuda.is_available() else DEMO_CONFIG
+    typed = parse(argv, default_config=default, bare=False)
+    settings = typed.settings
+    if settings.model.path is not None:
+        # A dry run reads no weights.
+        source = model_source.located(settings.model.path, weights=not typed.dry_run)
+        model_source.inspected(source)
+        published_ends(source.place)
+    if typed.dry_run:
+        return typed
+    check_wandb(settings)
+    if typed.resume == "no" and not typed.overwrite and metrics_path(settings).exists():
+        raise SettingsError(
+            f"out={settings.out} holds a run already: add --resume (or --resume auto, which starts anew "
+            "where no checkpoint is whole) to go on, --overwrite to replace it, "
+            "or choose another --out"
+        )
+    return typed
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; what its exit codes say is in `aepo.errors.EXIT_CODES`."""
     first = os.environ.get("RANK", "0") == "0"
@@ -346,17 +372,10 @@ def main(argv: list[str] | None = None) -> int:
     log.setLevel(logging.INFO if first else logging.ERROR)
     threading.excepthook = _thread_ended
     try:
-        default = None if torch.cuda.is_available() else DEMO_CONFIG
-        typed = parse(sys.argv[1:] if argv is None else argv, default_config=default, bare=False)
+        typed = prepared(sys.argv[1:] if argv is None else argv)
         if typed.dry_run:
             dry(typed.settings)
             return ENDED
-        if typed.resume == "no" and not typed.overwrite and metrics_path(typed.settings).exists():
-            raise SettingsError(
-                f"out={typed.settings.out} holds a run already: add --resume (or --resume auto, which starts anew "
-                "where no checkpoint is whole) to go on, --overwrite to replace it, "
-                "or choose another --out"
-            )
         run(typed.settings, resume=typed.resume, trusted=typed.trust_checkpoint)
     except AepoError as error:
         if error.of_one_rank:

@@ -15,6 +15,7 @@ from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError, load
+from aepo.llm.settings.model_source import of_run
 
 STATE = "state"
 PREFIX = "model."
@@ -51,7 +52,7 @@ def write_model(checkpoint: Path, folder: Path, *, trusted: bool = False) -> Non
     Raises:
         SettingsError: the checkpoint cannot be read, or is not `trusted` and holds what could run code.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     settings = load(checkpoint / "settings.yaml")
     dtype = getattr(torch, settings.train.dtype)
@@ -79,8 +80,9 @@ def write_model(checkpoint: Path, folder: Path, *, trusted: bool = False) -> Non
             f"--model={checkpoint}: {wrong[0]} is in the model or in the checkpoint only; it is damaged"
         )
     if settings.model.path is not None:
-        tokenizer = AutoTokenizer.from_pretrained(settings.model.path)
-        if ends := published_ends(settings.model.path):
+        source = of_run(settings.model.path)
+        tokenizer = source.tokenizer()
+        if ends := published_ends(source.place):
             # No part of the configuration that the model was made by.
             model.generation_config.eos_token_id = list(ends)
     else:

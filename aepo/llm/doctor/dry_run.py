@@ -11,6 +11,7 @@ from typing import Any
 from aepo.llm.policy.model import model_config
 from aepo.llm.processes import ranks
 from aepo.llm.settings import Settings, SettingsError
+from aepo.llm.settings.model_source import of_run
 
 log = logging.getLogger("aepo")
 
@@ -61,14 +62,10 @@ def write_model(settings: Settings, folder: Path) -> None:
     Raises:
         SettingsError: no config or tokenizer there.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     source = settings.model.path
-    config = model_config(settings, None)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"model.path={source}: no tokenizer can be read there: {error}") from error
+    config, tokenizer = model_config(settings, None), of_run(source).tokenizer()
     model = AutoModelForCausalLM.from_config(small_config(config, kv_heads=settings.rollout.tensor_parallel))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from aepo.llm.evaluation.evaluated_model import Subject, read_json
+from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.options import AUTO, Options
 from aepo.llm.questions.templates import CHAT
 from aepo.llm.settings import DataSettings, SettingsError, load
@@ -74,7 +74,7 @@ def _by_name(subject: Subject) -> tuple[str, str]:
     names = [subject.source]
     if Path(subject.source).is_dir():
         # transformers leaves the name of what was fine-tuned in some folders.
-        names.append(str(read_json(Path(subject.place) / "config.json", subject.source).get("_name_or_path", "")))
+        names.append(str(subject.files.read_json("config.json").get("_name_or_path", "")))
     for name in names:
         for part, template in TEMPLATES:
             if part in re.sub(r"[_ ]", "-", name.lower()):

@@ -1,5 +1,6 @@
 """The model's architecture: the configuration that a folder holds, or a Qwen3 from scratch with random weights."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 from aepo.llm import seeds
 from aepo.llm.questions.task import Task
 from aepo.llm.settings import Settings, SettingsError
+from aepo.llm.settings.model_source import ModelSource, located
 
 
 def from_scratch(settings: Settings, task: Task) -> nn.Module:
@@ -43,17 +45,16 @@ def model_config(settings: Settings, path: str | None) -> Any:
     Raises:
         SettingsError: nothing that can be read there.
     """
-    from transformers import AutoConfig
-
-    path = path or settings.model.path
+    option, path = ("--model-config", path) if path else ("model.path", settings.model.path)
     if path is None:
         return _from_scratch(settings)
     try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0].rstrip(".")
+        if Path(path).is_file():
+            return ModelSource(option=option, typed=path, place=path).config()
+        return located(path, option=option, weights=False).config()
+    except (SettingsError, OSError) as error:
         raise SettingsError(
-            f"model config {path}: not readable as a transformers config ({why}); download the model and "
+            f"model config {path}: not readable as a transformers config ({error}); download the model and "
             "name its folder as model.path; the doctor needs its config.json only, as --model-config"
         ) from error
 

@@ -18,6 +18,7 @@ from aepo.llm.policy.model import from_scratch
 from aepo.llm.questions import small_tokenizers, walk
 from aepo.llm.questions.task import Task
 from aepo.llm.settings import Settings
+from aepo.llm.settings.model_source import of_run
 
 log = logging.getLogger("aepo")
 
@@ -31,9 +32,10 @@ def load_model(settings: Settings, task: Task) -> nn.Module:
     """The causal LM that RL starts from, in `train.dtype`.
 
     The first caller of a warm start trains it (about a minute) and leaves it in `warm_start.cache`; later ones load it.
-    """
-    from transformers import AutoModelForCausalLM
 
+    Raises:
+        SettingsError: weights that cannot be read, or that are not all there.
+    """
     path = settings.model.path
     if path is None and settings.warm_start.steps and settings.data.train == "walk":
         path = str(warm_start(settings, task))
@@ -47,7 +49,7 @@ def load_model(settings: Settings, task: Task) -> nn.Module:
             # Weights only: the buffers behind positions are float32 in any model.
             parameter.data = parameter.data.to(dtype)
         return model
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return of_run(path).loaded(dtype=dtype)
 
 
 def warm_start(settings: Settings, task: Task, *, told: Callable[[int, int], object] | None = None) -> Path:

@@ -53,16 +53,22 @@ def published_ends(model: str) -> tuple[int, ...]:
     """
     from transformers import GenerationConfig
 
+    path = Path(model).expanduser() / "generation_config.json"
     try:
         found = GenerationConfig.from_pretrained(model).eos_token_id
-    except OSError as error:
-        path = Path(model).expanduser() / "generation_config.json"
+    # Of a file that holds something else than its object, any.
+    except Exception as error:
         if path.is_file():
             raise DataError(f"{path}: unreadable, and it may name end tokens ({error}); copy it again") from error
-        return ()
+        if isinstance(error, OSError):
+            return ()
+        raise
     if found is None:
         return ()
-    return tuple(found) if isinstance(found, list | tuple) else (int(found),)
+    ends = tuple(found) if isinstance(found, list | tuple) else (found,)
+    if not all(isinstance(one, int) and not isinstance(one, bool) for one in ends):
+        raise DataError(f"{path}: eos_token_id must be a number or a list of numbers, got {found!r}; copy it again")
+    return ends
 
 
 def described(tokenizer: Any, ids: Iterable[int]) -> str:

@@ -7,6 +7,7 @@ from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.questions.task import DataError, Task, math_task
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings
+from aepo.llm.settings.model_source import of_run
 
 log = logging.getLogger("aepo")
 
@@ -16,6 +17,7 @@ def load_task(settings: Settings) -> Task:
 
     Raises:
         DataError: data that cannot be used.
+        SettingsError: a tokenizer or a reward function that cannot be had.
     """
     if settings.data.train == "walk":
         if settings.model.path is not None and not _is_walk_model(settings.model.path):
@@ -26,15 +28,10 @@ def load_task(settings: Settings) -> Task:
         return walk_task()
     if settings.model.path is None:
         tokenizer = vocabulary.byte_tokenizer()
+        published: tuple[int, ...] = ()
     else:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(settings.model.path)
-        if tokenizer.eos_token_id is None:
-            raise DataError(f"model.path={settings.model.path}: its tokenizer has no end token")
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-    published = () if settings.model.path is None else published_ends(settings.model.path)
+        source = of_run(settings.model.path)
+        tokenizer, published = source.tokenizer(), published_ends(source.place)
     task, left_out = math_task(settings.data, settings.reward, tokenizer, seed=settings.seed, published_ends=published)
     if left_out:
         log.info("data: %d prompts over %d tokens left out", left_out, settings.data.max_prompt_tokens)
@@ -42,6 +39,4 @@ def load_task(settings: Settings) -> Task:
 
 
 def _is_walk_model(path: str) -> bool:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(path).get_vocab() == walk_task().tokenizer.get_vocab()
+    return of_run(path).tokenizer().get_vocab() == walk_task().tokenizer.get_vocab()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from aepo.errors import AepoError
 from aepo.llm.settings import plain_yaml
 
 NOTHING = ("null", "None")
@@ -65,7 +66,7 @@ def typed_value(kind: Any, text: str) -> Any:
         return text
     # What is typed for a number and is none is refused as it was typed.
     structured = isinstance(value, dict | list)
-    if value is None and not optional(kind) or structured and not _takes_structures(kind):
+    if (value is None and not optional(kind)) or (structured and not _takes_structures(kind)):
         return text
     return value
 
@@ -124,7 +125,7 @@ def _text(kind: Any, value: str) -> str | None:
     return value
 
 
-class OptionsError(ValueError):
+class OptionsError(AepoError, ValueError):
     """Options that are not of their kind, by name."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -164,4 +165,3 @@ def shown(value: Any) -> str:
     """A value in a message: on one line, and its start only where it is long."""
     text = ascii(value) if not repr(value).isprintable() else repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-

@@ -95,7 +95,8 @@ def _drop_foreign_options(plain: Any, preset: Any, typed: Any) -> None:
             continue
         default = Settings.model_fields[section].annotation.model_fields[key].default
         name = chosen.get(key, default)
-        if name == before.get(key, default) or not (isinstance(name, str) and (name in zoo.METHODS or name in SCHEDULES)):
+        known = isinstance(name, str) and (name in zoo.METHODS or name in SCHEDULES)
+        if not known or name == before.get(key, default):
             continue
         own = set(Settings.model_fields[section].annotation.model_fields)
         foreign = set(before) - own - set(known_options(name)) - set(typed.get(section) or {})
