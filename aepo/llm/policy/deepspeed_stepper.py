@@ -225,20 +225,29 @@ def init_distributed(patience_seconds: float = 1800.0) -> None:
     Args:
         patience_seconds: how long a rank waits for another in an exchange. One that dies is noticed at once; this is
             for those that are late, such as with long responses.
+
+    Raises:
+        SettingsError: no launcher has said where ranks meet, or this rank cannot open the port.
     """
     import deepspeed
 
     if torch.distributed.is_initialized():
         return
+    ranks.check_meeting_place()
     _quiet_shared_memory_op(deepspeed)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
-    deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
-        auto_mpi_discovery=False,
-        verbose=False,
-        timeout=timedelta(seconds=patience_seconds),
-    )
+    try:
+        deepspeed.init_distributed(
+            dist_backend="nccl" if torch.cuda.is_available() else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(seconds=patience_seconds),
+        )
+    except torch.distributed.DistNetworkError as error:
+        if (why := ranks.not_opened(error)) is None:
+            raise
+        raise SettingsError(why) from error
 
 
 def _quiet_shared_memory_op(deepspeed: Any) -> None:

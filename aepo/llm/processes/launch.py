@@ -9,10 +9,10 @@ if __name__ == "__main__":
     # Before the imports that fail without it.
     extras.require("llm")
 
-import argparse
 import base64
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 import aepo
+from aepo.errors import UNUSABLE
 from aepo.llm.processes.ports import free_port
 
 TRAIN = Path(aepo.__file__).with_name("llm") / "train.py"
@@ -47,7 +48,7 @@ def command(arguments: Sequence[str], *, ranks: int | None = None) -> list[str]:
     gpus = _visible_gpus()
     if ranks is not None and (ranks < 1 or 0 < len(gpus) < ranks):
         most = f" and at most {len(gpus)}, the visible GPUs" if gpus else ""
-        raise ValueError(f"ranks must be at least 1{most}, got {ranks}")
+        raise ValueError(f"--ranks must be at least 1{most}, got {ranks}")
     devices = {"localhost": gpus[:ranks] or list(range(ranks or 1))}
     # Without the working directory on the path: its folders are nobody's packages.
     return [
@@ -65,21 +66,40 @@ def _visible_gpus() -> list[str]:
     return named.replace(" ", "").split(",")[: len(numbers)] if named else numbers
 
 
+def _own(arguments: Sequence[str]) -> tuple[int | None, list[str]]:
+    """--ranks, of which the last counts, and everything else as it was typed.
+
+    Raises:
+        ValueError: no whole number.
+    """
+    found, rest, left = None, [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        name, equals, value = argument.partition("=")
+        if name != "--ranks":
+            rest.append(argument)
+            continue
+        value = value if equals or not left else left.pop(0)
+        if not re.fullmatch(r"[-+]?\d{1,9}", value):
+            raise ValueError(f"--ranks must be a whole number, got {value!r}; write --ranks=2")
+        found = int(value)
+    return found, rest
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: becomes the launcher, whose exit code is the trainer's; 2 for a number of ranks that cannot be."""
-    parser = argparse.ArgumentParser(prog="aepo train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--ranks", type=int)
-    typed, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-    if {"-h", "--help"} & set(rest):
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(arguments):
         from aepo.llm.settings import parse
 
         print(HELP, flush=True)
         parse(["--help"])
     try:
-        started = command(rest, ranks=typed.ranks)
-    except ValueError as error:
-        print(f"error: --{error}", file=sys.stderr, flush=True)
-        return 2
+        ranks, rest = _own(arguments)
+        started = command(rest, ranks=ranks)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return UNUSABLE
     # In this process's place, so that signals reach the launcher, and its end is the command's.
     os.execv(started[0], started)
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from aepo.batch import Rollouts
+from aepo.llm.settings import SettingsError
 
 T = TypeVar("T")
 
@@ -111,6 +112,43 @@ def total(sums: dict[str, Tensor]) -> dict[str, float]:
     if world_size() > 1:
         dist.all_reduce(values)
     return dict(zip(names, values.tolist(), strict=True))
+
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells each rank by its environment."""
+PORT_CURE = (
+    "choose another with deepspeed's --master_port, or with MASTER_PORT where no launcher sets it (aepo train finds a "
+    "free one by itself)"
+)
+
+
+def check_meeting_place() -> None:
+    """That a launcher has said where ranks meet.
+
+    Raises:
+        SettingsError: it has not, or names no port.
+    """
+    if absent := [name for name in LAUNCHED if not os.environ.get(name)]:
+        raise SettingsError(
+            f"{', '.join(absent)} not set: ranks are started by a launcher; give the same arguments to `aepo train`, or "
+            "to `deepspeed` with this program's file"
+        )
+    port = os.environ["MASTER_PORT"]
+    if not (port.isdecimal() and int(port) < 2**16):
+        raise SettingsError(f"MASTER_PORT={port}: no port, which is a number below {2**16}; {PORT_CURE}")
+
+
+def not_opened(error: dist.DistNetworkError) -> str | None:
+    """What to say where this rank could not open the port at which ranks meet; None for every other error.
+
+    Args:
+        error: of joining a process group. Ranks that wait for others get it too, and these may be lost.
+    """
+    found = re.search(r"server socket has failed to (?:listen|bind).*?message: (?P<why>[^)\n]*)", str(error), re.DOTALL)
+    if found is None:
+        return None
+    port, why = os.environ.get("MASTER_PORT"), found["why"].strip().rstrip(".")
+    return f"port {port}, where the ranks of this run are to meet, cannot be opened ({why}): {PORT_CURE}"
 
 
 # What gloo and NCCL say of a process that is gone or does not answer; NCCL also reports misuse and CUDA's errors, which
