@@ -10,6 +10,7 @@ if __name__ == "__main__":
     extras.require("llm")
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -22,10 +23,12 @@ from aepo.llm.doctor.memory import Architecture, MemoryPlan
 from aepo.llm.doctor.report import devices, report
 from aepo.llm.policy.model import model_config
 from aepo.llm.settings import Settings, SettingsError, parse
+from aepo.llm.settings.arguments import Parser, parted
+from aepo.llm.settings.parsing import ALONE
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=called("python -m aepo.llm.doctor"),
         allow_abbrev=False,
         description="Print versions, devices and the memory budget of a run; refuse, with the cure, what cannot fit.",
@@ -35,6 +38,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory-gib", type=float, help="memory of one, in GiB, such as 39.4 of a 40 GB card")
     parser.add_argument("--model-config", help="folder or config.json of a model; model.path if left out")
     return parser
+
+
+OWN = ("gpus", "gpu-memory-gib", "model-config")
+
+
+def _own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The doctor's own options, and the trainer's as they were typed.
+
+    Raises:
+        SettingsError: an argument of another form, or a value that is none.
+    """
+    own, rest = [], []
+    for name, value in parted(argv, alone=ALONE, optional=("resume",)):
+        typed = f"--{name}" if value is None else f"--{name}={value}"
+        (own if name in (*OWN, "help") else rest).append(typed)
+    found = _parser().parse_args(own)
+    memory = found.gpu_memory_gib
+    if memory is not None and not 0 < memory < math.inf:
+        raise SettingsError(f"--gpu-memory-gib must be a number above 0, got {memory}")
+    return found, rest
 
 
 def plan_of(settings: Settings, typed: argparse.Namespace) -> MemoryPlan:
@@ -74,8 +97,8 @@ def plan_of(settings: Settings, typed: argparse.Namespace) -> MemoryPlan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when the run fits, 2 when it does not or its settings cannot be used."""
-    typed, rest = _parser().parse_known_args(sys.argv[1:] if argv is None else list(argv))
     try:
+        typed, rest = _own(sys.argv[1:] if argv is None else argv)
         settings = parse(rest).settings
         model = Architecture.from_config(model_config(settings, typed.model_config))
         plan = plan_of(settings, typed)
