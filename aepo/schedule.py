@@ -139,6 +139,8 @@ def _points(path: str) -> tuple[list[float], list[float]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise ValueError(f"target file {path!r} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"target file {path!r} is no CSV file in UTF-8: {error}") from error
     if not rows or not {"step", "target"} <= rows[0].keys():
         raise ValueError(f"target file {path!r} needs a head line with the columns step and target, and a row below it")
     steps, levels = [], []
@@ -151,6 +153,8 @@ def _points(path: str) -> tuple[list[float], list[float]]:
                 f"target file {path!r}, line {line}: step and target must be numbers, got {row['step']!r}, "
                 f"{row['target']!r}"
             ) from None
+    if not all(map(math.isfinite, steps + levels)):
+        raise ValueError(f"target file {path!r}: step and target must be finite numbers")
     if any(after <= before for before, after in itertools.pairwise(steps)):
         raise ValueError(f"target file {path!r}: steps must increase from line to line")
     return steps, levels

@@ -66,8 +66,10 @@ def write_model(checkpoint: Path, folder: Path, *, trusted: bool = False) -> Non
         with unpickling.only_tensors(checkpoint, option=option, trusted=trusted):
             weights = {name: value.to(dtype) for name, value in _weights(checkpoint, settings).items()}
         left = model.load_state_dict(weights, strict=False, assign=True)
-    # torch has its own errors for files that are cut off and for shapes that do not fit.
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except SettingsError:
+        raise
+    # torch and DeepSpeed have errors of their own for files that are cut off, hold something else, or do not fit.
+    except Exception as error:
         raise SettingsError(
             f"--model={checkpoint}: its weights cannot be read ({type(error).__name__}: {error}); name another "
             "checkpoint, or the run's final/"

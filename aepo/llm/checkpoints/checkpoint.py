@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,9 @@ from aepo.llm.settings import Settings, SettingsError, load
 
 log = logging.getLogger("aepo")
 
-MANIFEST = "manifest.json"
+MANIFEST, PROGRESS, SETTINGS, CONTROLLER = "manifest.json", "progress.json", "settings.yaml", "controller.pt"
+NEEDED = {PROGRESS, SETTINGS, CONTROLLER}
+"""Of every checkpoint, beside DeepSpeed's files."""
 # Weights and two moments in float32 and a second copy of the weights: no more than a checkpoint takes.
 BYTES_PER_PARAMETER = 16
 READ_BYTES = 1 << 22
@@ -75,7 +78,7 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
     _together(problem, beside)
     try:
         if ranks.rank() == 0:
-            (beside / "settings.yaml").write_text(settings.dump())
+            (beside / SETTINGS).write_text(settings.dump())
             counts = {
                 "step": progress.step,
                 "updates": policy.updates,
@@ -85,13 +88,13 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
                 "reward": progress.reward,
                 "data": progress.data,
             }
-            (beside / "progress.json").write_text(json.dumps(counts))
+            (beside / PROGRESS).write_text(json.dumps(counts))
             loop = {
                 "state": dict(progress.loop.state),
                 "previous_entropy": progress.loop.previous_entropy,
                 "initial_entropy": progress.loop.initial_entropy,
             }
-            torch.save(loop, beside / "controller.pt")
+            torch.save(loop, beside / CONTROLLER)
         stepper.save(beside)
         ranks.barrier()
         part = beside / f".{MANIFEST}.{ranks.rank()}"
@@ -146,14 +149,14 @@ def kept(rewards: Mapping[Path, float], *, newest: int, best: int) -> set[Path]:
 def _reward(folder: Path) -> float:
     """A checkpoint's figure; nan for one that was written without or cannot be read."""
     try:
-        return float(json.loads((folder / "progress.json").read_text()).get("reward", math.nan))
-    except (OSError, ValueError):
+        return float(_counts(folder).get("reward", math.nan))
+    except (OSError, ValueError, TypeError):
         return math.nan
 
 
 def data_of(folder: Path) -> str | None:
     """Fingerprint of what a checkpoint was trained on; None for one that does not say."""
-    return json.loads((folder / "progress.json").read_text()).get("data")
+    return _counts(folder).get("data")
 
 
 def _no_room(settings: Settings, policy: Policy) -> str | None:
@@ -213,6 +216,8 @@ def _damage(folder: Path) -> str | None:
     """What is wrong with this rank's share of the files, or None."""
     try:
         expected = json.loads((folder / MANIFEST).read_text())
+        if not isinstance(expected, dict) or (unnamed := sorted(NEEDED - expected.keys())):
+            return f"{MANIFEST} does not name {unnamed[0] if isinstance(expected, dict) else 'any file'}"
         missing = sorted(name for name in expected if not (folder / name).is_file())
         if missing:
             return f"{missing[0]} is missing"
@@ -220,13 +225,26 @@ def _damage(folder: Path) -> str | None:
             name = str(path.relative_to(folder))
             if name in expected and _fingerprint(path) != expected[name]:
                 return f"{name} is not what was written"
-    except (OSError, ValueError) as error:
+        _counts(folder)
+    except (OSError, ValueError, RecursionError) as error:
         return f"unreadable: {error}"
     return None
 
 
+def _counts(folder: Path) -> dict[str, Any]:
+    """What progress.json says.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or does not say how far the run had come.
+    """
+    found = json.loads((folder / PROGRESS).read_text())
+    if not isinstance(found, dict) or not all(type(found.get(name)) is int for name in ("step", "updates")):
+        raise ValueError(f"{PROGRESS} does not say how many steps and updates were made")
+    return found
+
+
 def _complete(settings: Settings) -> list[Path]:
-    return sorted(p for p in _folder(settings).glob("step_*") if (p / "progress.json").is_file())
+    return sorted(p for p in _folder(settings).glob("step_*") if (p / PROGRESS).is_file())
 
 
 def newest(settings: Settings, *, required: bool = True, trusted: bool = False) -> Path | None:
@@ -243,13 +261,13 @@ def newest(settings: Settings, *, required: bool = True, trusted: bool = False) 
         SettingsError: there is none, it belongs to other settings (each difference is listed), or it is not `trusted`
             and holds what could run code.
     """
-    for folder in reversed(_complete(settings)):
+    for folder in sorted((p for p in _folder(settings).glob("step_*") if p.is_dir()), reverse=True):
         damage = _damage(folder)
         if damage is not None:
             log.error("checkpoint %s is damaged and passed over: %s", folder, damage)
         if ranks.anywhere(damage is not None):
             continue
-        saved = load(folder / "settings.yaml")
+        saved = load(folder / SETTINGS)
         # A learning rate that falls until the last step has always known how many there are.
         free = tuple(f for f in _FREE if f != "train.steps" or saved.train.lr_schedule == "constant")
         differ = sorted(_differences(saved.model_dump(), settings.model_dump(), free))
@@ -311,7 +329,7 @@ def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper, *, trusted:
     """
     if ranks.rank() == 0:
         reshard.remove_leftovers(folder.parent)
-    counts = json.loads((folder / "progress.json").read_text())
+    counts = _counts(folder)
     policy.updates = counts["updates"]
     policy.skipped_in_a_row = counts.get("skipped_in_a_row", 0)
     parts = reshard.parts(folder)
@@ -325,7 +343,7 @@ def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper, *, trusted:
             log.info("checkpoint %s: was saved by %d ranks, before the first update", folder, saved)
         else:
             _load_converted(folder, stepper, saved)
-    loop = torch.load(folder / "controller.pt", weights_only=True)
+    loop = torch.load(folder / CONTROLLER, weights_only=True)
     return Progress(step=counts["step"], loop=Loop(**loop))
 
 

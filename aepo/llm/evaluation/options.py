@@ -201,8 +201,7 @@ def parse(argv: Sequence[str]) -> Options:
         if name == "help":
             _parser().parse_args(["--help"])
         elif name in fields:
-            kind = str if name == "k" else fields[name].annotation
-            texts[name], typed[name] = value, value is None or typed_value(kind, value)
+            texts[name], typed[name] = value, value is None or _value(name, value)
         elif name != "local_rank":
             near = nearest(_spelled(name), map(_spelled, fields))
             hint = f"did you mean --{near}?" if near else "--help lists every option"
@@ -211,6 +210,11 @@ def parse(argv: Sequence[str]) -> Options:
         return Options.model_validate(typed)
     except ValidationError as error:
         raise SettingsError("; ".join(_readable(problem, texts) for problem in error.errors())) from error
+
+
+def _value(name: str, text: str) -> Any:
+    # A list here is numbers with commas between.
+    return text if name == "k" else typed_value(Options.model_fields[name].annotation, text)
 
 
 def _spelled(name: str) -> str:

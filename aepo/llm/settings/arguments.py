@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NoReturn
 
 from aepo.llm.settings.presets import SettingsError
+from aepo.suggest import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,4 +55,5 @@ def parted(
         elif rest and not rest[0].startswith("--"):
             yield name, rest.pop(0)
         else:
-            raise SettingsError(f"argument --{name}: expected one argument, its value; write --{name}=VALUE")
+            hint = did_you_mean(name, [*alone, *optional])
+            raise SettingsError(f"argument --{name}: expected one argument, its value; write --{name}=VALUE{hint}")

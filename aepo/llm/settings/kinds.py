@@ -53,6 +53,9 @@ def optional(kind: Any) -> bool:
 def typed_value(kind: Any, text: str) -> Any:
     """What was typed for a field: a text to the letter, everything else as YAML.
 
+    Raises:
+        ValueError: a list or section that is not readable.
+
     >>> typed_value(str, " #1: [a]"), typed_value(float | None, "1e-3"), typed_value(str | None, "None")
     (' #1: [a]', 0.001, None)
     """
@@ -60,15 +63,16 @@ def typed_value(kind: Any, text: str) -> Any:
         return None
     if is_text(kind):
         return text
+    structures = _takes_structures(kind)
     try:
         value = plain_yaml.loaded(text)
-    except ValueError:
+    except ValueError as error:
+        if structures:
+            raise ValueError(f"not readable as YAML: {error}, got {shown(text)}") from error
         return text
     # What is typed for a number and is none is refused as it was typed.
-    structured = isinstance(value, dict | list)
-    if (value is None and not optional(kind)) or (structured and not _takes_structures(kind)):
-        return text
-    return value
+    beside = isinstance(value, dict | list) and not structures
+    return text if beside or (value is None and not optional(kind)) else value
 
 
 def _takes_structures(kind: Any) -> bool:
@@ -89,8 +93,10 @@ def of_kind(kind: Any, value: Any, *, empty_counts: bool = False) -> Any:
     Raises:
         ValueError: true or false for a number, a number beyond 64 bits, a text that names nothing.
     """
-    if isinstance(value, str) and is_text(kind):
-        return value if empty_counts and value == "" else _text(kind, value)
+    if isinstance(value, str):
+        if optional(kind) and value.lower() in ("none", "null"):
+            raise ValueError("is no value; write null, as it stands, to leave it unset")
+        return _text(kind, value, words=empty_counts) if is_text(kind) else value
     for one in value if isinstance(value, list | tuple) else [value]:
         if isinstance(one, bool) and _is_number(kind):
             raise ValueError("must be a number, and true and false are none")
@@ -108,19 +114,19 @@ def _is_number(kind: Any) -> bool:
     ) and bool not in choices(kind)
 
 
-def _text(kind: Any, value: str) -> str | None:
-    free = str in choices(kind)
-    if not free:
+def _text(kind: Any, value: str, *, words: bool) -> str | None:
+    """A text, in its field: the name of something, or words of a prompt."""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError("is not UTF-8; type it in that encoding") from error
+    if words or str not in choices(kind):
         return value
     if value == "" and optional(kind):
         return None
-    if not value.strip():
-        raise ValueError("is empty; name something, or leave the option out")
-    if optional(kind) and value.lower() in ("none", "null"):
-        raise ValueError("is no text here; write null, as it stands, to leave it unset")
-    if len(value.encode(errors="surrogatepass")) > LONGEST_TEXT or any(
-        len(part.encode(errors="surrogatepass")) > LONGEST_NAME for part in value.split("/")
-    ):
+    if not value.strip() or "\0" in value:
+        raise ValueError("names nothing; name something, or leave the option out")
+    if size > LONGEST_TEXT or any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
         raise ValueError(f"is longer than a path ({LONGEST_TEXT} bytes) or a name in one ({LONGEST_NAME}) can be")
     return value
 

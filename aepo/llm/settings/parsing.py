@@ -51,7 +51,10 @@ def load(config: str | Path | None, overrides: Sequence[str] = (), *, variants: 
 def _nested(field: str, text: str) -> dict[str, Any]:
     """The sections that hold one field, as it was typed."""
     path = field.split(".")
-    value: Any = typed_value(_kind(path), text)
+    try:
+        value: Any = typed_value(_kind(path), text)
+    except ValueError as error:
+        raise SettingsError(f"{field}: {error}") from error
     if value is None and len(path) == 1 and path[0] in Settings.model_fields and _is_section(_kind(path)):
         value = text
     for name in reversed(path):
@@ -118,7 +121,9 @@ def _readable(error: ValidationError) -> Iterator[str]:
             yield from (f"{place}.{name}: {said}" for name, said in cause.problems.items())
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(problem["input"], dict | BaseModel) else f", got {shown(problem['input'])}"
+            # That of a rule between fields is the whole section.
+            whole = problem["type"] == "value_error" and isinstance(problem["input"], dict | BaseModel)
+            got = "" if whole else f", got {shown(problem['input'])}"
             yield f"{place}: {message}{got}"
 
 
