@@ -218,6 +218,8 @@ def _damage(folder: Path) -> str | None:
         expected = json.loads((folder / MANIFEST).read_text())
         if not isinstance(expected, dict) or (unnamed := sorted(NEEDED - expected.keys())):
             return f"{MANIFEST} does not name {unnamed[0] if isinstance(expected, dict) else 'any file'}"
+        if not any(name.startswith("state/") for name in expected):
+            return f"{MANIFEST} names no file of weights"
         missing = sorted(name for name in expected if not (folder / name).is_file())
         if missing:
             return f"{missing[0]} is missing"

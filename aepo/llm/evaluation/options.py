@@ -201,7 +201,10 @@ def parse(argv: Sequence[str]) -> Options:
         if name == "help":
             _parser().parse_args(["--help"])
         elif name in fields:
-            texts[name], typed[name] = value, value is None or _value(name, value)
+            try:
+                texts[name], typed[name] = value, value is None or _value(name, value)
+            except ValueError as error:
+                raise SettingsError(f"--{_spelled(name)}: {error}") from error
         elif name != "local_rank":
             near = nearest(_spelled(name), map(_spelled, fields))
             hint = f"did you mean --{near}?" if near else "--help lists every option"

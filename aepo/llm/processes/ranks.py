@@ -130,8 +130,8 @@ def check_meeting_place() -> None:
     """
     if absent := [name for name in LAUNCHED if not os.environ.get(name)]:
         raise SettingsError(
-            f"{', '.join(absent)} not set: ranks are started by a launcher; give the same arguments to `aepo train`, or "
-            "to `deepspeed` with this program's file"
+            f"{', '.join(absent)} not set: ranks are started by a launcher; give the same arguments to `aepo train`, "
+            "or to `deepspeed` with this program's file"
         )
     port = os.environ["MASTER_PORT"]
     if not (port.isdecimal() and int(port) < 2**16):

@@ -51,10 +51,10 @@ def optional(kind: Any) -> bool:
 
 
 def typed_value(kind: Any, text: str) -> Any:
-    """What was typed for a field: a text to the letter, everything else as YAML.
+    """What was typed for a field: a text to the letter, a number as it stands, lists and sections as YAML.
 
     Raises:
-        ValueError: a list or section that is not readable.
+        ValueError: a list or section that is not readable, or a number of thousands of digits.
 
     >>> typed_value(str, " #1: [a]"), typed_value(float | None, "1e-3"), typed_value(str | None, "None")
     (' #1: [a]', 0.001, None)
@@ -63,16 +63,14 @@ def typed_value(kind: Any, text: str) -> Any:
         return None
     if is_text(kind):
         return text
-    structures = _takes_structures(kind)
     try:
-        value = plain_yaml.loaded(text)
+        if _takes_structures(kind):
+            return plain_yaml.loaded(text)
+        value = plain_yaml.word(text)
     except ValueError as error:
-        if structures:
-            raise ValueError(f"not readable as YAML: {error}, got {shown(text)}") from error
-        return text
+        raise ValueError(f"not readable: {error}, got {shown(text)}") from error
     # What is typed for a number and is none is refused as it was typed.
-    beside = isinstance(value, dict | list) and not structures
-    return text if beside or (value is None and not optional(kind)) else value
+    return text if value is None and not optional(kind) else value
 
 
 def _takes_structures(kind: Any) -> bool:

@@ -21,6 +21,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """As transformers writes them; several files are named by an index."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 AGAIN = "copy or download them again"
+# No model has as many, and building them, if without weights, would take for ever.
+MOST_LAYERS = 4096
 # A hub that is there answers in less; transformers itself asks six times, with pauses.
 HUB_SECONDS = 10
 
@@ -274,6 +276,9 @@ def inspected(source: ModelSource) -> Inspected:
     from transformers import AutoModelForCausalLM
 
     config, tokenizer = source.config(), source.tokenizer()
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise SettingsError(f"{source.label}: config.json has num_hidden_layers={layers}; copy or download it again")
     try:
         # Weights without numbers take no memory.
         with torch.device("meta"):

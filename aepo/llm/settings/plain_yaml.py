@@ -85,6 +85,17 @@ def loaded(text: str | bytes) -> Any:
     return found
 
 
+def word(text: str) -> Any:
+    """A number, true, false or null where the whole text is one, blanks around it aside; else the text as it is.
+
+    >>> word(" 1e3"), word("5 # 6"), word("&a"), word("~")
+    (1000.0, '5 # 6', '&a', None)
+    """
+    if any(re.fullmatch(pattern, text.strip()) for tag, (pattern, _) in _WORDS.items() if tag != "merge"):
+        return loaded(text.strip())
+    return text
+
+
 def dumped(value: Any) -> str:
     """A text that `loaded` reads back as the same value; ASCII, whatever the locale.
 
