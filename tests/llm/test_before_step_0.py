@@ -51,12 +51,13 @@ def _without_the_hub(monkeypatch):
 TEXTS = (
     "#", " #", "a #b", "a: b", "Answer: x", "\n\nWrite", "x\n", " ", "  a  ", "{a: b}", "[1]", "[1, 2]", '"a"', "'a'",
     "it's", "yes", "no", "on", "off", "true", "false", "True", "null", "None", "none", "NULL", "Null", "~", "", "1.0",
-    "1e3", "0x10", "0o17", "010", "1_000", "1:30", "2024-01-01", "ten", "1.5", "-1", "0", "1", "2", "0.5", "nan", "inf",
-    ".nan", ".inf", "-.inf", "1e999", "1e-400", "9" * 30, "9" * 5000, "${seed}", "${x", "$HOME", "a=b", "=", "--x", "-x",
-    "--seed=5", "\t", "a\tb", "é", "数学", "😀", "\u2028", "\x85", "\ufeff", "\x1b[31m", "\x7f", "\udc80", "*a", "&a", "!x",
-    "|", ">", "- a", "%", "@", "`", "?", ",", "{", "}", "[", "]", "\\n", "x" * 300, "x/" * 3000, "[[" * 500, "a" * 20000,
-    "/", ".", "..", "~/x", "./no/such", "models/none", "/dev/null", "file:a", "aepo.llm.grading:math_reward", "gsm8k",
-    "walk", "chat", "plain", "vllm", "bfloat16", "cosine", "[0.9, 0.99]", "[true, 0.5]", "[1, 4]", "{steps: 5}",
+    "1e3", "0x10", "0o17", "010", "1_000", "1:30", "2024-01-01", "ten", "1.5", "-1", "0", "1", "2", "0.5", "nan",
+    "inf", ".nan", ".inf", "-.inf", "1e999", "1e-400", "9" * 30, "9" * 5000, "${seed}", "${x", "$HOME", "a=b", "=",
+    "--x", "-x", "--seed=5", "\t", "a\tb", "é", "数学", "😀", "\u2028", "\x85", "\ufeff", "\x1b[31m", "\x7f",
+    "\udc80", "*a", "&a", "!x", "|", ">", "- a", "%", "@", "`", "?", ",", "{", "}", "[", "]", "\\n", "x" * 300,
+    "x/" * 3000, "[[" * 500, "a" * 20000, "5 #6", "/", ".", "..", "~/x", "./no/such", "models/none", "/dev/null",
+    "file:a", "aepo.llm.grading:math_reward", "gsm8k", "walk", "chat", "plain", "vllm", "bfloat16", "cosine",
+    "[0.9, 0.99]", "[true, 0.5]", "[1, 4]", "{steps: 5}",
 )  # fmt: skip
 
 
@@ -70,15 +71,7 @@ def leaves(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
 
 
 FIELDS = [*leaves(), *(f"{section}.{name}" for section, kinds in OPTION_KINDS.items() for name in kinds)]
-FREE = (
-    "out",
-    "data.train",
-    "data.split",
-    "data.system_prompt",
-    "data.instruction",
-    "data.answer_column",
-    "reward.function",
-)
+FREE = tuple("out data.train data.split data.system_prompt data.instruction data.answer_column reward.function".split())
 """Fields that take any text."""
 WORDS = {"data.system_prompt", "data.instruction", "system_prompt", "instruction"}
 BOOLEANS = {True: ("true", "yes", "on", "1", "t", "y", "1.0"), False: ("false", "no", "off", "0", "f", "n", "0.0")}
@@ -110,7 +103,7 @@ def as_typed(value, text: str, name: str) -> bool:
     if isinstance(value, bool):
         return text.lower() in BOOLEANS[value]
     if isinstance(value, int | float):
-        return math.isfinite(value) and value in numbers(text) or (value == math.inf and name == "method.within")
+        return (math.isfinite(value) and value in numbers(text)) or (value == math.inf and name == "method.within")
     if name == "k":
         return list(value) == [int(one) for one in text.strip("[]").split(",") if one.strip()]
     return list(value) == json.loads(text)

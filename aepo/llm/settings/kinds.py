@@ -69,8 +69,9 @@ def typed_value(kind: Any, text: str) -> Any:
         value = plain_yaml.word(text)
     except ValueError as error:
         raise ValueError(f"not readable: {error}, got {shown(text)}") from error
-    # What is typed for a number and is none is refused as it was typed.
-    return text if value is None and not optional(kind) else value
+    # What is typed for a number and is none is refused as it was typed, and so are other spellings of null.
+    nothing = value is None and (not optional(kind) or text.strip().lower() == "null")
+    return text if nothing else value
 
 
 def _takes_structures(kind: Any) -> bool:
