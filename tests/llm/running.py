@@ -24,10 +24,11 @@ SMALL = (
 )  # fmt: skip
 
 
-def launch(out: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess:
+def launch(out: Path, *arguments: str, ranks: int = 1, port: int | None = None) -> subprocess.CompletedProcess:
     """`deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`."""
     command = [
-        str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks), "--master_port", str(free_port()),
+        str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks),
+        "--master_port", str(port or free_port()),
         str(ROOT / "aepo/llm/train.py"), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}",
         *arguments,
     ]  # fmt: skip
