@@ -21,7 +21,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """As transformers writes them; several files are named by an index."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 AGAIN = "copy or download them again"
-# No model has as many, and building them, if without weights, would take for ever.
+# No model has as many, and a list with an entry for each would not fit the memory.
 MOST_LAYERS = 4096
 # A hub that is there answers in less; transformers itself asks six times, with pauses.
 HUB_SECONDS = 10
@@ -57,7 +57,11 @@ class ModelSource:
         from transformers import AutoConfig
 
         if self.is_folder:
-            self.read_json("config.json")
+            layers = self.read_json("config.json").get("num_hidden_layers")
+            if isinstance(layers, int) and layers > MOST_LAYERS:
+                raise SettingsError(
+                    f"{self.label}: config.json has num_hidden_layers={layers}; copy or download it again"
+                )
         try:
             return AutoConfig.from_pretrained(self.place)
         # What transformers says of a model that is not there or that it does not know, and of a value that is not of
@@ -276,9 +280,6 @@ def inspected(source: ModelSource) -> Inspected:
     from transformers import AutoModelForCausalLM
 
     config, tokenizer = source.config(), source.tokenizer()
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > MOST_LAYERS:
-        raise SettingsError(f"{source.label}: config.json has num_hidden_layers={layers}; copy or download it again")
     try:
         # Weights without numbers take no memory.
         with torch.device("meta"):

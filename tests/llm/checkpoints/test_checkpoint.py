@@ -308,3 +308,28 @@ def test_zero_1_and_2_may_be_exchanged_and_no_others(tmp_path):
             else:
                 with pytest.raises(SettingsError, match=rf"train.zero_stage: checkpoint {old}, now {new}"):
                     checkpoint.newest(chosen)
+
+
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("manifest.json", "{}"), ("manifest.json", "[]"), ("manifest.json", "null"), ("manifest.json", "[" * 5000),
+        ("progress.json", "[]"), ("progress.json", '{"step": "4", "updates": 3}'), ("progress.json", '{"updates": 3}'),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_whose_files_say_something_else_is_named_and_the_one_before_is_taken(tmp_path, caplog, file, text):
+    chosen = settings(tmp_path)
+    save(chosen, 2)
+    save(chosen, 4)
+    newest = tmp_path / "checkpoints" / "step_000004"
+    (newest / file).write_text(text)
+    manifest = json.loads((newest / "manifest.json").read_text()) if file != "manifest.json" else None
+    if manifest is not None:
+        # Even where the manifest agrees.
+        manifest[file] = checkpoint._fingerprint(newest / file)
+        (newest / "manifest.json").write_text(json.dumps(manifest))
+    found = checkpoint.newest(chosen)
+    assert found is not None and found.name == "step_000002"
+    assert "step_000004 is damaged and passed over" in caplog.text
+    (newest / "progress.json").unlink()
+    assert checkpoint.newest(chosen) == found

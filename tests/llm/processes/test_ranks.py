@@ -1,14 +1,17 @@
 """Which errors mean that another rank was lost; real gloo processes of which one dies, falls silent or never comes."""
 
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch.distributed as dist
 
+from aepo.llm.policy.deepspeed_stepper import init_distributed
 from aepo.llm.processes import ranks
 from aepo.llm.processes.ports import free_port
+from aepo.llm.settings import SettingsError
 
 PAIR = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
 NCCL = "NCCL error in: ProcessGroupNCCL.cpp:3690, "
@@ -128,3 +131,45 @@ def test_every_rank_learns_whether_any_says_yes():
     for one in running:
         printed, trouble = one.communicate(timeout=300)
         assert printed.split("\n")[-2:] == ["[False, True, True, True]", ""], trouble
+
+
+@pytest.mark.parametrize(
+    "port, why",
+    [("31999", "EADDRINUSE, message: address already in use"), ("80", "EACCES, message: permission denied")],
+)
+def test_a_port_that_cannot_be_opened_is_told_with_the_cure(monkeypatch, port, why):
+    monkeypatch.setenv("MASTER_PORT", port)
+    text = f"The server socket has failed to listen on any local network address. port: {port}, code: -98, name: {why}"
+    told = ranks.not_opened(dist.DistNetworkError(text))
+    assert told.startswith(f"port {port}, ") and why.split(": ")[1] in told and "--master_port" in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        dist.DistNetworkError("Failed to recv, got 0 bytes. Did the remote server crash?"),
+        dist.DistNetworkError("The client socket has timed out after 1800000ms while trying to connect to (a, 29500)."),
+    ],
+)
+def test_a_rank_that_waits_for_others_has_not_failed_to_open_a_port(error):
+    assert ranks.not_opened(error) is None and ranks.lost_peer(error) is not None
+
+
+def test_a_port_that_is_held_is_really_told(monkeypatch):
+    with socket.socket(socket.AF_INET6) as held:
+        held.bind(("::", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        rank = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in rank.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SettingsError, match=f"port {port}, where the ranks of this run are to meet"):
+            init_distributed(1.0)
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "-5", ""])
+def test_a_meeting_place_that_is_none_is_refused(monkeypatch, port):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"MASTER_PORT.*aepo train"):
+        ranks.check_meeting_place()
