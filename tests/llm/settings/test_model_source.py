@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx2
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
@@ -141,12 +140,12 @@ def test_a_runs_folder_and_a_checkpoint_are_told_from_a_model(tmp_path, whole):
 def test_a_name_on_the_hub_is_asked_for_once_and_refused_in_a_line(tmp_path, monkeypatch, option):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    answer = httpx2.Response(404, request=httpx2.Request("GET", "https://hub"))
+    answer = SimpleNamespace(headers={}, request=None, status_code=404)
     asked = []
 
     def model_info(self, name, **_):
         asked.append(name)
-        raise RepositoryNotFoundError("404", response=answer) if name == "owner/unknown" else httpx2.ConnectError("no")
+        raise (RepositoryNotFoundError("404", response=answer) if name == "owner/unknown" else ConnectionError("no"))
 
     monkeypatch.setattr(HfApi, "model_info", model_info)
     for name, told in (("owner/unknown", "the hub has no model of that name"), ("owner/x", "cannot be reached")):
