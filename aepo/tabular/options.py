@@ -116,6 +116,10 @@ def problems(options: Options) -> list[str]:
     for name in ("actions", "correct"):
         if not bandit and getattr(options, name) != getattr(Options, name):
             flag(name, f"belongs to the bandit; {options.where.name} has its own")
+    for name in ("lr", "alpha", "t_low", "t_high"):
+        value = getattr(options, name)
+        if value is not None and math.isinf(value):
+            flag(name, f"must be a finite number, got {value}")
     for name, least in (("seeds", 1), ("workers", 1), ("actions", 2)):
         value = getattr(options, name)
         if value is not None and value < least:

@@ -159,6 +159,8 @@ def test_one_seed_has_no_interval_and_json_no_nan(tmp_path):
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--group-size", "0"], "--group-size must be at least 1, got 0"),
         (["--lr", "0"], "--lr must be > 0, got 0.0"),
+        (["--lr", "inf"], "--lr must be a finite number, got inf"),
+        (["--t-high", "1e999"], "--t-high must be a finite number, got inf"),
         (["--sees", "next"], "--sees must be 'current' or 'previous', got 'next'"),
         (["--states-per-step", "0"], "--states-per-step must be at least 1 or None, got 0"),
         (["--states-per-step", "2"], "--states-per-step must be at most 1, the prompts of bandit, got 2"),

@@ -1,5 +1,6 @@
 """What is trained: the paper's methods, its targets and ablations, and the curves of its figures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,6 +107,8 @@ def levels(targets: str) -> list[float]:
         found = [float(level) for level in targets.split(",")]
     except ValueError:
         raise SettingsError(f"--targets must be numbers with commas between them, got {targets!r}") from None
+    if not all(map(math.isfinite, found)):
+        raise SettingsError(f"--targets must be finite, got {targets!r}")
     if sorted(set(found)) != found or found[0] <= 0:
         raise SettingsError(f"--targets must be above 0 and rise, got {targets!r}")
     return found

@@ -181,6 +181,7 @@ def command(*typed: str) -> list[str]:
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
+        ({"targets": "0.5,nan"}, "--targets must be finite, got '0.5,nan'"),
         ({"targets": "1,0.5"}, "--targets must be above 0 and rise, got '1,0.5'"),
         ({"targets": "low"}, "--targets must be numbers with commas between them, got 'low'"),
         ({"config": ROOT / "configs/aepo_qwen3_4b.yaml"}, "data.train must be walk, got 'dapo_math_17k'"),
