@@ -1,7 +1,7 @@
 """Benchmarks as exams: questions by the model's template and tokenizer, and what judges the answers."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.options import WALK, Options
@@ -10,9 +10,12 @@ from aepo.llm.evaluation.sampling import Exam
 from aepo.llm.evaluation.suite import Question
 from aepo.llm.grading import benchmark_check as checking
 from aepo.llm.grading.pool import GradingPool
+from aepo.llm.questions.begin_tokens import PromptTokens, encoded
+from aepo.llm.questions.conversations import Asked
 from aepo.llm.questions.end_tokens import end_ids, published_ends
+from aepo.llm.questions.files import DataError
 from aepo.llm.questions.task import MathTask
-from aepo.llm.questions.templates import prompter
+from aepo.llm.questions.templates import prompter, prompts
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import SettingsError
 
@@ -57,33 +60,35 @@ def examined(
                     f"--suite=walk: the tokenizer of --model={subject.source} is not the walk task's; name a model "
                     "that was trained on it, or another suite"
                 )
-            prompts = sorted(task.held_out)[: options.rows]
-            problems = prompts
+            asked = sorted(task.held_out)[: options.rows]
+            problems = asked
         else:
             task = MathTask(
                 tokenizer=subject.tokenizer,
                 end_ids=ends,
-                prompts=[_encoded(subject, prompt_of(q.question), f"{name}, row {q.index}") for q in questions[name]],
+                prompts=_prompts(subject, manner, name, questions[name], prompt_of),
                 answers=[q.reference for q in questions[name]],
                 train=(),
                 held_out=range(len(questions[name])),
                 pool=pool,
             )
-            prompts, problems = task.held_out, [q.index for q in questions[name]]
-        exams[name] = Exam(benchmark=name, task=task, problems=problems, prompts=prompts, first=first)
-        first += len(prompts)
+            asked, problems = task.held_out, [q.index for q in questions[name]]
+        exams[name] = Exam(benchmark=name, task=task, problems=problems, prompts=asked, first=first)
+        first += len(asked)
     return exams
 
 
-def _encoded(subject: Subject, text: str, where: str) -> tuple[int, ...]:
+def _prompts(
+    subject: Subject, manner: Manner, name: str, questions: Sequence[Question], prompt_of: Callable[[Asked | str], str]
+) -> list[PromptTokens]:
+    places = [f"{name}, row {question.index}" for question in questions]
     try:
-        return tuple(subject.tokenizer.encode(text, add_special_tokens=False))
-    # A closed vocabulary says so by the plain Exception of the tokenizer's Rust part.
-    except Exception as error:
+        texts = prompts(questions, places, prompt_of, template=manner.template)
+        return encoded(subject.tokenizer, texts, places=places)
+    except DataError as problem:
         raise SettingsError(
-            f"--model={subject.source}: its tokenizer cannot encode the question of {where} ({error}); name a model of "
-            "text, or another --suite"
-        ) from error
+            f"--model={subject.source}: {problem}; or name another --suite, --model or --template"
+        ) from problem
 
 
 def check_positions(options: Options, subject: Subject, exams: Mapping[str, Exam]) -> None:

@@ -32,6 +32,7 @@ from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.questions.end_tokens import described
+from aepo.llm.questions.task import FIRST_TOKENS
 from aepo.llm.settings import SettingsError
 
 log = logging.getLogger("aepo")
@@ -165,6 +166,8 @@ def _tell(
     else:
         text = subject.tokenizer.decode(list(first.task.prompts[first.prompts[0]]), skip_special_tokens=False)
         log.info("template %s (%s); the first prompt of %s:\n%s", manner.template, manner.reason, name, text)
+        begin = first.task.prompts[first.prompts[0]][:FIRST_TOKENS]
+        log.info("the first prompt begins with %s", described(subject.tokenizer, begin))
         log.info("responses end with %s", described(subject.tokenizer, _ends(exams)))
     todo = sum(batch.size for batch in left)
     log.info("%d samples, %d of them already in %s", ledger.size, ledger.size - todo, options.out)

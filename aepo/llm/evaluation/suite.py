@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from aepo.llm.grading.answer_lists import answers
 from aepo.llm.grading.extraction import last_boxed
 from aepo.llm.grading.reference import Reference
 from aepo.llm.grading.units import leading
+from aepo.llm.questions.conversations import Asked, asked, readable
 from aepo.llm.questions.files import DataError, hub_rows, kind, listed, read, shown
+from aepo.llm.questions.problems import decimal_text
 from aepo.suggest import did_you_mean
 
 ANSWER_TYPES = ("Numerical", "Expression", "Tuple", "Interval")
@@ -108,13 +111,12 @@ CORRECTIONS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(Asked):
     """One problem of a benchmark."""
 
     benchmark: str
     index: int
     """Its row in the file, from 0."""
-    question: str
     reference: str
     """An `aepo.llm.grading.reference.Reference` as JSON."""
 
@@ -159,14 +161,16 @@ def load(name: str, folder: str | Path, *, complete: bool = True) -> tuple[Quest
 
 def _question(name: str, path: Path, row: int, values: dict[str, Any]) -> Question:
     where = f"{path}, row {row}"
-    column, text = _first(values, ("problem", "question"), where)
-    question = _text(text, f"{where}, column {column!r}")
+    column, value = _first(values, ("problem", "question"), where)
+    found = asked(value, place=where, field=column)
     context = values.get("context")
     if context is not None and not isinstance(context, str):
         raise DataError(f"{where}, column 'context': holds {kind(context)}; expected a text or null")
-    question = f"{context.strip()}\n\n{question}" if context and context.strip() else question
+    question = f"{context.strip()}\n\n{found.question}" if context and context.strip() else found.question
     reference = _olympiad(values, where) if name == "olympiadbench" else _reference(name, values, where)
-    return Question(benchmark=name, index=row - 1, question=question, reference=reference.to_json())
+    return Question(
+        benchmark=name, index=row - 1, question=question, before=found.before, reference=reference.to_json()
+    )
 
 
 def _first(values: dict[str, Any], columns: Sequence[str], where: str) -> tuple[str, Any]:
@@ -185,17 +189,15 @@ def _text(value: Any, where: str) -> str:
         raise DataError(f"{where}: empty; fill it in, or fetch the file again")
     if not isinstance(value, str):
         raise DataError(f"{where}: holds {kind(value)}; expected a text")
-    return value.strip()
+    return readable(value, where).strip()
 
 
 def _reference(name: str, values: dict[str, Any], where: str) -> Reference:
     """Of a row with an answer or a solution; GSM8K's answer is a solution that ends in '#### 18'."""
     column, value = _first(values, ("answer", "solution"), where)
     where = f"{where}, column {column!r}"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value != value or abs(value) == float("inf"):
-            raise DataError(f"{where}: the answer is {value}; expected a finite number or a text")
-        return _made(str(int(value)) if value == int(value) else repr(value), where)
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        return _made(decimal_text(value, where), where)
     text = _text(value, where)
     if name == "gsm8k":
         text, mark, answer = text.rpartition("####")

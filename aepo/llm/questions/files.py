@@ -2,8 +2,12 @@
 
 import difflib
 import json
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from aepo import extras
 from aepo.errors import AepoError
@@ -16,6 +20,9 @@ OTHER_SUFFIXES = tuple(".csv .tsv .txt .ndjson .yaml .arrow .feather .pkl .gz .z
 class DataError(AepoError, ValueError):
     """A data source that cannot be used: where, what was met, and the cure."""
 
+
+# As many names as a person reads.
+MOST_LISTED = 20
 
 Rows = list[tuple[int, dict[str, Any]]]
 """(row number from 1, values by column)."""
@@ -80,10 +87,27 @@ def _json_rows(path: Path, source: str) -> Rows:
 
 def _json(text: str, where: str, cure: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, where))
+    except DataError:
+        raise
     # ValueError: malformed, or an integer of more than 4,300 digits.
     except (ValueError, RecursionError) as problem:
         raise DataError(f"{where}: not valid JSON ({problem}), in {shown(text.strip())}; {cure}") from problem
+
+
+def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """An object of which no key stands twice: the parser would take the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = _twice(name for name, _ in pairs)
+        raise DataError(f"{where}: the key {shown(repr(name))} stands twice in one object; leave one")
+    return found
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """A name that is there more than once; None where each is there once."""
+    (name, count), *_ = Counter(names).most_common(1) or [("", 0)]
+    return name if count > 1 else None
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -97,10 +121,42 @@ def _parquet_rows(path: Path, source: str) -> Rows:
     import pyarrow.parquet as pq
 
     try:
-        values = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
+        # Folders called x=1 are no columns of a file that lies in them.
+        table = pq.read_table(path, partitioning=None)
+        values = table.to_pylist()
+    # A date beyond year 9999 is a ValueError of Python's own.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as problem:
         raise DataError(f"{source}: not a readable parquet file ({shown(str(problem))}); fetch it again") from problem
-    return list(enumerate(values, 1))
+    if (name := _twice(table.schema.names)) is not None:
+        raise DataError(f"{source}: two columns {shown(repr(name))}; rename one, or leave it out")
+    return list(enumerate(_as_written(values, table.schema), 1))
+
+
+def _as_written(rows: list[dict[str, Any]], schema: Any) -> list[dict[str, Any]]:
+    """The rows, numbers of less than double precision with the digits that tell them apart: 0.1 for float32's 0.1."""
+    shorter = {field.name: shorten for field in schema if (shorten := _shortening(field.type)) is not None}
+    if not shorter:
+        return rows
+    return [{name: shorter[name](value) if name in shorter else value for name, value in row.items()} for row in rows]
+
+
+def _shortening(arrow_type: Any) -> Callable[[Any], Any] | None:
+    """What makes of a value of an Arrow type the number as it was written; None where nothing is to be done."""
+    import pyarrow.types as of
+
+    if of.is_float16(arrow_type) or of.is_float32(arrow_type):
+        width = np.float16 if of.is_float16(arrow_type) else np.float32
+        return lambda value: None if value is None else float(str(width(value)))
+    if of.is_dictionary(arrow_type):
+        return _shortening(arrow_type.value_type)
+    if of.is_list(arrow_type) or of.is_large_list(arrow_type) or of.is_fixed_size_list(arrow_type):
+        inner = _shortening(arrow_type.value_type)
+        return None if inner is None else lambda value: value and [inner(one) for one in value]
+    if of.is_struct(arrow_type):
+        inside = {field.name: shorten for field in arrow_type if (shorten := _shortening(field.type)) is not None}
+        if inside:
+            return lambda value: value and {k: inside[k](one) if k in inside else one for k, one in value.items()}
+    return None
 
 
 def hub_rows(source: str, split: str) -> Rows:
@@ -126,7 +182,7 @@ def hub_rows(source: str, split: str) -> Rows:
             f"({type(problem).__name__}: {shown(str(problem))}); check the id (owner/name, or "
             f"owner/name:config), the split and the network, or name a {', '.join(SUFFIXES)} file"
         ) from problem
-    return [(row, dict(values)) for row, values in enumerate(dataset, 1)]
+    return list(enumerate(_as_written([dict(values) for values in dataset], dataset.features.arrow_schema), 1))
 
 
 def kind(value: Any) -> str:
@@ -136,13 +192,20 @@ def kind(value: Any) -> str:
 
 
 def shown(text: str) -> str:
-    """The text, cut where it is long."""
-    return text if len(text) <= 80 else text[:77] + "..."
+    """The text on one line, cut where it is long; what a terminal would take for a command is escaped.
+
+    >>> shown("a\\nb")
+    'a\\\\nb'
+    """
+    short = text if len(text) <= 80 else text[:77] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 def listed(names: Any) -> str:
-    """Names with commas."""
-    return ", ".join(map(str, names)) or "nothing"
+    """Names with commas, the first of many."""
+    every = [shown(str(name)) for name in names]
+    more = f" and {len(every) - MOST_LISTED} more" if len(every) > MOST_LISTED else ""
+    return (", ".join(every[:MOST_LISTED]) or "nothing") + more
 
 
 def _files_nearby(folder: Path, name: str) -> str:

@@ -1,24 +1,31 @@
 r"""Questions with a reference answer, read from files as their publishers ship them, or from the dataset hub.
 
-A column may be nested: "reward_model.ground_truth" is a key of an object, "prompt[0].content" one of a list's first
-element. Files are .jsonl, .json (a list of objects) or .parquet. Any column or row that cannot be used is a DataError
-that names the file, the row, the column, what was met and the cure; all of it before a model is built.
+A column of questions holds texts or conversations (`aepo.llm.questions.conversations`). A column may be nested:
+"reward_model.ground_truth" is a key of an object, "choices[0].text" one of a list's first element. Files are .jsonl,
+.json (a list of objects) or .parquet. Any column or row that cannot be used is a DataError that names the file, the
+row, the column, what was met and the cure; all of it before a model is built.
 """
 
-import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from aepo.llm.grading.extraction import last_boxed
+from aepo.llm.questions.conversations import Asked, asked, readable
 from aepo.llm.questions.files import DataError, Rows, hub_rows, kind, listed, read, shown
 from aepo.suggest import did_you_mean
 
-QUESTION_COLUMNS = ("question", "problem", "prompt", "prompt[0].content")
+QUESTION_COLUMNS = ("question", "problem", "prompt")
 ANSWER_COLUMNS = ("answer", "final_answer", "reward_model.ground_truth")
 SOLUTION_COLUMN = "solution"
 """Where the answer stands in \\boxed{...}; only read if there is no column of ANSWER_COLUMNS."""
+ALL_COLUMNS = None
+"""Of `load_problems`: whatever a row has."""
+# Fewer may be a file that somebody wrote by hand to try something.
+MANY_ROWS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +56,24 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """A question and its reference answer."""
+class Problem(Asked):
+    """A question, what was said before it, and its reference answer."""
 
-    question: str
-    """Without white space around it, otherwise as published."""
     answer: str
     """The final answer alone, plain or LaTeX; never empty."""
     row: int
     """From 1: the line of a .jsonl, the position anywhere else."""
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Further columns of the row that were asked for, as they are."""
 
 
 def load_problems(
-    source: str, *, question_column: str | None = None, answer_column: str | None = None, split: str = "train"
+    source: str,
+    *,
+    question_column: str | None = None,
+    answer_column: str | None = None,
+    split: str = "train",
+    columns: Iterable[str] | None = (),
 ) -> tuple[Problem, ...]:
     r"""Every problem of a file or hub dataset, in its order.
 
@@ -75,9 +87,11 @@ def load_problems(
         question_column: None takes the one of QUESTION_COLUMNS that exists; several must agree in every row.
         answer_column: None takes the one of ANSWER_COLUMNS that exists, or else `solution`.
         split: of a hub dataset; files have none.
+        columns: further columns to keep where a row has them; ALL_COLUMNS keeps every one.
 
     Raises:
-        DataError: no such source, a file that cannot be read, a missing column, a row without question or answer.
+        DataError: no such source, a file that cannot be read, a missing column, a row without question or answer, or
+            one question in most of the rows (`check_variety`).
     """
     published = PUBLISHED.get(source)
     if published is not None:
@@ -89,20 +103,43 @@ def load_problems(
         rows = read(source, split)
     if not rows:
         raise DataError(f"{source}: no rows; expected at least one problem")
-    question_column = _column(rows, source, wanted=question_column, known=QUESTION_COLUMNS, option="question_column")
-    known = ANSWER_COLUMNS if any(_has(rows[0][1], name) for name in ANSWER_COLUMNS) else (SOLUTION_COLUMN,)
-    answer_column = _column(rows, source, wanted=answer_column, known=known, option="answer_column")
+    question_column = _question_column(rows, source, wanted=question_column)
+    answer_column = _answer_column(rows, source, wanted=answer_column)
+    wanted = None if columns is None else set(columns)
     problems = []
     for row, values in rows:
+        place = f"{source}, row {row}"
         for column in (question_column, answer_column):
             if not _has(values, column):
-                raise DataError(
-                    f"{source}, row {row}: no column {column!r}, found {listed(values)}; add it, or remove the row"
-                )
-        question = _question(_at(values, question_column), f"{source}, row {row}, column {question_column!r}")
-        answer = _answer(_at(values, answer_column), answer_column, f"{source}, row {row}, column {answer_column!r}")
-        problems.append(Problem(question=question, answer=answer, row=row))
+                raise DataError(f"{place}: no column {column!r}, found {listed(values)}; add it, or remove the row")
+        found = asked(_at(values, question_column), place=place, field=question_column)
+        answer = _answer(_at(values, answer_column), answer_column, f"{place}, column {answer_column!r}")
+        kept = {name: value for name, value in values.items() if wanted is None or name in wanted}
+        problems.append(Problem(question=found.question, before=found.before, answer=answer, row=row, columns=kept))
+    check_variety(problems, source, cure=f"name the column of questions with question_column, not {question_column!r}")
     return tuple(problems)
+
+
+def check_variety(problems: Sequence[Asked], source: str, *, cure: str) -> None:
+    """That the rows ask different things: if most ask the same, a column was read that holds no questions.
+
+    Data sets that repeat each of their questions many times pass, as none of these fills half of the rows.
+
+    Args:
+        problems: of every row.
+        source: for the message.
+        cure: what to do if it was not meant.
+
+    Raises:
+        DataError: one question in more than half of the rows, and in MANY_ROWS or more.
+    """
+    ((question, before), count), *_ = Counter((one.question, one.before) for one in problems).most_common(1)
+    if count >= MANY_ROWS and 2 * count > len(problems):
+        said = "" if not before else f" (behind {len(before)} other message{'s' * (len(before) > 1)})"
+        raise DataError(
+            f"{source}: {count} of {len(problems)} rows ask the same question, {shown(question)!r}{said}; {cure}, or "
+            "remove the repeated rows"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +164,14 @@ def distinct(problems: Iterable[Problem]) -> Distinct:
     >>> len(found.problems), found.repeated, found.contradicted
     (1, 1, 1)
     """
-    first: dict[str, Problem] = {}
+    first: dict[Any, Problem] = {}
     repeated = contradicted = 0
     for problem in problems:
-        before = first.get(problem.question)
-        if before is None:
-            first[problem.question] = problem
-        elif before.answer == problem.answer:
+        key = (problem.question, problem.before)
+        other = first.get(key)
+        if other is None:
+            first[key] = problem
+        elif other.answer == problem.answer:
             repeated += 1
         else:
             contradicted += 1
@@ -166,39 +204,58 @@ def _has(values: dict[str, Any], column: str) -> bool:
     return _at(values, column) is not _ABSENT
 
 
-def _column(rows: Rows, source: str, *, wanted: str | None, known: Sequence[str], option: str) -> str:
-    """The column to read: the one asked for, or the one known name that the first row has."""
+def _question_column(rows: Rows, source: str, *, wanted: str | None) -> str:
+    present = _present(rows, source, wanted=wanted, known=QUESTION_COLUMNS, option="question_column")
+
+    def read_as_asked(values: dict[str, Any], column: str, row: int) -> Any:
+        return asked(_at(values, column), place=f"{source}, row {row}", field=column) if column in values else _ABSENT
+
+    return _agreed(rows, source, present, option="question_column", read_value=read_as_asked)
+
+
+def _answer_column(rows: Rows, source: str, *, wanted: str | None) -> str:
+    known = ANSWER_COLUMNS if any(_has(rows[0][1], name) for name in ANSWER_COLUMNS) else (SOLUTION_COLUMN,)
+    present = _present(rows, source, wanted=wanted, known=known, option="answer_column")
+    # A list of answers beside one that is a text says the same in another form.
+    present = [name for name in present if not isinstance(_at(rows[0][1], name), list | dict)] or present
+    return _agreed(rows, source, present, option="answer_column", read_value=lambda row, column, _: _at(row, column))
+
+
+def _present(rows: Rows, source: str, *, wanted: str | None, known: Sequence[str], option: str) -> list[str]:
+    """The column asked for, or those known ones that the first row has."""
     columns = rows[0][1]
     if wanted is not None:
         if not _has(columns, wanted):
             near = did_you_mean(wanted, columns)
             raise DataError(f"{source}: no column {wanted!r} ({option}), found {listed(columns)}{near}")
-        return wanted
+        return [wanted]
     present = [name for name in known if _has(columns, name)]
-    # A list of messages is read by what is in it.
-    present = [name for name in present if not isinstance(_at(columns, name), list | dict)] or present
     if not present:
         near = next((s for s in (did_you_mean(name, columns) for name in known) if s), "")
         raise DataError(
             f"{source}: none of the columns {listed(known)}, found {listed(columns)}; name it with {option}{near}"
         )
+    return present
+
+
+def _agreed(
+    rows: Rows,
+    source: str,
+    present: Sequence[str],
+    *,
+    option: str,
+    read_value: Callable[[dict[str, Any], str, int], Any],
+) -> str:
+    """The first of the columns, if the others say the same in every row."""
     first, *others = present
-    for row, values in rows:
+    for row, values in rows if others else ():
         for other in others:
-            if _at(values, first) != _at(values, other):
+            if read_value(values, first, row) != read_value(values, other, row):
                 raise DataError(
-                    f"{source}, row {row}: columns {first!r} and {other!r} differ, found {listed(columns)}; "
+                    f"{source}, row {row}: columns {first!r} and {other!r} differ, found {listed(values)}; "
                     f"name the one to read with {option}"
                 )
     return first
-
-
-def _question(value: Any, where: str) -> str:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{where}: empty question; fill it in, or remove the row")
-    if not isinstance(value, str):
-        raise DataError(f"{where}: holds {kind(value)}; expected the question as text")
-    return value.strip()
 
 
 def _answer(value: Any, column: str, where: str) -> str:
@@ -210,15 +267,30 @@ def _answer(value: Any, column: str, where: str) -> str:
         value = value[0] if value else None
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where}: empty answer; fill it in, or remove the row")
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         raise DataError(f"{where}: holds {kind(value)}; expected the answer as text or number")
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise DataError(f"{where}: the answer is {value}; expected a finite number or a text")
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, int):
-        return str(value)
-    return _final_answer(value, column, where)
+    if isinstance(value, str):
+        return _final_answer(readable(value, where), column, where)
+    return decimal_text(value, where)
+
+
+def decimal_text(number: float | Decimal, where: str) -> str:
+    """The number in plain digits: 27.0 is "27", 1e-7 "0.0000001".
+
+    Raises:
+        DataError: it is not finite.
+
+    >>> decimal_text(1e23, ""), decimal_text(Decimal("2.50"), ""), decimal_text(-0.0, "")
+    ('100000000000000000000000', '2.5', '0')
+    """
+    # Not int(number), which has digits that nobody wrote: float's 1e23 is 99999999999999991611392.
+    exact = Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
+    if not exact.is_finite():
+        raise DataError(f"{where}: the answer is {number}; expected a finite number or a text")
+    if not exact:
+        return "0"
+    text = f"{exact:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _final_answer(text: str, column: str, where: str) -> str:

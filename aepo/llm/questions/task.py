@@ -12,16 +12,18 @@ from transformers import PreTrainedTokenizerFast
 from aepo.llm import seeds
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.pool import GradingPool, load_reward, unhurried_math_reward
+from aepo.llm.questions.begin_tokens import PromptTokens, encoded
 from aepo.llm.questions.end_tokens import described, end_ids
 from aepo.llm.questions.problems import DataError, distinct, load_problems
-from aepo.llm.questions.templates import prompter
+from aepo.llm.questions.templates import prompter, prompts
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 
 __all__ = ["DataError", "MathTask", "PromptTokens", "Task", "fingerprint", "math_task"]
 
 log = logging.getLogger("aepo")
 
-PromptTokens = tuple[int, ...]
+# As many as show how a prompt begins.
+FIRST_TOKENS = 8
 
 
 class Task(Protocol):
@@ -146,12 +148,14 @@ def math_task(
             found.repeated,
             found.contradicted,
         )
-    texts = [prompt_of(problem.question) for problem in problems]
+    places = [f"{data.train}, row {problem.row}" for problem in problems]
+    texts = prompts(problems, places, prompt_of, template=data.template)
     log.info("data: %d problems; template %s makes of the first:\n%s", len(problems), data.template, texts[0])
     ends = end_ids(tokenizer, data.template, ends=data.end_tokens, published=published_ends)
     log.info("data: responses end with %s", described(tokenizer, ends))
-    encoded = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
-    kept = [i for i, tokens in enumerate(encoded) if len(tokens) <= data.max_prompt_tokens]
+    every = encoded(tokenizer, texts, places=places)
+    log.info("data: the first prompt begins with %s", described(tokenizer, every[0][:FIRST_TOKENS]))
+    kept = [i for i, tokens in enumerate(every) if len(tokens) <= data.max_prompt_tokens]
     if len(kept) <= data.held_out_problems:
         raise DataError(
             f"data.train={data.train}: {len(kept)} of {len(problems)} problems fit "
@@ -162,7 +166,7 @@ def math_task(
     task = MathTask(
         tokenizer=tokenizer,
         end_ids=ends,
-        prompts=[encoded[i] for i in kept],
+        prompts=[every[i] for i in kept],
         answers=[problems[i].answer for i in kept],
         train=sorted(shuffled[data.held_out_problems :].tolist()),
         held_out=sorted(shuffled[: data.held_out_problems].tolist()),

@@ -4,11 +4,15 @@ The named ones are texts, so that a run says what it asks without a tokenizer; e
 model's published tokenizer_config.json makes of the messages that its comment names.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from aepo.llm.questions.files import DataError
+from aepo.llm.questions.conversations import Asked, Message
+from aepo.llm.questions.files import DataError, shown
 from aepo.suggest import did_you_mean
+
+log = logging.getLogger("aepo")
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 """The request of the model cards of Qwen2.5-Math (as the system prompt) and of Qwen3 (in the user's message)."""
@@ -62,15 +66,21 @@ def prompt_text(question: str, template: str) -> str:
 
 def prompter(
     tokenizer: Any, template: str, *, system_prompt: str | None = None, instruction: str | None = None
-) -> Callable[[str], str]:
-    """From a question to its prompt, special tokens written out.
+) -> Callable[[Asked | str], str]:
+    """From what is asked to its prompt, special tokens written out.
+
+    `chat` renders a whole conversation. A named template has its own system message and room for one question: a
+    conversation's system message gives way to it, and one with earlier turns is refused.
 
     Args:
         tokenizer: a transformers one; only `chat` looks at it.
         template: a name in NAMES.
-        system_prompt: for `chat`; None leaves the system message to the tokenizer's template.
+        system_prompt: for `chat`, of a question that brings none; None leaves it to the tokenizer's template.
         instruction: for `chat`, what is put right behind the question, separator included; None is INSTRUCTION in a
             paragraph of its own.
+
+    Returns:
+        A function that raises DataError, without the row, for a conversation that the template cannot show whole.
 
     Raises:
         DataError: an unknown template, or `chat` with a tokenizer that has none.
@@ -78,17 +88,91 @@ def prompter(
     if template != CHAT:
         # An unknown name shows here, not at the first question.
         prompt_text("", template)
-        return lambda question: prompt_text(question, template)
+        return lambda asked: _one_question(_as_asked(asked), template)
     if not tokenizer.chat_template:
         raise DataError(
             "data.template=chat: the tokenizer of model.path has no chat template; give model.path one that has "
             f"(chat_template in its tokenizer_config.json), or choose data.template from {', '.join(TEMPLATES)}"
         )
     instruction = f"\n\n{INSTRUCTION}" if instruction is None else instruction
-    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
 
-    def chat(question: str) -> str:
-        messages = [*system, {"role": "user", "content": question + instruction}]
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    def chat(asked: Asked | str) -> str:
+        asked = _as_asked(asked)
+        if asked.has_system and system_prompt is not None:
+            raise DataError(
+                "the conversation has a system message, and system_prompt is set too; leave one of them out"
+            )
+        before = asked.before
+        if system_prompt is not None:
+            before = (Message(role="system", content=system_prompt), *before)
+        messages = [*before, Message(role="user", content=asked.question + instruction)]
+        return _rendered(tokenizer, messages)
 
     return chat
+
+
+def _as_asked(asked: Asked | str) -> Asked:
+    return Asked(question=asked) if isinstance(asked, str) else asked
+
+
+def _one_question(asked: Asked, template: str) -> str:
+    if asked.has_turns:
+        raise DataError(
+            f"the question stands behind {len(asked.before)} other messages, and the template {template!r} has room "
+            "for one question; choose the template chat, or remove the row"
+        )
+    return prompt_text(asked.question, template)
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """What the chat template makes of a conversation, every word of which must be in it."""
+    plain = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
+    # The template is a program of the model's publisher: besides jinja's errors it may raise any of Python's.
+    except Exception as problem:
+        roles = ", ".join(message.role for message in messages)
+        raise DataError(
+            f"the tokenizer's chat template refuses a conversation of {roles} ({type(problem).__name__}: "
+            f"{shown(str(problem))}); remove what it does not know, or choose a template from {', '.join(TEMPLATES)}"
+        ) from problem
+    for message in messages:
+        # Of earlier answers some templates leave the thoughts out, as they are meant to.
+        if message.role != "assistant" and message.content.strip() not in text:
+            raise DataError(
+                f"the tokenizer's chat template leaves out or changes the {message.role} message "
+                f"{shown(message.content)!r}; remove it, or choose a template from {', '.join(TEMPLATES)}"
+            )
+    return text
+
+
+def prompts(
+    asked: Sequence[Asked], places: Sequence[str], prompt_of: Callable[[Asked | str], str], *, template: str
+) -> list[str]:
+    """The prompt of each question; says how many system messages of the file a named template stands in for.
+
+    Args:
+        asked: the questions.
+        places: file and row of each, for messages.
+        prompt_of: of `prompter`, for this template.
+        template: its name.
+
+    Raises:
+        DataError: a conversation that the template cannot show whole: file, row and the cure.
+    """
+    texts = []
+    for one, place in zip(asked, places, strict=True):
+        try:
+            texts.append(prompt_of(one))
+        except DataError as problem:
+            raise DataError(f"{place}: {problem}") from problem
+    replaced = sum(one.has_system for one in asked)
+    if replaced and template != CHAT:
+        log.warning(
+            "%d of %d questions bring a system message, in the place of which the template %s has its own words; "
+            "the template chat shows them",
+            replaced,
+            len(asked),
+            template,
+        )
+    return texts
