@@ -121,15 +121,17 @@ def _parquet_rows(path: Path, source: str) -> Rows:
     import pyarrow.parquet as pq
 
     try:
-        # Folders called x=1 are no columns of a file that lies in them.
-        table = pq.read_table(path, partitioning=None)
-        values = table.to_pylist()
+        # Not read_table, to which a folder called x=1 is a column of the file that lies in it.
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            twice = _twice(schema.names)
+            values = [] if twice is not None else file.read().to_pylist()
     # A date beyond year 9999 is a ValueError of Python's own.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as problem:
         raise DataError(f"{source}: not a readable parquet file ({shown(str(problem))}); fetch it again") from problem
-    if (name := _twice(table.schema.names)) is not None:
-        raise DataError(f"{source}: two columns {shown(repr(name))}; rename one, or leave it out")
-    return list(enumerate(_as_written(values, table.schema), 1))
+    if twice is not None:
+        raise DataError(f"{source}: two columns {shown(repr(twice))}; rename one, or leave it out")
+    return list(enumerate(_as_written(values, schema), 1))
 
 
 def _as_written(rows: list[dict[str, Any]], schema: Any) -> list[dict[str, Any]]:

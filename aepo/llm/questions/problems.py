@@ -153,11 +153,15 @@ class Distinct:
     """Left out: the question was there before, with another answer."""
 
 
-def distinct(problems: Iterable[Problem]) -> Distinct:
+def distinct(problems: Iterable[Problem], *, heed_systems: bool = True) -> Distinct:
     """The first problem of each question, in their order; later ones are counted and left out.
 
     A question with two answers is left with its first: which one is right is not for us to say, and with both some
     error would be rewarded for sure.
+
+    Args:
+        problems: in the file's order.
+        heed_systems: whether questions behind different system messages are different ones.
 
     >>> a, b = (Problem(question="1+1?", answer=x, row=1) for x in ("2", "3"))
     >>> found = distinct([a, b, a])
@@ -167,7 +171,7 @@ def distinct(problems: Iterable[Problem]) -> Distinct:
     first: dict[Any, Problem] = {}
     repeated = contradicted = 0
     for problem in problems:
-        key = (problem.question, problem.before)
+        key = (problem.question, problem.before if heed_systems else problem.before[problem.has_system :])
         other = first.get(key)
         if other is None:
             first[key] = problem

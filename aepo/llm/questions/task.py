@@ -15,7 +15,7 @@ from aepo.llm.grading.pool import GradingPool, load_reward, unhurried_math_rewar
 from aepo.llm.questions.begin_tokens import PromptTokens, encoded
 from aepo.llm.questions.end_tokens import described, end_ids
 from aepo.llm.questions.problems import DataError, distinct, load_problems
-from aepo.llm.questions.templates import prompter, prompts
+from aepo.llm.questions.templates import CHAT, prompter, prompts
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 
 __all__ = ["DataError", "MathTask", "PromptTokens", "Task", "fingerprint", "math_task"]
@@ -139,7 +139,9 @@ def math_task(
     found = distinct(
         load_problems(
             data.train, question_column=data.question_column, answer_column=data.answer_column, split=data.split
-        )
+        ),
+        # A named template does not show them.
+        heed_systems=data.template == CHAT,
     )
     problems = found.problems
     if found.repeated or found.contradicted:

@@ -4,15 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from running import ROOT
 
-from aepo.llm.questions.problems import PUBLISHED, DataError, Problem, distinct, load_problems
+from aepo.llm.questions.problems import ALL_COLUMNS, PUBLISHED, DataError, Problem, distinct, load_problems
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = ROOT.parent / "shared" / "data" / "math"
@@ -317,3 +322,117 @@ def test_published_sets_load_whole_and_without_an_empty_text(name, rows, first, 
     assert all(p.question.strip() and p.answer.strip() for p in problems)
     assert (problems[0].answer, problems[-1].answer) == (first, last)
     assert not any("####" in p.answer or r"\boxed" in p.answer for p in problems)
+
+
+# Numbers of a table, and what JSON can spell.
+
+
+def column_of(values: list, arrow_type: pa.DataType, path: Path) -> list[str]:
+    """The answers of a parquet file whose column of answers has this type."""
+    table = pa.table({"question": [f"{i}?" for i in range(len(values))], "answer": pa.array(values, arrow_type)})
+    pq.write_table(table, path)
+    return [p.answer for p in load_problems(str(path))]
+
+
+@pytest.mark.parametrize(
+    ("arrow_type", "values", "answers"),
+    [
+        (pa.float32(), [0.1, 5.0, -2.5, 16777216.0, 1e-7], ["0.1", "5", "-2.5", "16777216", "0.0000001"]),
+        (pa.float16(), np.array([0.1, 5.0, 2048.0], dtype=np.float16), ["0.1", "5", "2048"]),
+        (pa.float64(), [0.1, 5.0, 1e23, -0.0], ["0.1", "5", "1" + "0" * 23, "0"]),
+        (pa.decimal128(10, 2), [Decimal("2.50"), Decimal("5.00"), Decimal("-0.01")], ["2.5", "5", "-0.01"]),
+        (pa.decimal256(60, 1), [Decimal("1" * 50 + ".5")], ["1" * 50 + ".5"]),
+        (pa.int8(), [5, -5], ["5", "-5"]),
+        (pa.uint64(), [2**64 - 1], [str(2**64 - 1)]),
+        (pa.list_(pa.float32()), [[0.1], [5.0]], ["0.1", "5"]),
+        (pa.list_(pa.float32(), 1), [[0.1], [5.0]], ["0.1", "5"]),
+        (pa.dictionary(pa.int8(), pa.string()), ["7", "8"], ["7", "8"]),
+    ],
+)
+def test_numbers_of_a_table_are_the_ones_that_were_written(tmp_path, arrow_type, values, answers):
+    assert column_of(values, arrow_type, tmp_path / "q.parquet") == answers
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_a_float32_in_a_table_is_its_shortest_decimal_wherever_it_stands(tmp_path_factory, number):
+    path = tmp_path_factory.mktemp("q") / "q.parquet"
+    inside = pa.struct([("ground_truth", pa.list_(pa.float32())), ("style", pa.string())])
+    row = {"ground_truth": [number], "style": "rule"}
+    pq.write_table(pa.table({"question": ["1?"], "reward_model": pa.array([row], inside)}), path)
+    (problem,) = load_problems(str(path))
+    assert np.float32(problem.answer) == np.float32(number) and "e" not in problem.answer
+    # No other text of as few digits is that number.
+    digits = str(np.float32(number)).split("e")[0].replace(".", "").strip("-0")
+    assert problem.answer.replace(".", "").strip("-0") == digits.strip("0")
+
+
+@pytest.mark.parametrize(
+    ("arrow_type", "value", "said"),
+    [
+        (pa.bool_(), True, "a truth value"),
+        (pa.float32(), float("nan"), "the answer is nan"),
+        (pa.float32(), float("inf"), "the answer is inf"),
+        (pa.float16(), None, "empty answer"),
+        (pa.binary(), b"5", "a value of type bytes"),
+        (pa.date32(), date(2024, 5, 1), "a value of type date"),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_row(tmp_path, arrow_type, value, said):
+    with pytest.raises(DataError, match=rf"q\.parquet, row 1, column 'answer': .*{said}"):
+        column_of([value], arrow_type, tmp_path / "q.parquet")
+
+
+def test_a_hub_datasets_short_floats_are_as_in_a_file(monkeypatch):
+    import datasets
+
+    features = datasets.Features({"question": datasets.Value("string"), "answer": datasets.Value("float32")})
+    rows = datasets.Dataset.from_list([{"question": "1/10?", "answer": 0.1}], features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    assert load_problems("owner/name")[0].answer == "0.1"
+
+
+def test_a_key_or_column_that_stands_twice_is_named(tmp_path):
+    (tmp_path / "q.jsonl").write_text(
+        '{"question": "1?", "answer": "1"}\n{"question": "a", "answer": "1", "question": "b"}\n'
+    )
+    with pytest.raises(DataError, match=r"q\.jsonl, row 2: the key 'question' stands twice"):
+        load_problems(str(tmp_path / "q.jsonl"))
+    pq.write_table(pa.Table.from_arrays([pa.array(["1?"])] * 2, names=["question", "question"]), tmp_path / "q.parquet")
+    with pytest.raises(DataError, match=r"q\.parquet: two columns 'question'"):
+        load_problems(str(tmp_path / "q.parquet"))
+
+
+def test_the_folder_of_a_table_is_no_column_of_it(tmp_path):
+    folder = tmp_path / "answer=5"
+    folder.mkdir()
+    pq.write_table(pa.table({"question": ["1+1?"], "answer": ["2"]}), folder / "q.parquet")
+    assert load_problems(str(folder / "q.parquet"))[0].answer == "2"
+
+
+@pytest.mark.parametrize("column", ["question", "answer"])
+def test_half_of_a_surrogate_pair_is_named_with_row_and_column(tmp_path, column):
+    row = {"question": "1?", "answer": "1"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, column: "\ud83d x"}) + "\n")
+    with pytest.raises(DataError, match=rf"q\.jsonl, row 2, column '{column}': the character '.ud83d' at 0 is half"):
+        load_problems(str(tmp_path / "q.jsonl"))
+    (tmp_path / "q.jsonl").write_text(json.dumps({**row, column: "\ud83d\ude00"}) + "\n")
+    assert getattr(load_problems(str(tmp_path / "q.jsonl"))[0], column) == "😀"
+
+
+def test_a_message_of_data_stays_on_its_line_and_commands_no_terminal(tmp_path):
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "1?", "answer": {"a\n\x1b[2J": 1}}) + "\n")
+    with pytest.raises(DataError) as error:
+        load_problems(str(tmp_path / "q.jsonl"))
+    assert str(error.value).isprintable()
+
+
+def test_further_columns_are_kept_where_they_are_asked_for(tmp_path):
+    rows = [{"question": "1?", "answer": "1", "level": 3, "tags": ["a"]}, {"question": "2?", "answer": "2", "tags": []}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = str(tmp_path / "q.jsonl")
+    assert [p.columns for p in load_problems(source)] == [{}, {}]
+    assert [p.columns for p in load_problems(source, columns=["level", "tags"])] == [
+        {"level": 3, "tags": ["a"]},
+        {"tags": []},
+    ]
+    assert [p.columns for p in load_problems(source, columns=ALL_COLUMNS)] == rows
