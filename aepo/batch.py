@@ -41,6 +41,9 @@ class Rollouts:
     """(..., R) float: the verifier's verdict, 0 or 1 (any non-negative number works)."""
     group_size: int
     """G: rows per prompt."""
+    right_by: Tensor | None = None
+    """(..., R) float: where `reward` adds up several functions, the reward of the one that says which rows are right,
+    by being above 0; None: `reward` says it."""
     full: bool = False
     """Whether `mask` is all ones by construction, which spares every sum the look at the padding."""
     share: Tensor | None = None
@@ -61,6 +64,7 @@ class Rollouts:
         _check("Rollouts", "prompt", self.prompt, rows, "(..., R)")
         _check("Rollouts", "mask", self.mask, tokens, "(..., R, T)")
         _check("Rollouts", "reward", self.reward, rows, "(..., R)")
+        _check("Rollouts", "right_by", self.right_by, rows, "(..., R)")
         _check("Rollouts", "share", self.share, rows, "(..., R)")
         for name in ("old_logp", "entropy", "logp_t", "engine_logp"):
             _check("Rollouts", name, getattr(self, name), tokens, "(..., R, T)")

@@ -7,6 +7,7 @@ HUNG = 4
 STALE_WEIGHTS = 5
 NOT_FINITE = 6
 RANK_LOST = 7
+NOT_JUDGED = 8
 
 EXIT_CODES: dict[int, str] = {
     ENDED: "the run ended, or was saved at SIGTERM",
@@ -16,6 +17,7 @@ EXIT_CODES: dict[int, str] = {
     STALE_WEIGHTS: "the engine does not sample from the trainer's weights",
     NOT_FINITE: "losses or gradients are not finite",
     RANK_LOST: "another rank was lost or does not answer",
+    NOT_JUDGED: "no response could be judged, three steps in a row",
 }
 """Exit code -> what it says of a run. 1 is Python's own: an error that nobody foresaw, with its traceback."""
 

@@ -27,12 +27,14 @@ POSITIVE_ADVANTAGE = 0.05
 
 
 def by_reward(rollouts: Rollouts) -> Tensor:
-    """(..., R) bool: responses with a positive reward, the positives of Eq. 1."""
-    return rollouts.reward > 0
+    """(..., R) bool: responses with a positive reward, the positives of Eq. 1; where several functions add up to the
+    reward, those to which the one that says what is right gives a positive one."""
+    return rollouts.reward > 0 if rollouts.right_by is None else rollouts.right_by > 0
 
 
 def by_advantage(rollouts: Rollouts) -> Tensor:
-    """(..., R) bool: the authors' positives, group advantage > 0.05; a group of all-correct responses has none."""
+    """(..., R) bool: the authors' positives, group advantage > 0.05; a group of all-correct responses has none. The
+    advantage is of the reward that `by_reward` goes by."""
     return _group_advantage(rollouts) > POSITIVE_ADVANTAGE
 
 
@@ -47,7 +49,8 @@ def reward_credit(rollouts: Rollouts) -> Tensor:
 
 
 def _group_advantage(rollouts: Rollouts) -> Tensor:
-    return group_normalized(rollouts.reward, group_size=rollouts.group_size, share=rollouts.share)
+    decides = rollouts.reward if rollouts.right_by is None else rollouts.right_by
+    return group_normalized(decides, group_size=rollouts.group_size, share=rollouts.share)
 
 
 @dataclass(frozen=True, kw_only=True)

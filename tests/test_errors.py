@@ -15,7 +15,7 @@ NOT_IMPORTED = {"aepo.llm.fused.triton_kernels", "aepo.llm.fused.triton_backend"
 
 
 def test_the_codes_are_those_a_shell_can_tell_apart_and_none_is_pythons_own():
-    assert sorted(EXIT_CODES) == [0, 2, 3, 4, 5, 6, 7]
+    assert sorted(EXIT_CODES) == [0, 2, 3, 4, 5, 6, 7, 8]
     assert all(EXIT_CODES.values()) and len(set(EXIT_CODES.values())) == len(EXIT_CODES)
 
 
@@ -59,6 +59,7 @@ def test_every_error_has_the_one_root_and_a_code_that_says_something_went_wrong(
         ("aepo.llm.checkpoints.checkpoint", "CheckpointError", 3, True),
         ("aepo.llm.checkpoints.reshard", "ConversionError", 3, True),
         ("aepo.llm.engines.canary", "StaleWeightsError", 5, True),
+        ("aepo.llm.train", "NotJudgedError", 8, False),
     ],
 )
 def test_what_each_says_to_the_shell_and_who_says_it(module, name, code, of_one_rank):
@@ -84,6 +85,7 @@ def raising(error: Exception):
         (("aepo.llm.questions.files", "DataError", "row 3"), 2, "error: row 3\n", False),
         (("aepo.llm.engines.engine", "EngineError", "no vLLM"), 2, "error: rank 0: no vLLM\n", True),
         (("aepo.llm.engines.canary", "StaleWeightsError", "old"), 5, "error: rank 0: old\n", True),
+        (("aepo.llm.train", "NotJudgedError", "step 3"), 8, "error: step 3\n", False),
         (("aepo.llm.checkpoints.checkpoint", "CheckpointError", "full"), 3, "error: rank 0: full\n", True),
         (("builtins", "FloatingPointError", "nan"), 6, "error: rank 0: nan\n", True),
         (("builtins", "OSError", 28, "No space left"), 3, "No space left: make room under out=", True),

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control, Loop
 from aepo.correction import corrected
-from aepo.errors import ENDED, NOT_FINITE, NOT_WRITTEN, RANK_LOST, AepoError
+from aepo.errors import ENDED, NOT_FINITE, NOT_JUDGED, NOT_WRITTEN, RANK_LOST, AepoError
 from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
@@ -41,10 +41,10 @@ from aepo.llm.processes.termination import Termination
 from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.records.metrics import step_metrics
 from aepo.llm.records.recorder import Recorder, metrics_path, summarize
-from aepo.llm.records.samples import samples
+from aepo.llm.records.samples import one_line, samples
 from aepo.llm.records.wandb_run import check_wandb
 from aepo.llm.settings import CommandLine, Settings, SettingsError, model_source, parse
-from aepo.llm.trainer import Graded, Request, Trainer, build, troubles_of_all_ranks
+from aepo.llm.trainer import Graded, Request, Trainer, build, verdicts_of_all_ranks
 from aepo.method import assemble
 from aepo.passk import pass_at_k
 
@@ -56,6 +56,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, a quota or a file that takes no more."""
 BRANCHES = ("main", "tempered")
 """Both groups of responses of a step, in the order in which they are asked for."""
+
+
+# Steps without a verdict, one after the other, which are no accident of some responses any more.
+FATAL_STEPS = 3
+
+
+class NotJudgedError(AepoError):
+    """Reward functions that fail on every response."""
+
+    exit_code = NOT_JUDGED
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,7 +173,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         done=done,
         end_ids=trainer.task.end_ids,
         beside={
-            **troubles_of_all_ranks(graded.values()),
+            **verdicts_of_all_ranks(graded, trainer.task.parts),
             **sync,
             **trainer.usage(*(branch.rollouts for branch in graded.values())),
             **trainer.phases.seconds(),
@@ -174,6 +184,40 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         if not math.isfinite(metrics[name]):
             raise FloatingPointError(f"step {step}: {name} is {metrics[name]}")
     return next_loop, Step(main=main, second=second, graded=graded, control=control, batch=batch, metrics=metrics)
+
+
+def failed_in_a_row(trainer: Trainer, record: Step, *, step: int, before: int) -> int:
+    """How many steps there were until now, one after the other, of which no verdict was more than an error.
+
+    The first of them is warned of. Called by all ranks, which have the same counts.
+
+    Args:
+        trainer: the run.
+        record: of this step.
+        step: its number.
+        before: what was returned for the step before.
+
+    Raises:
+        NotJudgedError: FATAL_STEPS of them.
+    """
+    responses = sum(len(branch.rollouts.reward) for branch in record.graded.values())
+    failures = record.metrics["reward/errors"] + record.metrics["reward/timeouts"]
+    if failures < responses:
+        return 0
+    reasons = [v.reason for branch in record.graded.values() for v in branch.verdicts]
+    chosen = trainer.settings.reward
+    problem = (
+        f"step {step}: all {responses} verdicts of reward.function="
+        f"{'math-verify' if chosen.function is None else chosen.function} failed, the last with "
+        f"{one_line(reasons[-1]) if reasons else 'what another rank knows'!r}"
+    )
+    if before + 1 >= FATAL_STEPS:
+        raise NotJudgedError(
+            f"{problem}; so did those of the {before} steps before. Mend the function, or raise "
+            "reward.deadline_seconds, then go on with --resume, or start anew with --overwrite"
+        )
+    log.warning("%s; %d steps in a row end the run", problem, FATAL_STEPS)
+    return before + 1
 
 
 def step_samples(trainer: Trainer, record: Step, *, step: int) -> list[dict[str, Any]]:
@@ -210,7 +254,7 @@ def evaluate(trainer: Trainer) -> dict[str, float]:
     )
     verdicts = trainer.grade(np.repeat(held_out[slots], chosen.samples), sampled.token, sampled.mask)
     for row, verdict in enumerate(verdicts):
-        right[slots[row // chosen.samples]] += int(verdict.reward > 0)
+        right[slots[row // chosen.samples]] += int(verdict.right)
     counts = ranks.total({str(slot): count for slot, count in enumerate(right)})
     right = torch.tensor([int(counts[str(slot)]) for slot in range(len(held_out))])
     return {f"pass@{k}": float(pass_at_k(right, samples=chosen.samples, k=k).mean()) for k in chosen.ks}
@@ -273,7 +317,7 @@ def _run(
         log.info("resumed from %s at step %d", folder, progress.step)
     recorder = Recorder(settings, first_step=progress.step) if main_rank else None
     rewards: list[float] = []
-    loop, termination = progress.loop, Termination()
+    loop, failed, termination = progress.loop, progress.failed_in_a_row, Termination()
     with termination.listening():
         for step in range(progress.step, settings.train.steps):
             loop, record = train_step(trainer, loop, step=step)
@@ -282,13 +326,18 @@ def _run(
                 if recorder.wants_samples(step):
                     recorder.write_samples(step_samples(trainer, record, step=step))
             on_step(record)
+            failed = failed_in_a_row(trainer, record, step=step, before=failed)
             rewards.append(record.metrics["reward"])
             every, last = settings.checkpoint.every, step + 1 == settings.train.steps
             ends = termination.agreed()
             if ends or (every and ((step + 1) % every == 0 or last)):
                 with trainer.phases("save"):
                     reached = checkpoint.Progress(
-                        step=step + 1, loop=loop, reward=float(np.mean(rewards)), data=trainer.data
+                        step=step + 1,
+                        loop=loop,
+                        reward=float(np.mean(rewards)),
+                        data=trainer.data,
+                        failed_in_a_row=failed,
                     )
                     checkpoint.save(settings, trainer.policy, stepper, reached)
                 rewards = []

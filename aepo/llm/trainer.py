@@ -1,7 +1,7 @@
 """What a run works with, and the parts of a step that need all of it: pushes, rollouts, verdicts, scores."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.start import Needs, canary_for, start
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
-from aepo.llm.grading.pool import troubles
+from aepo.llm.grading.rewards import troubles
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
@@ -25,7 +25,7 @@ from aepo.llm.policy.warm_start import load_model
 from aepo.llm.processes import ranks
 from aepo.llm.processes.watchdog import Phases
 from aepo.llm.questions.loading import load_task
-from aepo.llm.questions.task import Task, fingerprint
+from aepo.llm.questions.task import Task, fingerprint, fingerprint_of_columns
 from aepo.llm.records.usage import GIB, Memory, usage
 from aepo.llm.settings import Settings, SettingsError
 from aepo.method import Method
@@ -138,6 +138,10 @@ class Trainer:
             token=token,
             mask=mask,
             reward=self.shaped_reward(torch.tensor([v.reward for v in verdicts], dtype=torch.float32), token, mask),
+            # A response that is cut or overlong is right by the same rules that its reward goes by.
+            right_by=self.shaped_reward(torch.tensor([v.decides for v in verdicts], dtype=torch.float32), token, mask)
+            if self.task.parts
+            else None,
             group_size=n,
             engine_logp=logp,
         )
@@ -185,10 +189,22 @@ class Trainer:
             return rollouts.replace(logp_t=ranks.gather(part).logp_t)
 
 
-def troubles_of_all_ranks(graded: Iterable[Graded]) -> dict[str, int]:
-    """reward/timeouts and reward/errors over all ranks; called by all together."""
-    mine = troubles([verdict for part in graded for verdict in part.verdicts])
-    return {name: int(n) for name, n in ranks.total({k: torch.tensor(float(v)) for k, v in mine.items()}).items()}
+def verdicts_of_all_ranks(graded: Mapping[str, Graded], parts: Sequence[str]) -> dict[str, float]:
+    """What a step's verdicts were: reward/timeouts, reward/errors, and the mean of each of several reward functions
+    over the T = 1 responses. Called by all ranks together.
+
+    Args:
+        graded: by branch, "main" for T = 1.
+        parts: names of the functions; () where there is one.
+    """
+    mine = {name: float(n) for name, n in troubles([v for part in graded.values() for v in part.verdicts]).items()}
+    main = graded["main"].verdicts
+    # A verdict that failed has no parts: nothing was given.
+    mine |= {f"reward/{name}": float(sum(v.parts[i] for v in main if v.parts)) for i, name in enumerate(parts)}
+    total = ranks.total({name: torch.tensor(value, dtype=torch.float64) for name, value in mine.items()})
+    rows = len(graded["main"].rollouts.reward)
+    counts = {name: int(total[name]) for name in ("reward/timeouts", "reward/errors")}
+    return {**counts, **{f"reward/{name}": total[f"reward/{name}"] / rows for name in parts}}
 
 
 def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, DeepSpeedStepper]:
@@ -244,7 +260,9 @@ def checked_data(settings: Settings, task: Task, resumed: Path | None) -> str:
         SettingsError: ranks have different data, or the checkpoint was trained on other data: the prompts of a step
             are known by their place.
     """
-    found = fingerprint(task, [*task.train, *task.held_out], beside=[len(task.train), *task.end_ids])
+    prompts = [*task.train, *task.held_out]
+    beside = [len(task.train), *task.end_ids, *fingerprint_of_columns(task, prompts)]
+    found = fingerprint(task, prompts, beside=beside)
     if ranks.differ(int(found, 16)):
         raise SettingsError(
             f"data.train={settings.data.train}: the ranks do not have the same data (rank {ranks.rank()}: {found}); "

@@ -9,7 +9,7 @@ from torch import Tensor
 from aepo.advantage import quantile_centred
 from aepo.batch import Rollouts
 from aepo.controller import Band, BangBang, Control, ProportionalIntegral, temperature_law
-from aepo.method import Method, Shape
+from aepo.method import Method, Shape, by_reward
 from aepo.tilt import Tilt, shortness, tempering
 from aepo.zoo.grpo import grpo
 
@@ -104,7 +104,7 @@ def dcpo(*, t_low: float = 0.8, t_high: float = 1.2, limit: float = 0.1, **grpo_
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
         ratio = tempering(rollouts, control).exp()
-        right = (rollouts.reward > 0).to(advantage.dtype)
+        right = by_reward(rollouts).to(advantage.dtype)
         share = (rollouts.row_weight * right).sum(-1)
         error = control.error
         if error is None:
@@ -201,7 +201,7 @@ def preferring(tilt: Tilt, *, alpha: float, scope: Scope) -> Shape:
         if scope == "sequence":
             length = rollouts.mask.sum(-1, keepdim=True).clamp(min=1)
             log_ratio = (log_ratio.sum(-1, keepdim=True) / length).expand_as(log_ratio)
-        counted = weight * (rollouts.reward > 0).unsqueeze(-1)
+        counted = weight * by_reward(rollouts).unsqueeze(-1)
         return advantage + alpha * centred_ratio(log_ratio.exp(), counted, group_size=rollouts.group_size, scope=scope)
 
     return shape

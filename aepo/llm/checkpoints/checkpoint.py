@@ -55,6 +55,8 @@ class Progress:
     """Mean training reward over the steps since the checkpoint before; nan where there were none."""
     data: str | None = None
     """Fingerprint of what was trained on."""
+    failed_in_a_row: int = 0
+    """Steps before this one, one after the other, in which no response could be judged."""
 
 
 def _folder(settings: Settings) -> Path:
@@ -87,6 +89,7 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
                 "zero_stage": settings.train.zero_stage,
                 "reward": progress.reward,
                 "data": progress.data,
+                "failed_in_a_row": progress.failed_in_a_row,
             }
             (beside / PROGRESS).write_text(json.dumps(counts))
             loop = {
@@ -346,7 +349,7 @@ def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper, *, trusted:
         else:
             _load_converted(folder, stepper, saved)
     loop = torch.load(folder / CONTROLLER, weights_only=True)
-    return Progress(step=counts["step"], loop=Loop(**loop))
+    return Progress(step=counts["step"], loop=Loop(**loop), failed_in_a_row=counts.get("failed_in_a_row", 0))
 
 
 def _load_converted(folder: Path, stepper: DeepSpeedStepper, saved: int) -> None:

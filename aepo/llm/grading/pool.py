@@ -5,11 +5,9 @@ and the parent's `__main__` is not run again. Items go to it in chunks over a so
 """
 
 import ctypes
-import importlib
 import json
 import math
 import multiprocessing.connection
-import operator
 import os
 import pickle
 import resource
@@ -20,18 +18,29 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from numbers import Real
 from typing import Any
 
 from aepo.llm.grading import Verdict, math_reward
-from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS
+from aepo.llm.grading.rewards import (
+    Reward,
+    RewardFunction,
+    RewardSum,
+    failed,
+    functions_of,
+    judged,
+    load_reward,
+    troubles,
+    unhurried_math_reward,
+)
 
-Reward = Callable[[str, str], float | Verdict]
-"""(response, answer) -> its reward, a finite number, or a Verdict."""
+__all__ = ["GradingPool", "judged", "load_reward", "troubles", "unhurried_math_reward"]
+
+Item = tuple[str, str] | tuple[str, str, Mapping[str, Any]]
+"""Response and answer, and columns of the row for a reward that takes some."""
 
 # An easy item takes 50 microseconds, as a message does: chunks share that cost. Small, since its worker runs one alone.
 CHUNK_ITEMS = 16
@@ -40,8 +49,6 @@ MEMORY_BYTES = 4 * 2**30
 START_SECONDS = 120.0
 # A worker that ends before it takes its first items would do so for ever; one that was killed while idle does not.
 MAX_FAILED_STARTS = 3
-# A message of this size is one write: the parent never waits for the rest of one.
-MAX_REASON_CHARACTERS = 300
 # What ended a process is known a moment after its socket closes.
 EXIT_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
@@ -51,89 +58,6 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     f"from {__name__} import _serve; _serve(int(sys.argv[2]), int(sys.argv[3]))"
 )
-
-
-def unhurried_math_reward(response: str, answer: str) -> Verdict:
-    """`math_reward` without a deadline of its own: the pool kills what hangs.
-
-    >>> unhurried_math_reward("#### 1/2", "0.5").reason
-    'exact'
-    """
-    return math_reward(response, answer, timeout_seconds=None)
-
-
-def load_reward(name: str) -> Reward:
-    """The function that a setting names as 'package.module:function', imported; what it must return says `judged`.
-
-    What takes long to import belongs at the top of that module: inside the function it counts as an item's time.
-
-    Raises:
-        ValueError: no such form, the module cannot be imported, or it has no such callable.
-
-    >>> load_reward("aepo.llm.grading:math_reward")("#### 42", "42").reward
-    1.0
-    >>> load_reward("aepo.llm.grading")
-    Traceback (most recent call last):
-    ...
-    ValueError: a reward must be named as 'package.module:function', got 'aepo.llm.grading'
-    """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute or ":" in attribute:
-        raise ValueError(f"a reward must be named as 'package.module:function', got {name!r}")
-    try:
-        module = importlib.import_module(module_name)
-    # Somebody else's module may raise anything while it is imported.
-    except Exception as problem:
-        raise ValueError(
-            f"reward {name!r}: importing {module_name!r} failed with {type(problem).__name__}: {problem} "
-            "(a module of your own is found in a folder that PYTHONPATH names)"
-        ) from problem
-    try:
-        reward = operator.attrgetter(attribute)(module)
-    except AttributeError:
-        raise ValueError(f"reward {name!r}: {module_name!r} has no {attribute!r}") from None
-    if not callable(reward):
-        raise ValueError(f"reward {name!r} must be a function, got {type(reward).__name__}")
-    return reward
-
-
-def judged(reward: Reward, response: str, answer: str) -> Verdict:
-    """The reward's verdict, whatever it returns or raises.
-
-    A number is wrapped, with "custom" as its reason. An exception, and a result that is
-    neither a finite number nor a Verdict with one, is reward 0 with an "error: ..." reason.
-
-    >>> judged(lambda response, answer: len(response) / 10, "12345", "")
-    Verdict(reward=0.5, extracted=None, reason='custom')
-    >>> judged(lambda response, answer: float("nan"), "", "").reason
-    'error: the reward must return a finite number or a Verdict, got nan'
-    """
-    try:
-        result: Any = reward(response, answer)
-        number = result.reward if isinstance(result, Verdict) else result
-        if not isinstance(number, Real) or not math.isfinite(number):
-            return _failed(f"the reward must return a finite number or a Verdict, got {result!r}")
-        number = float(number)
-    # The reward is somebody else's code on a model's text: sys.exit() in it must not end the worker either.
-    except BaseException as problem:
-        return _failed(f"{type(problem).__name__}: {problem}")
-    if not isinstance(result, Verdict):
-        return Verdict(reward=number, extracted=None, reason="custom")
-    extracted = None if result.extracted is None else str(result.extracted)[:MAX_ANSWER_CHARACTERS]
-    return Verdict(reward=number, extracted=extracted, reason=str(result.reason)[:MAX_REASON_CHARACTERS])
-
-
-def _failed(detail: str) -> Verdict:
-    return Verdict(reward=0.0, extracted=None, reason=f"error: {detail}"[:MAX_REASON_CHARACTERS])
-
-
-def troubles(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """reward/timeouts and reward/errors: how many of the verdicts have these reasons."""
-    reasons = [verdict.reason for verdict in verdicts]
-    return {
-        "reward/timeouts": reasons.count("timeout"),
-        "reward/errors": sum(reason.startswith("error") for reason in reasons),
-    }
 
 
 @dataclass(kw_only=True, eq=False)
@@ -160,7 +84,8 @@ class GradingPool:
     dropped; its processes are killed with the worker.
 
     Args:
-        reward: a module-level function, or what else pickles by reference; not of `__main__`.
+        reward: a module-level function, or what else pickles by reference; not of `__main__`. Or what
+            `aepo.llm.grading.rewards.chosen_reward` makes of such.
         workers: processes, >= 1.
         deadline_seconds: wall-clock time for one item, from when its worker starts on it; > 0.
         memory_bytes: address space that grading may take in a worker beyond what it holds when the reward is loaded,
@@ -172,7 +97,7 @@ class GradingPool:
 
     def __init__(
         self,
-        reward: Reward = unhurried_math_reward,
+        reward: Reward | RewardFunction | RewardSum = unhurried_math_reward,
         *,
         workers: int,
         deadline_seconds: float,
@@ -184,8 +109,11 @@ class GradingPool:
             raise ValueError(f"deadline_seconds must be > 0 and finite, got {deadline_seconds}")
         if memory_bytes < 1:
             raise ValueError(f"memory_bytes must be >= 1, got {memory_bytes}")
-        if getattr(reward, "__module__", None) == "__main__":
-            raise ValueError(f"reward must be in a module that workers can import, got {reward!r} of __main__")
+        for one in functions_of(reward):
+            if getattr(one.function, "__module__", None) == "__main__":
+                raise ValueError(
+                    f"reward must be in a module that workers can import, got {one.function!r} of __main__"
+                )
         try:
             self._task = pickle.dumps((memory_bytes, pickle.dumps(reward)))
         # Depending on what it is, pickle refuses with any of the three.
@@ -212,8 +140,8 @@ class GradingPool:
             _end(worker)
         self._workers = []
 
-    def grade(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Verdicts of (response, answer) pairs, in their order.
+    def grade(self, items: Sequence[Item]) -> list[Verdict]:
+        """Verdicts of items, in their order.
 
         What an item does to its worker is its own verdict, with reward 0: "timeout" past the deadline, "error: the
         worker ended with SIGSEGV" and the like, "error: MemoryError: ...". Each of these costs a new worker.
@@ -233,7 +161,7 @@ class GradingPool:
             self._hear(verdicts, waiting)
         return [verdicts[i] for i in range(len(items))]
 
-    def _give(self, items: Sequence[tuple[str, str]], waiting: deque[int]) -> None:
+    def _give(self, items: Sequence[Item], waiting: deque[int]) -> None:
         for worker in [w for w in self._workers if w.idle]:
             # Less as the end comes near, so that no worker holds items which an idle one could take.
             size = min(CHUNK_ITEMS, math.ceil(len(waiting) / (2 * len(self._workers))))
@@ -258,7 +186,7 @@ class GradingPool:
             except (EOFError, OSError):
                 guilty, how = self._lose(worker, waiting, grace=EXIT_SECONDS)
                 if guilty is not None:
-                    verdicts[guilty] = _failed(f"the worker ended with {how}")
+                    verdicts[guilty] = failed(f"the worker ended with {how}")
                 continue
             if isinstance(message, str):
                 raise RuntimeError(f"a grading worker cannot load its reward: {message}")
@@ -362,9 +290,9 @@ def _serve(descriptor: int, parent: int) -> None:
         except Exception as problem:
             connection.send(f"{type(problem).__name__}: {problem}")
             return
-        if reward in (math_reward, unhurried_math_reward):
+        if any(one.function in (math_reward, unhurried_math_reward) for one in functions_of(reward)):
             # Loading sympy and its parser takes a second, which belongs to no item's deadline.
-            reward(r"\boxed{2n-2}", "2(n-1)")
+            unhurried_math_reward(r"\boxed{2n-2}", "2(n-1)")
         _limit_memory(memory_bytes)
         connection.send(None)
         # Up to here errors show; from here on nothing holds the launcher's pipe open.
@@ -373,8 +301,8 @@ def _serve(descriptor: int, parent: int) -> None:
         while True:
             chunk = connection.recv()
             connection.send(None)
-            for response, answer in chunk:
-                connection.send(judged(reward, response, answer))
+            for item in chunk:
+                connection.send(judged(reward, *item))
 
 
 def _die_with(parent: int) -> None:

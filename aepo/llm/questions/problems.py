@@ -22,8 +22,6 @@ QUESTION_COLUMNS = ("question", "problem", "prompt")
 ANSWER_COLUMNS = ("answer", "final_answer", "reward_model.ground_truth")
 SOLUTION_COLUMN = "solution"
 """Where the answer stands in \\boxed{...}; only read if there is no column of ANSWER_COLUMNS."""
-ALL_COLUMNS = None
-"""Of `load_problems`: whatever a row has."""
 # Fewer may be a file that somebody wrote by hand to try something.
 MANY_ROWS = 5
 
@@ -63,8 +61,8 @@ class Problem(Asked):
     """The final answer alone, plain or LaTeX; never empty."""
     row: int
     """From 1: the line of a .jsonl, the position anywhere else."""
-    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """Further columns of the row that were asked for, as they are."""
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Every column of the row as it is, if they were asked for."""
 
 
 def load_problems(
@@ -73,7 +71,7 @@ def load_problems(
     question_column: str | None = None,
     answer_column: str | None = None,
     split: str = "train",
-    columns: Iterable[str] | None = (),
+    with_columns: bool = False,
 ) -> tuple[Problem, ...]:
     r"""Every problem of a file or hub dataset, in its order.
 
@@ -87,7 +85,7 @@ def load_problems(
         question_column: None takes the one of QUESTION_COLUMNS that exists; several must agree in every row.
         answer_column: None takes the one of ANSWER_COLUMNS that exists, or else `solution`.
         split: of a hub dataset; files have none.
-        columns: further columns to keep where a row has them; ALL_COLUMNS keeps every one.
+        with_columns: whether problems keep their rows' columns.
 
     Raises:
         DataError: no such source, a file that cannot be read, a missing column, a row without question or answer, or
@@ -105,7 +103,6 @@ def load_problems(
         raise DataError(f"{source}: no rows; expected at least one problem")
     question_column = _question_column(rows, source, wanted=question_column)
     answer_column = _answer_column(rows, source, wanted=answer_column)
-    wanted = None if columns is None else set(columns)
     problems = []
     for row, values in rows:
         place = f"{source}, row {row}"
@@ -114,8 +111,8 @@ def load_problems(
                 raise DataError(f"{place}: no column {column!r}, found {listed(values)}; add it, or remove the row")
         found = asked(_at(values, question_column), place=place, field=question_column)
         answer = _answer(_at(values, answer_column), answer_column, f"{place}, column {answer_column!r}")
-        kept = {name: value for name, value in values.items() if wanted is None or name in wanted}
-        problems.append(Problem(question=found.question, before=found.before, answer=answer, row=row, columns=kept))
+        columns = values if with_columns else {}
+        problems.append(Problem(question=found.question, before=found.before, answer=answer, row=row, columns=columns))
     check_variety(problems, source, cure=f"name the column of questions with question_column, not {question_column!r}")
     return tuple(problems)
 

@@ -3,18 +3,27 @@
 import json
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerFast
 
 from aepo.llm import seeds
 from aepo.llm.grading import Verdict
-from aepo.llm.grading.pool import GradingPool, load_reward, unhurried_math_reward
+from aepo.llm.grading.pool import GradingPool
+from aepo.llm.grading.rewards import (
+    Reward,
+    RewardFunction,
+    RewardSum,
+    chosen_reward,
+    functions_of,
+    names_of_parts,
+)
 from aepo.llm.questions.begin_tokens import PromptTokens, encoded
 from aepo.llm.questions.end_tokens import described, end_ids
-from aepo.llm.questions.problems import DataError, distinct, load_problems
+from aepo.llm.questions.files import listed
+from aepo.llm.questions.problems import DataError, Problem, distinct, load_problems
 from aepo.llm.questions.templates import CHAT, prompter, prompts
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 
@@ -42,6 +51,16 @@ class Task(Protocol):
     """Indices that are trained on."""
     held_out: Sequence[int]
     """Indices that are only evaluated on."""
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of several reward functions, in the order of `Verdict.parts`; () where there is one."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[Mapping[str, Any]]:
+        """Of each prompt's row, what the reward functions take; () if none takes any."""
+        ...
 
     def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
         """Verdicts on responses (tokens, the end token included where it came), each to the prompt beside it."""
@@ -80,6 +99,15 @@ def fingerprint(task: Task, prompts: Sequence[int], *, beside: Sequence[int] = (
     return f"{zlib.crc32(b']]', crc):08x}"
 
 
+def fingerprint_of_columns(task: Task, prompts: Sequence[int]) -> list[int]:
+    """One number for what the reward functions are given of these prompts' rows; none where they take nothing."""
+    if not task.columns:
+        return []
+    # What is no JSON counts by its kind: a picture, say, has no text that stays the same.
+    given = json.dumps([task.columns[prompt] for prompt in prompts], default=lambda value: type(value).__name__)
+    return [zlib.crc32(given.encode())]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MathTask:
     """Questions with a reference answer, judged on the response's text in processes that can be killed."""
@@ -92,9 +120,15 @@ class MathTask:
     train: Sequence[int]
     held_out: Sequence[int]
     pool: GradingPool
+    parts: Sequence[str] = ()
+    columns: Sequence[Mapping[str, Any]] = ()
+    """Of each prompt's row, what the reward functions take; () if none takes any."""
 
     def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
-        return self.pool.grade([(self.text(r), self.answers[p]) for p, r in zip(prompts, responses, strict=True)])
+        asked = zip(prompts, responses, strict=True)
+        if not self.columns:
+            return self.pool.grade([(self.text(r), self.answers[p]) for p, r in asked])
+        return self.pool.grade([(self.text(r), self.answers[p], self.columns[p]) for p, r in asked])
 
     def text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
@@ -136,14 +170,21 @@ def math_task(
         SettingsError: a reward function that cannot be had.
     """
     prompt_of = prompter(tokenizer, data.template, system_prompt=data.system_prompt, instruction=data.instruction)
+    judge = _judge(reward)
+    functions = functions_of(judge)
     found = distinct(
         load_problems(
-            data.train, question_column=data.question_column, answer_column=data.answer_column, split=data.split
+            data.train,
+            question_column=data.question_column,
+            answer_column=data.answer_column,
+            split=data.split,
+            with_columns=any(function.takes_columns for function in functions),
         ),
         # A named template does not show them.
         heed_systems=data.template == CHAT,
     )
     problems = found.problems
+    columns = _columns(functions, problems, data.train)
     if found.repeated or found.contradicted:
         log.info(
             "data: left out %d repeated problems and %d questions that were there before with another answer",
@@ -172,9 +213,32 @@ def math_task(
         answers=[problems[i].answer for i in kept],
         train=sorted(shuffled[data.held_out_problems :].tolist()),
         held_out=sorted(shuffled[: data.held_out_problems].tolist()),
-        pool=grading_pool(reward),
+        pool=_pool(judge, reward),
+        parts=names_of_parts(judge),
+        columns=[columns[i] for i in kept] if columns else (),
     )
     return task, len(problems) - len(kept)
+
+
+def _columns(functions: Sequence[RewardFunction], problems: Sequence[Problem], source: str) -> list[dict[str, Any]]:
+    """Of each problem's row, what the functions take; [] if no row has any of it.
+
+    Raises:
+        SettingsError: a row lacks a column that a function needs.
+    """
+    found = []
+    for problem in problems:
+        row, taken = problem.columns, {}
+        for function in functions:
+            lacking = [name for name in function.needed if name not in row]
+            if lacking:
+                raise SettingsError(
+                    f"reward.function: {function.name} takes {lacking[0]!r}, and {source}, row {problem.row} has no "
+                    f"such column, found {listed(row)}; name a column that there is, or give the parameter a default"
+                )
+            taken |= function.columns(row)
+        found.append(taken)
+    return found if any(found) else []
 
 
 def grading_pool(chosen: RewardSettings) -> GradingPool:
@@ -183,8 +247,20 @@ def grading_pool(chosen: RewardSettings) -> GradingPool:
     Raises:
         SettingsError: a reward function that cannot be had.
     """
+    return _pool(_judge(chosen), chosen)
+
+
+def _judge(chosen: RewardSettings) -> Reward | RewardFunction | RewardSum:
     try:
-        reward = unhurried_math_reward if chosen.function is None else load_reward(chosen.function)
-        return GradingPool(reward, workers=chosen.workers, deadline_seconds=chosen.deadline_seconds)
+        return chosen_reward(chosen.function, chosen.right)
+    except ValueError as error:
+        raise SettingsError(
+            f"reward.{'function' if chosen.right is None else 'function or reward.right'}: {error}"
+        ) from error
+
+
+def _pool(judge: Reward | RewardFunction | RewardSum, chosen: RewardSettings) -> GradingPool:
+    try:
+        return GradingPool(judge, workers=chosen.workers, deadline_seconds=chosen.deadline_seconds)
     except ValueError as error:
         raise SettingsError(f"reward.function: {error}") from error

@@ -5,8 +5,9 @@ right if s plus the moves is n. One token per number.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -34,6 +35,8 @@ class WalkTask:
     held_out: Sequence[int]
     move_of: dict[int, int]
     """Token id -> signed move."""
+    parts: Sequence[str] = ()
+    columns: Sequence[Mapping[str, Any]] = ()
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 `python -m aepo.llm.records.metrics` prints the table of the documentation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,15 @@ class Metric:
     stored: bool = True
     """Whether it stands in metrics.jsonl, and not in the console's row alone."""
 
+    def keys(self, found: Iterable[str]) -> list[str]:
+        """Its keys among those found; of a metric of reward functions one a function."""
+        if self.name != OF_A_FUNCTION:
+            return [name for name in found if name == self.name]
+        return [name for name in found if name.startswith("reward/") and ":" in name]
+
+
+OF_A_FUNCTION = "reward/MODULE:FUNCTION"
+"""The one name of the list that stands for several: one for each reward function of a run that has more than one."""
 
 METRICS = (
     Metric(name="step", unit="", meaning="Number of the step, counted from 0", column=Column("step", 6, "d")),
@@ -140,6 +149,11 @@ METRICS = (
     Metric(name="reward/errors", unit="responses", meaning="Verdicts that failed, over all ranks and both branches"),
     Metric(
         name="reward/timeouts", unit="responses", meaning="Verdicts that took too long, over all ranks and branches"
+    ),
+    Metric(
+        name=OF_A_FUNCTION,
+        unit="",
+        meaning="Mean of what this one of several reward functions gave the T = 1 responses, before weights and rules",
     ),
     Metric(name="response_length_min", unit="tokens", meaning="Shortest T = 1 response"),
     Metric(name="response_length_max", unit="tokens", meaning="Longest T = 1 response"),
@@ -288,12 +302,12 @@ def ordered(found: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a number that `METRICS` does not have.
     """
-    names = [metric.name for metric in METRICS if metric.stored]
+    names = [name for metric in METRICS if metric.stored for name in metric.keys(found)]
     if unknown := sorted(set(found) - set(names)):
         raise ValueError(
             f"the metrics {', '.join(unknown)} are not in aepo.llm.records.metrics.METRICS; add them there"
         )
-    return {name: found[name] for name in names if name in found}
+    return {name: found[name] for name in names}
 
 
 def table() -> str:

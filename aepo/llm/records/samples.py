@@ -55,7 +55,7 @@ def samples(
         count: rows wanted.
     """
     found = []
-    right = [verdict.reward > 0 for verdict in verdicts]
+    right = [verdict.right for verdict in verdicts]
     for row in chosen_rows(right, group_size=rollouts.group_size, count=count):
         prompt, length = int(rollouts.prompt[row]), int(rollouts.mask[row].sum())
         tokens = rollouts.token[row, :length].tolist()
@@ -71,12 +71,20 @@ def samples(
                 "extracted": verdict.extracted,
                 "reason": verdict.reason,
                 "reward": float(rollouts.reward[row]),
+                **_by_function(verdict, task.parts),
                 "length": length,
                 "ended": bool(tokens) and tokens[-1] in task.end_ids,
                 "mean_logp": float(rollouts.scored("old_logp")[row, :length].double().sum()) / max(length, 1),
             }
         )
     return found
+
+
+def _by_function(verdict: Verdict, parts: Sequence[str]) -> dict[str, Any]:
+    """Where several functions judge: what each gave, none if one failed, and whether the response is right by it."""
+    if not parts:
+        return {}
+    return {"rewards": dict(zip(parts, verdict.parts, strict=False)), "right": verdict.right}
 
 
 def console_line(sample: dict[str, Any]) -> str:

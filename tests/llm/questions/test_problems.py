@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import ROOT
 
-from aepo.llm.questions.problems import ALL_COLUMNS, PUBLISHED, DataError, Problem, distinct, load_problems
+from aepo.llm.questions.problems import PUBLISHED, DataError, Problem, distinct, load_problems
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = ROOT.parent / "shared" / "data" / "math"
@@ -426,13 +426,9 @@ def test_a_message_of_data_stays_on_its_line_and_commands_no_terminal(tmp_path):
     assert str(error.value).isprintable()
 
 
-def test_further_columns_are_kept_where_they_are_asked_for(tmp_path):
+def test_columns_are_kept_where_they_are_asked_for(tmp_path):
     rows = [{"question": "1?", "answer": "1", "level": 3, "tags": ["a"]}, {"question": "2?", "answer": "2", "tags": []}]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = str(tmp_path / "q.jsonl")
     assert [p.columns for p in load_problems(source)] == [{}, {}]
-    assert [p.columns for p in load_problems(source, columns=["level", "tags"])] == [
-        {"level": 3, "tags": ["a"]},
-        {"tags": []},
-    ]
-    assert [p.columns for p in load_problems(source, columns=ALL_COLUMNS)] == rows
+    assert [p.columns for p in load_problems(source, with_columns=True)] == rows
