@@ -284,6 +284,41 @@ def test_positives_by_hand():
     assert every_row(rows).all()
 
 
+def test_where_another_reward_says_what_is_right_positives_go_by_it_alone():
+    # Two groups of four; what is trained on has 0.2 for the form of some responses.
+    decides = [1, 1, 0, 0, 0, 0, 0, 1]
+    plain = graded([1.2, 1, 0.2, 0, 0.2, 0, 0.2, 1], 4)
+    rows = plain.replace(right_by=double(decides))
+    assert by_reward(rows).int().tolist() == decides == by_advantage(rows).int().tolist()
+    # Without it, form alone makes positives.
+    assert by_reward(plain).int().tolist() == [1, 1, 1, 0, 1, 0, 1, 1]
+    # An answer that is right counts whatever else was taken off its reward.
+    assert by_reward(rows.replace(reward=rows.reward - 5)).int().tolist() == decides
+    assert Tempered(keep=by_reward).kept(rows, control()).int().tolist() == decides
+
+
+@given(st.lists(st.booleans(), min_size=8, max_size=8), st.floats(-3, 3))
+def test_what_is_right_does_not_depend_on_the_other_rewards(right, other):
+    alone = graded([float(r) for r in right], 4)
+    rows = alone.replace(reward=alone.reward + other, right_by=alone.reward)
+    assert by_reward(rows).tolist() == right
+    assert by_advantage(rows).tolist() == by_advantage(alone).tolist()
+    # Methods that credit right responses go by the same.
+    for name in ("dcpo", "reweighting"):
+        method = zoo.build(name)
+        one = rows.replace(logp_t=rows.old_logp * 1.1)
+        other_rewards = dataclasses.replace(one, right_by=None, reward=alone.reward)
+        steer = dataclasses.replace(control(), error=double(0.3), push=double(0.2))
+        weight = torch.ones_like(rows.mask)
+        shaped = [method.shape(torch.zeros_like(weight), r, steer, weight) for r in (one, other_rewards)]
+        assert torch.equal(*shaped)
+
+
+def test_a_deciding_reward_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="right_by must have shape"):
+        graded([1, 0], 2).replace(right_by=torch.zeros(3))
+
+
 def test_a_positive_by_advantage_lies_above_a_twentieth_of_a_deviation():
     # Rewards -x and x have advantages +-1/sqrt(2) but for the epsilon: x / (sqrt(2) x + 1e-6) = 0.05 at x =
     # 5.4e-8.

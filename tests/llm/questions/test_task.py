@@ -15,7 +15,7 @@ from tiny_models import chatting
 from aepo.llm.processes.ports import free_port
 from aepo.llm.questions.files import DataError
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
-from aepo.llm.questions.task import fingerprint, math_task
+from aepo.llm.questions.task import fingerprint, fingerprint_of_columns, math_task
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError, load
 from aepo.llm.trainer import check_positions
@@ -52,6 +52,64 @@ def test_prompts_keep_the_files_order_and_the_split_depends_on_the_seed_alone(tm
     assert sorted(train + held_out) == list(range(32)) and len(held_out) == 8
     assert split(3) == (left_out, answers, train, held_out)
     assert split(4)[:2] == (left_out, answers) and split(4)[3] != held_out
+
+
+JUDGES = """
+def level(response, answer, level, question=None):
+    return level
+
+def form(response, answer):
+    return len(response)
+
+def lacking(response, answer, difficulty):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def judges(tmp_path, monkeypatch):
+    (tmp_path / "judges_of_a_task.py").write_text(JUDGES)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "judges_of_a_task"
+
+
+def judging(tmp_path, function: str | None, rows: list[dict] | None = None, **reward):
+    """A task of three problems with a column `level`."""
+    rows = rows or [{"question": f"{i}+1?", "answer": str(i + 1), "level": i, "tags": [i]} for i in range(3)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataSettings(train=str(tmp_path / "q.jsonl"), held_out_problems=0)
+    return math_task(data, RewardSettings(workers=1, function=function, **reward), byte_tokenizer(), seed=0)[0]
+
+
+def test_columns_go_to_the_functions_that_take_them_and_to_no_other(tmp_path, judges):
+    task = judging(tmp_path, f"{judges}:form, {judges}:level")
+    try:
+        assert list(task.columns) == [{"level": i, "question": f"{i}+1?"} for i in range(3)]
+        assert task.parts == (f"{judges}:form", f"{judges}:level")
+        verdicts = task.grade([2, 1], [task.tokenizer.encode("ab"), task.tokenizer.encode("")])
+        assert [(v.reward, v.parts, v.right) for v in verdicts] == [(4.0, (2.0, 2.0), True), (1.0, (0.0, 1.0), False)]
+    finally:
+        task.close()
+    prompts = list(task.train)
+    other = replace(task, columns=[{**row, "level": 9} for row in task.columns])
+    assert fingerprint_of_columns(task, prompts) != fingerprint_of_columns(other, prompts)
+    alone = judging(tmp_path, f"{judges}:form")
+    alone.close()
+    assert alone.columns == () and alone.parts == () and fingerprint_of_columns(alone, prompts) == []
+
+
+def test_a_column_that_a_function_needs_and_no_row_has_is_named_before_anything_starts(tmp_path, judges):
+    with pytest.raises(
+        SettingsError,
+        match=r"reward\.function: judges_of_a_task:lacking takes 'difficulty', and .*q\.jsonl, row 1 has no such "
+        "column, found question, answer, level, tags",
+    ):
+        judging(tmp_path, f"{judges}:lacking")
+    rows = [{"question": f"{i}+1?", "answer": "1", **({"level": 1} if i != 2 else {})} for i in range(4)]
+    with pytest.raises(SettingsError, match=r"level takes 'level', and .*q\.jsonl, row 3 has no such column"):
+        judging(tmp_path, f"{judges}:level", rows)
+    with pytest.raises(SettingsError, match=r"reward\.function or reward\.right: .*has no 'absent'"):
+        judging(tmp_path, None, right=f"{judges}:absent")
 
 
 def test_messages_for_a_template_that_has_none_are_refused():

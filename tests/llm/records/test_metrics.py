@@ -35,6 +35,13 @@ def test_numbers_come_in_the_order_of_the_list_and_unknown_ones_are_refused():
         ordered({"eta": 1.0})
 
 
+def test_each_reward_function_has_a_number_of_its_own_at_its_place():
+    found = {"time/push": 1.0, "reward/m:g": 0.5, "step": 0, "reward/a.b:f": 1.0, "reward/timeouts": 0}
+    assert list(ordered(found)) == ["step", "reward/timeouts", "reward/m:g", "reward/a.b:f", "time/push"]
+    with pytest.raises(ValueError, match="the metrics reward/g are not in"):
+        ordered({"reward/g": 1.0})
+
+
 def test_console_and_verls_names_show_metrics_of_the_list():
     assert [name for name, _ in console_row.SHOWN] == [metric.name for metric in METRICS if metric.column is not None]
     assert set(verl_names.ALIASES.values()) <= set(NAMES)

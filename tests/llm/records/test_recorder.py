@@ -1,5 +1,6 @@
 """What a run leaves, without a run: rows go to a Recorder as the loop sends them, parts are cut off and go on."""
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from aepo import zoo
 from aepo.batch import Rollouts
+from aepo.llm.grading import Verdict
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.records import console_row, wandb_run
 from aepo.llm.records import recorder as record
@@ -283,6 +285,25 @@ def test_samples_say_what_was_asked_answered_and_judged():
     assert [row["response"] for row in found] == [" ".join(texts[row]) for row in (0, 2, 1, 3)]
     assert [row["ended"] for row in found] == [True, True, False, False]
     assert [row["mean_logp"] for row in found] == [-2.0, -12.0, -5.5, -15.0]
+
+
+def test_samples_of_several_functions_say_what_each_gave_and_show_a_right_and_a_wrong_one():
+    task = dataclasses.replace(walk_task(), parts=("m:f", "m:g"))
+    token = torch.full((4, 1), task.tokenizer.eos_token_id)
+    rollouts = Rollouts(
+        prompt=torch.tensor([task.train[0]] * 4), token=token, mask=torch.ones(4, 1), reward=torch.full((4,), 0.2),
+        group_size=4, old_logp=torch.zeros(4, 1),
+    )  # fmt: skip
+    # All have a positive reward, one is right; one could not be judged.
+    verdicts = [
+        Verdict(reward=0.2, extracted=None, reason="custom", parts=(right, 0.2), right_by=right)
+        for right in (0.0, 0.0, 1.0)
+    ] + [Verdict(reward=0.0, extracted=None, reason="error: x")]
+    found = samples(rollouts, verdicts, task, step=0, branch="main", temperature=1.0, count=2)
+    assert [row["right"] for row in found] == [False, True]
+    assert found[1]["rewards"] == {"m:f": 1.0, "m:g": 0.2}
+    last = samples(rollouts, verdicts, task, step=0, branch="main", temperature=1.0, count=9)[-1]
+    assert (last["rewards"], last["right"]) == ({}, False)
 
 
 def test_rows_of_other_ranks_are_not_shown():
