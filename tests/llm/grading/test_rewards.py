@@ -35,8 +35,8 @@ def importable(monkeypatch, request):
 
 NUMBERS = [
     True, 1, 1.0, Fraction(1, 1), Decimal("1.0"), np.bool_(True), np.float16(1), np.float32(1), np.int8(1),
-    np.uint64(1), np.array(1.0), np.array([1.0]), np.array([[True]]), torch.tensor(1.0), torch.tensor(True), torch.tensor([1]),
-    torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor(1.0, requires_grad=True),
+    np.uint64(1), np.array(1.0), np.array([1.0]), np.array([[True]]), torch.tensor(1.0), torch.tensor(True),
+    torch.tensor([1]), torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor(1.0, requires_grad=True),
 ]  # fmt: skip
 
 
