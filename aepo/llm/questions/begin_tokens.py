@@ -56,5 +56,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], *, places: Sequence[str]) -> l
                 f"{place}: the tokenizer of the model cannot encode the question ({shown(str(problem))}); remove the "
                 "row, or take a model of text"
             ) from problem
-        found.append(tokens if tokens[: len(begin)] == begin else begin + tokens)
+        # Templates written over several lines may start with a line's end.
+        written = bool(begin) and text.lstrip().startswith("".join(tokenizer.convert_ids_to_tokens(list(begin))))
+        found.append(tokens if written or tokens[: len(begin)] == begin else begin + tokens)
     return found

@@ -87,14 +87,15 @@ class DataSettings(Section):
     split: str = "train"
     """Split of a hub dataset; files have none."""
     question_column: str | None = None
-    """None finds it among the usual names. Nested ones are written prompt[0].content."""
+    """None finds it among the usual names. Of a conversation the last message is asked, which must be the user's. Nested
+    columns are written extra_info.question."""
     answer_column: str | None = None
     """None finds it among the usual names. Nested ones are written reward_model.ground_truth."""
     template: str = "plain"
     """How a question becomes a prompt: `plain`, `qwen_math` (Qwen2.5-Math), `qwen` (Qwen2.5), `qwen3`, or `chat`, the
     chat template of model.path's tokenizer. The first prompt is shown when the run starts."""
     system_prompt: Words = None
-    """With `chat` only; None leaves it to the tokenizer's template."""
+    """With `chat` only, and not beside a file's own system messages; None leaves it to the tokenizer's template."""
     instruction: Words = None
     """With `chat` only: put right behind the question, separator included; None asks for steps and a boxed answer."""
     end_tokens: EndTokens = "turn"

@@ -14,7 +14,6 @@ from aepo.llm.grading.reference import Reference
 from aepo.llm.questions.begin_tokens import begin_ids, encoded
 from aepo.llm.questions.small_tokenizers import EOS, byte_tokenizer
 from aepo.llm.questions.task import math_task
-from aepo.llm.questions.templates import NAMES
 from aepo.llm.settings import DataSettings, RewardSettings
 
 BOS, MASK = "<s>", "[gMASK]"
@@ -84,9 +83,11 @@ def evaluated(tokenizer, template: str) -> list[tuple[int, ...]]:
         return exams["aime24"].tokens
 
 
-@pytest.mark.parametrize("template", [name for name in NAMES if name != "chat"])
-def test_a_text_that_has_the_begin_token_gets_no_second_one(template):
+def test_a_text_that_has_the_begin_token_gets_no_second_one():
     tokenizer = tokenizer_with(begins="one", ends=True, template="plain")
     begin = tokenizer.bos_token_id
-    with_it, without = encoded(tokenizer, [f"{BOS}1+1?", "1+1?"], places=["f, row 1", "f, row 2"])
+    places = [f"f, row {row}" for row in (1, 2, 3, 4)]
+    texts = [f"{BOS}1+1?", "1+1?", f"\n{BOS}1+1?", f"Is {BOS} a tag?"]
+    with_it, without, behind_a_line, inside = encoded(tokenizer, texts, places=places)
+    assert behind_a_line.count(begin) == 1 and inside[0] == begin and inside.count(begin) == 2
     assert with_it == without and with_it.count(begin) == 1 and tokenizer.eos_token_id not in with_it
