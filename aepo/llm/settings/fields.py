@@ -87,8 +87,8 @@ class DataSettings(Section):
     split: str = "train"
     """Split of a hub dataset; files have none."""
     question_column: str | None = None
-    """None finds it among the usual names. Of a conversation the last message is asked, which must be the user's. Nested
-    columns are written extra_info.question."""
+    """None finds it among the usual names. Of a conversation the last message is asked, which must be the user's.
+    Nested columns are written extra_info.question."""
     answer_column: str | None = None
     """None finds it among the usual names. Nested ones are written reward_model.ground_truth."""
     template: str = "plain"
