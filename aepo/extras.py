@@ -8,7 +8,7 @@ from aepo.errors import UNUSABLE
 DISTRIBUTION = "aepo-rl"
 """The name on the package index, where `aepo` is another project."""
 SIM = ("matplotlib", "pandas", "pyarrow", "rich", "typer")
-LLM = ("datasets", "deepspeed", "math_verify", "omegaconf", "pydantic", "tensorboard", "transformers")
+LLM = ("datasets", "deepspeed", "math_verify", "pydantic", "tensorboard", "transformers")
 BRINGS = {"sim": SIM, "llm": (*LLM, *SIM)}
 """Extra -> the packages, by the names they are imported under, that a command of it looks for before it starts."""
 

@@ -13,7 +13,6 @@ PACKAGES = {
     "pytest": "the GPU tests of a checkout in stage kernels",
     "hypothesis": "the GPU tests of a checkout in stage kernels",
     "deepspeed": "stage train",
-    "omegaconf": "stage train",
     "pydantic": "stage train",
 }
 """Name -> what is left out without it."""

@@ -15,7 +15,7 @@ from aepo.llm.gpu_check import aloud, packages
 from aepo.llm.gpu_check.findings import Facts, Findings, LeftOut, Wrong
 
 TRAIN = Path(aepo.llm.__file__).with_name("train.py")
-NEEDED = ("torch", "transformers", "deepspeed", "omegaconf", "pydantic")
+NEEDED = ("torch", "transformers", "deepspeed", "pydantic")
 SETTINGS = {
     "model": {"hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate_size": 160},
     "data": {"train": "walk"},

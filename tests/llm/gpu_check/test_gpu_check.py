@@ -18,7 +18,7 @@ from aepo.llm.gpu_check.findings import Findings, LeftOut, Wrong
 from aepo.llm.gpu_check.stages import STAGES, Stage
 from aepo.llm.gpu_check.timing import Cost
 
-BARE = ("deepspeed", "omegaconf", "pydantic", "hypothesis")
+BARE = ("deepspeed", "pydantic", "hypothesis")
 """What a machine with torch, triton, transformers and pytest alone lacks."""
 STAGES_FOR_TESTS = {
     "hangs": """
@@ -146,7 +146,7 @@ def test_all_stages_together_take_less_than_ten_minutes():
 @pytest.mark.parametrize(
     "absent, stages, why",
     [
-        (BARE, "train", {"about": None, "train": "not installed: deepspeed, omegaconf, pydantic"}),
+        (BARE, "train", {"about": None, "train": "not installed: deepspeed, pydantic"}),
         (("torch",), "kernels,speed,train,sizes,sanitizer", {"about": None, "kernels": "torch", "speed": "torch",
          "train": "not installed: torch", "sizes": "torch", "sanitizer": "torch"}),
     ],
