@@ -290,6 +290,9 @@ def test_where_another_reward_says_what_is_right_positives_go_by_it_alone():
     plain = graded([1.2, 1, 0.2, 0, 0.2, 0, 0.2, 1], 4)
     rows = plain.replace(right_by=double(decides))
     assert by_reward(rows).int().tolist() == decides == by_advantage(rows).int().tolist()
+    # Wrong ones in good form have an advantage too.
+    formed = graded([0.2, 0, 0.2, 0, 1, 1.2, 0, 0.2], 4).replace(right_by=double([0, 0, 0, 0, 1, 1, 0, 0]))
+    assert by_advantage(formed).int().tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
     # Without it, form alone makes positives.
     assert by_reward(plain).int().tolist() == [1, 1, 1, 0, 1, 0, 1, 1]
     # An answer that is right counts whatever else was taken off its reward.

@@ -1,6 +1,7 @@
 """The begin token of a tokenizer stands before every prompt, once; its end token never behind one."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from tiny_models import chatting
@@ -62,10 +63,10 @@ def test_training_and_evaluation_begin_every_prompt_with_it_once(tmp_path, caplo
     first = task.prompts[0]
     shown = f"begins with {tokenizer.convert_ids_to_tokens(first[0])} ({first[0]}), "
     assert caplog.text.count(shown) == 1
-    assert evaluated(tokenizer, name) == list(task.prompts)
+    assert evaluated(tokenizer, name, tmp_path) == list(task.prompts)
 
 
-def evaluated(tokenizer, template: str) -> list[tuple[int, ...]]:
+def evaluated(tokenizer, template: str, folder: Path) -> list[tuple[int, ...]]:
     """What an evaluation asks, of the same two questions."""
     import contextlib
 
@@ -75,7 +76,7 @@ def evaluated(tokenizer, template: str) -> list[tuple[int, ...]]:
     questions = [
         Question(benchmark="aime24", index=i, question=q, reference=reference) for i, q in enumerate(["1+1?", "1+2?"])
     ]
-    subject = Subject(source="m", place="m", config=None, tokenizer=tokenizer, fingerprint="")
+    subject = Subject(source="m", place=str(folder), config=None, tokenizer=tokenizer, fingerprint="")
     manner = Manner(template=template, system_prompt=None, instruction=None, end_tokens="model", reason="as asked")
     options = parse(["--model=m", "--suite=aime24"])
     with contextlib.ExitStack() as stack:
