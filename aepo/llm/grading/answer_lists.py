@@ -36,7 +36,7 @@ def plain(text: str) -> str:
     return re.sub(r"(?<!\\)\$|\\(?:left|right)(?![A-Za-z])", "", text).strip()
 
 
-def answers(text: str) -> tuple[str, ...]:
+def answers(text: str, *, grouped: bool = False) -> tuple[str, ...]:
     r"""The answers that a text lists, in its order; one where it lists none.
 
     >>> answers(r"\{1 \pm \sqrt{5}, -2\}"), answers(r"x=1 \text{or} 3"), answers("(1,2), (3,4)")
@@ -47,18 +47,34 @@ def answers(text: str) -> tuple[str, ...]:
     text = re.sub(r"^(?:\\text\{(?:either|both)\}\s*)", "", text.strip(" ,"), flags=re.IGNORECASE)
     member = re.match(r"[A-Za-z](?:_?\w)?\s*(?:\\in|=)\s*(?=\\\{)", text)
     text = text[member.end() :] if member else text
-    if text.startswith(r"\{") and text.endswith(r"\}") and len(_parts(text)) == 1 and r"\}" not in text[2:-2]:
+    opened = text.startswith(r"\{") and text.endswith(r"\}") and len(_parts(text)) == 1 and r"\}" not in text[2:-2]
+    # The set that holds the empty set is not empty.
+    if opened and text[2:-2].strip() != r"\emptyset":
         text = text[2:-2]
+    together = _without_commas(text) if grouped else text
+    # {1,234} has two members.
+    if not opened or "," in together:
+        text = together
     return tuple(answer for part in _parts(text) for answer in _signs(part))
 
 
 def grouped_answers(text: str) -> tuple[str, ...]:
-    """As `answers`, with the commas of 1,000 not taken for separators.
+    """As `answers`, with the commas of 1,000 not taken for separators, unless in a bracket.
 
     >>> grouped_answers("2,500, 7,500"), answers("2,500, 7,500")
     (('2500', '7500'), ('2', '500', '7', '500'))
     """
-    return answers(re.sub(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])", lambda n: n.group().replace(",", ""), text))
+    return answers(text, grouped=True)
+
+
+_GROUPED = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
+
+
+def _without_commas(text: str) -> str:
+    """The text without the commas of 1,000 outside brackets: (1,234) is a point."""
+    for number in reversed(list(at_top_level(text, _GROUPED))):
+        text = text[: number.start()] + number.group().replace(",", "") + text[number.end() :]
+    return text
 
 
 _OPEN = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle"}
@@ -117,11 +133,12 @@ def _signs(part: str) -> tuple[str, ...]:
     return tuple(_SIGNS.sub(f" {sign} ", part).replace("  ", " ").strip().removeprefix("+").strip() for sign in "+-")
 
 
-def unlabelled(answer: str) -> tuple[str | None, str]:
+def unlabelled(answer: str, *, reference: bool = False) -> tuple[str | None, str]:
     r"""The label of `label = value` without blanks and braces, and the value; (None, answer) where it has none.
 
     A label is one name, in whatever dress, a function of anything, or a formula of several names. The value stands
     behind the last sign of equality; 5 = x has its label behind. 2x = 10 is an equation: its left side is no name.
+    Of a reference no formula in small letters is a label: x + y = 9 may be a line, which 9 is not.
 
     >>> unlabelled(r"\angle B E A_1 = 90"), unlabelled("f(n)=n"), unlabelled("2^n"), unlabelled("2x = 10")
     (('\\angleBEA_1', '90'), ('f(n)', 'n'), (None, '2^n'), (None, '2x = 10'))
@@ -139,7 +156,8 @@ def unlabelled(answer: str) -> tuple[str | None, str]:
         value, label = parts[-2], "" if len(parts) == 2 else label
     if not label:
         return None, value
-    if not (_NAME.fullmatch(label) or _NAMED.fullmatch(label) or len(set(letters(label))) > 1 or r"\text" in label):
+    formula = len(set(letters(label))) > 1 and not (reference and re.search("[a-z]", "".join(letters(label))))
+    if not (_NAME.fullmatch(label) or _NAMED.fullmatch(label) or formula or r"\text" in label):
         return None, value if not letters(label) and len(parts) > 1 and signs[0] == "=" and len(parts) == 2 else answer
     return re.sub(r"[\s{}]", "", label), value
 

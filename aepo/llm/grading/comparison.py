@@ -22,6 +22,7 @@ from aepo.llm.grading.answer_lists import (
     unlabelled,
 )
 from aepo.llm.grading.kinds import based, choice, time, unspaced
+from aepo.llm.grading.numbers_as_typed import plain_number
 from aepo.llm.grading.quantities import NOTHING, Allowed, numeric_value, quantity_reason, value_reason
 from aepo.llm.grading.units import compound, leading
 from aepo.llm.grading.verdict import RIGHT
@@ -84,6 +85,8 @@ def _as_what_it_is(found: str, wanted: str, allowed: Allowed, after: str, depth:
 def _lists(found: str, wanted: str, allowed: Allowed, depth: int) -> str | None:
     """The reason for texts that list answers, in the best way in which they can be read; None if neither does."""
     ways = re.split(r"\s*\\text\{or\}\s*", found)
+    if len(ways) > 1 and r"\text{or}" not in wanted and _of_different_things(answers(wanted)):
+        return "wrong"
     if len(ways) > 1 and len(answers(wanted)) == 1:
         # One value in several forms, "1/2 or 0.5", is one answer.
         reasons = [_as_what_it_is(way, wanted, allowed, "", depth + 1) for way in ways[:MAX_ANSWERS]]
@@ -110,12 +113,14 @@ def matched(found: Iterable[str], wanted: Iterable[str], allowed: Allowed, depth
     if len(found) != len(wanted) or len(found) > MAX_ANSWERS:
         return f"wrong: {len(found)} answer{'s' * (len(found) != 1)} of {len(wanted)}"
     named = [unlabelled(same_argument(one, wanted[0])) for one in found]
-    names = [unlabelled(one) for one in wanted]
+    names = [unlabelled(one, reference=True) for one in wanted]
     may_pair: Callable[[int, int], bool] = lambda i, j: True  # noqa: E731
     labels = [label for label, _ in named], [label for label, _ in names]
     if None not in labels[1] and len(set(labels[1])) == len(found):
         if set(labels[0]) == set(labels[1]):
             may_pair = lambda i, j: labels[0][i] == labels[1][j]  # noqa: E731
+        elif _named_otherwise(*labels):
+            return "wrong: other names"
         elif set(labels[0]) == {None}:
             may_pair = lambda i, j: i == j  # noqa: E731
     elif _told_apart(wanted) and not any(telling(_words(one)) for one in found):
@@ -135,6 +140,23 @@ def matched(found: Iterable[str], wanted: Iterable[str], allowed: Allowed, depth
         left.remove(match)
         worst = max(worst, reasons[match], key=RIGHT.index)
     return worst
+
+
+def _of_different_things(wanted: Iterable[str]) -> bool:
+    """Whether values of different names are asked for, of which "or" leaves some out."""
+    labels = [unlabelled(one, reference=True)[0] for one in wanted]
+    return None not in labels and len({re.sub("_.*", "", label or "") for label in labels}) > 1
+
+
+def _named_otherwise(found: list[str | None], wanted: list[str | None]) -> bool:
+    """Whether other things are named than those asked for. Words may describe what a letter names; an index may be left
+    out, as in x = 1 or x = 3 for x_1 = 1 and x_2 = 3."""
+    labels = [label for label in (*found, *wanted) if label]
+    if None in found or any(r"\text" in label for label in labels):
+        return False
+    return {re.sub("_.*", "", label) for label in found if label} != {
+        re.sub("_.*", "", label) for label in wanted if label
+    } or len({*found}) == len(found)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -172,7 +194,7 @@ def _single(found: str, wanted: str, allowed: Allowed, after: str, depth: int) -
     found = same_argument(found, wanted)
     if not _consistent(found):
         return "wrong: its sides differ"
-    (label, value), (name, reference) = unlabelled(found), unlabelled(wanted)
+    (label, value), (name, reference) = unlabelled(found), unlabelled(wanted, reference=True)
     if label is not None and name is not None and label != name and not _described(label, name):
         # Two named values, or an equation that is written in another way.
         return _relation(found, wanted)
@@ -180,6 +202,9 @@ def _single(found: str, wanted: str, allowed: Allowed, after: str, depth: int) -
         return _relation(found, wanted)
     if label is not None and name is None and _relations(wanted):
         return _relation(found, wanted)
+    # A point is no number, whatever its comma may be.
+    if plain_number(reference) is not None and len((bracketed(value) or ("", []))[1]) > 1:
+        return "wrong"
     for decide in (_brackets, _matrix):
         reason = decide(value, reference, allowed, depth)
         if reason is not None:

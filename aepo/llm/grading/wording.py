@@ -28,7 +28,8 @@ DECIDING = frozenset(
     "converges divergent convergent parallel perpendicular acute obtuse convex concave hundred thousand million "
     "billion trillion dozen pair score january february march april may june july august september october "
     "november december jan feb mar apr jun jul aug sep sept oct nov dec monday tuesday wednesday thursday friday "
-    "saturday sunday bc ad bce ce".split()
+    "saturday sunday bc ad bce ce two three four five six seven eight nine ten eleven twelve twenty hundredth "
+    "thousandth tenth third fourth fifth sixth seventh eighth ninth".split()
 )
 """They have an opposite, or make another number of the one beside them: where one side alone has one, it decides."""
 
@@ -90,6 +91,8 @@ def telling(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _singular(word: str) -> str:
+    if word == "halves":
+        return "half"
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-3] + "y" if word.endswith("ies") else word[:-1]
     return word
@@ -106,7 +109,7 @@ def harmless(words: tuple[str, ...]) -> bool:
     >>> harmless(("apples",)), harmless(("per", "cent", "decrease"))
     (True, False)
     """
-    return not any(word.casefold() in DECIDING for word in words)
+    return not any({word.casefold(), _singular(word.casefold())} & DECIDING for word in words)
 
 
 def is_date(words: tuple[str, ...]) -> bool:
