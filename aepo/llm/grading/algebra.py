@@ -59,6 +59,9 @@ def _equal_relations(prediction: Any, gold: Any) -> bool:
         same = _multiples(prediction, gold)
         if same is not None:
             return same
+    excluded = _excluded(prediction, gold)
+    if excluded is not None:
+        return excluded
     from math_verify import verify
 
     # It warns that it runs without a deadline of its own; the caller's is around it.
@@ -66,6 +69,21 @@ def _equal_relations(prediction: Any, gold: Any) -> bool:
     # With relations compared to sets, x > 2 is (2, \infty).
     right = verify([gold], [prediction], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
     return right and _equal_equations(gold, prediction)
+
+
+def _excluded(prediction: Any, gold: Any) -> bool | None:
+    """Whether sides of which one says what a name is not leave the same numbers; None where neither does."""
+    from sympy import Ne, Set
+
+    both = prediction, gold
+    if not any(isinstance(one, Ne) for one in both):
+        return None
+    names = {name for one in both if not isinstance(one, Set) for name in one.free_symbols}
+    if len(names) != 1:
+        return False
+    # math-verify has no set for it.
+    left, right = (one if isinstance(one, Set) else one.as_set() for one in both)
+    return bool(left == right)
 
 
 def _multiples(prediction: Any, gold: Any) -> bool | None:

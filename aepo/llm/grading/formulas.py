@@ -48,6 +48,9 @@ def _readable(text: str) -> str:
     text = _DEGREE.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
     text = _DECIMAL.sub(lambda d: rf"(\frac{{{d[1]}{d[2]}}}{{1{'0' * len(d[2])}}})", text)
     text = _NAME.sub(lambda name: rf"\xi_{{{zlib.crc32(_key(name.group()).encode())}}}", text)
+    # Of a number the parser drops it: 90' are minutes of arc.
+    if "'" in text:
+        raise UnreadableError("a prime behind no name")
     return _PRODUCT.sub(r"\1 \\cdot (", text)
 
 

@@ -13,6 +13,8 @@ from aepo.llm.grading.formulas import UnreadableError, formula
 ROUNDING = Fraction(1, 10**6)
 DIGITS = 50
 """Of numbers that are not rational, when they are compared."""
+_INTEGERS = frozenset("i j k l m n p q r s N M K".split())
+"""Names of whole numbers by custom, which the formulas of roundings are about."""
 ENOUGH_POINTS = 3
 """Where both formulas are defined: fewer say nothing."""
 
@@ -32,7 +34,8 @@ def equal_values(one: Any, other: Any) -> bool | None:
     if None in functions:
         return None
     agreed = 0
-    for point in points(names, whole=_of_integers(one) and _of_integers(other)):
+    rounded = _of_integers(one) and _of_integers(other)
+    for point in points(names, whole=rounded and all(str(name) in _INTEGERS for name in names)):
         values = [value_at(function, point) for function in functions]
         if None in values:
             continue

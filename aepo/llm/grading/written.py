@@ -17,7 +17,7 @@ MAX_REPEATS = 12
 _ARGUMENT = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 """A group in braces with two more levels in it."""
 _LOOK = re.compile(
-    rf"\\(?:boldsymbol|bm|mathbf|mathsf|mathit|mathtt|mathnormal|pmb|underline|uline|phantom)\s*{_ARGUMENT}"
+    rf"\\(?:boldsymbol|bm|mathbf|mathsf|mathit|mathtt|mathnormal|pmb|underline|uline)\s*{_ARGUMENT}"
 )
 _COLOURED = re.compile(rf"\\(?:textcolor|colorbox)\s*\{{[^{{}}]*\}}\s*{_ARGUMENT}|\\color\s*\{{[^{{}}]*\}}")
 _SWITCH = re.compile(
@@ -29,7 +29,7 @@ _DOUBLED = re.compile(r"\\\\(?=[A-Za-z,;!:%$ {}])")
 _SIZES = re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*(?:\.(?=\s*$))?")
 _SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|\\(?:quad|qquad|enspace|thinspace|medspace|thickspace|nobreakspace)(?![A-Za-z])"
-    r"|\\hspace\s*\{[^{}]*\}|~|\s+"
+    r"|\\[hv]?(?:phantom|space)\s*\{[^{}]*\}|\\(?:hfill|newline|par)(?![A-Za-z])|~|\s+"
 )
 # 1{,}080 and 1\,080, whose commas and spaces can be no separator of answers; 1,080 may be two answers.
 _GROUPS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:\s*(?:,\\!|\\!|\{,\}|\\,)\s*[0-9]{3})+(?![0-9])")
@@ -251,6 +251,11 @@ _DIGIT_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])")
 _DIGIT_FRACTION = re.compile(r"\\frac\s*(\{[^{}]*\}|[0-9A-Za-z])\s*(\{[^{}]*\}|[0-9A-Za-z])")
 _POWER = re.compile(r"\^\s*(?:\(((?:[^()]|\([^()]*\))*)\)|([+-]?[0-9]+\.[0-9]+|-[0-9]+))")
 _SCRIPT = re.compile(r"\s*([_^])\s*")
+def _short_script(script: re.Match) -> str:
+    """One sign of an index or exponent without braces, unless a digit comes after it."""
+    return f"{script[1]}{script[2]}" if script[1] else f"{script[3]}{{{script[4]}}}"
+
+
 _LONE_BRACES = re.compile(r"(?<![\\A-Za-z0-9_^}\]])\{\s*([^{}]*)\}(?!\s*\{)")
 _HALF = re.compile(r"(?<![\w.}^)/])([0-9]+)/([0-9]+)(?= [A-Za-z\\(])")
 
@@ -314,7 +319,8 @@ def written(text: str) -> str:
     text = _MAGNITUDE.sub(_magnified, text)
     text = _MONEY.sub(lambda money: f"{money[2]} {_CURRENCY[money[1]]} ", text).replace(r"\$", r"\text{dollars}")
     text = _POWER.sub(lambda power: f"^{{{power[1] if power[1] is not None else power[2]}}}", text)
-    text = re.sub(r"([_^])\{(\w)\}", r"\1\2", _SCRIPT.sub(r"\1", text))
+    # A digit would seem to belong to it: \log_{2}5 is no \log_{25}.
+    text = re.sub(r"([_^])\{(\w)\}(?! ?[0-9])|([_^])([0-9])(?= [0-9])", _short_script, _SCRIPT.sub(r"\1", text))
     text = re.sub(r"\s+", " ", text).strip()
     # A full stop ends a sentence; a backslash before it would belong to it.
     if "," in text and not _LISTS.search(text):
