@@ -21,7 +21,7 @@ from aepo.llm.grading.answer_lists import (
     sides,
     unlabelled,
 )
-from aepo.llm.grading.kinds import based, choice, time, unspaced
+from aepo.llm.grading.kinds import based, choice, lettering, ratio, time, unspaced
 from aepo.llm.grading.numbers_as_typed import plain_number
 from aepo.llm.grading.quantities import NOTHING, Allowed, numeric_value, quantity_reason, value_reason
 from aepo.llm.grading.units import compound, leading
@@ -65,7 +65,7 @@ _HALF_BEHIND = re.compile(r"[\s$~]*(?:\\(?:text|mathrm)\{\s*)?([ap])\.?\s?m\b", 
 def _as_what_it_is(found: str, wanted: str, allowed: Allowed, after: str, depth: int) -> str:
     if depth > MAX_DEPTH:
         return "refused: brackets in brackets"
-    for decide in (choice, time, based):
+    for decide in (choice, time, ratio, based, lettering):
         reason = decide(found, wanted)
         if reason is not None:
             return reason

@@ -81,6 +81,42 @@ def _without_fillers(text: str) -> str:
     return text
 
 
+_RATIO = re.compile(r":|\\text\{to\}")
+
+
+def ratio(found: str, wanted: str) -> str | None:
+    """Of a ratio of three or more the parts, up to one factor; None where neither side is one."""
+    reference, given = (_terms(unlabelled(text)[1]) for text in (wanted, found))
+    # The parser would divide them all by one another.
+    if max(len(reference), len(given)) < 3:
+        return None
+    if len(reference) != len(given):
+        return "wrong"
+    numbers = [[plain_number(term) for term in terms] for terms in (given, reference)]
+    if None in (*numbers[0], *numbers[1]):
+        return "exact" if list(map(unspaced, given)) == list(map(unspaced, reference)) else "wrong"
+    ours, theirs = ([number.value for number in side if number] for side in numbers)
+    same = all(one * theirs[0] == other * ours[0] for one, other in zip(ours, theirs, strict=True))
+    return "exact" if same and any(ours) == any(theirs) else "wrong"
+
+
+def _terms(text: str) -> list[str]:
+    """What stands between the colons of a ratio; one part where it is none."""
+    terms = [term.strip() for term in _RATIO.split(text)]
+    return terms if all(terms) and not re.search(r"[=|<>{}\[\]]", text) else [text]
+
+
+_CAPITALS = re.compile(r"(?:\\text\{([A-Z]{3,})\}|([A-Z]{3,}))")
+
+
+def lettering(found: str, wanted: str) -> str | None:
+    """Three capitals and more are a word or the corners of a figure, whose order counts; None for anything else."""
+    reference, given = _CAPITALS.fullmatch(wanted), _CAPITALS.fullmatch(unlabelled(found)[1])
+    if reference is None or given is None:
+        return None
+    return "exact" if (given[1] or given[2]) == (reference[1] or reference[2]) else "wrong"
+
+
 _BASES = dict(
     zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
 )

@@ -219,13 +219,24 @@ _DEGREES = re.compile(
 _MONEY = re.compile(
     r"(?:\\text\{US\}|US)?\s*(\\\$|[€£¥])\s*(-?\s*(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\}))"
 )
+_AMOUNT = re.compile(r"((?:\\\$|[€£¥])\s*[0-9][0-9,.]*)\s*(?:\\text\{\s*)?([kKmMB])(?:\}|(?![A-Za-z]))")
+_THOUSAND_DOLLARS = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "B": "billion"}
+"""Behind an amount of money alone: elsewhere K are kelvin and m metres."""
 _CURRENCY = {r"\$": r"\text{dollars}", "€": r"\text{euros}", "£": r"\text{pounds-sterling}", "¥": r"\text{yen}"}
 _SAME = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\leq(?:slant|q)?(?![A-Za-z])|<=|=<"), r"\\le "),
     (re.compile(r"\\geq(?:slant|q)?(?![A-Za-z])|>=|=>"), r"\\ge "),
-    (re.compile(r"\\neq(?![A-Za-z])|!="), r"\\ne "),
+    (re.compile(r"\\neq(?![A-Za-z])|!=|\\not\s*="), r"\\ne "),
+    (re.compile(r"\\(?:long)?rightarrow(?![A-Za-z])"), r"\\to "),
+    (re.compile(r"\\(?:therefore|because|implies|iff)(?![A-Za-z])"), " "),
+    (re.compile(r":="), "="),
+    (re.compile(r"\\p?mod(?![A-Za-z])\s*(?:\{([^{}]*)\}|([0-9A-Za-z]+))"), r"\\pmod{\1\2}"),
+    (re.compile(r"\\mathbb\s*([A-Z])"), r"\\mathbb{\1}"),
+    (re.compile(r"\\(?:text|math)rm\s+([A-Za-z])(?![A-Za-z])"), r"\1"),
+    (re.compile(r"\\binom\s*([0-9A-Za-z])\s*([0-9A-Za-z])(?![A-Za-z])"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\\(?:begin|end)\{(?:aligned|align\*?|gathered|split|equation\*?)\}"), " "),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),
     (re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset"),
@@ -247,7 +258,7 @@ _SAME = [
     (re.compile(r"(?<!\\)%"), r"\\%"),
 ]  # fmt: skip
 _GROUP_ROOT = re.compile(r"\\sqrt\s*\(((?:[^()]|\([^()]*\))*)\)")
-_DIGIT_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])")
+_DIGIT_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])")
 _DIGIT_FRACTION = re.compile(r"\\frac\s*(\{[^{}]*\}|[0-9A-Za-z])\s*(\{[^{}]*\}|[0-9A-Za-z])")
 _POWER = re.compile(r"\^\s*(?:\(((?:[^()]|\([^()]*\))*)\)|([+-]?[0-9]+\.[0-9]+|-[0-9]+))")
 _SCRIPT = re.compile(r"\s*([_^])\s*")
@@ -305,7 +316,7 @@ def written(text: str) -> str:
             text = _COUNT.sub(lambda word: f" {_COUNTS[word[1].lower()]} ", text)
         text = _ORDINAL.sub("", text)
     text = _DEGREES.sub(r"^\\circ ", text)
-    text = _DIGIT_ROOT.sub(r"\\sqrt{\1}", _GROUP_ROOT.sub(r"\\sqrt{\1}", text))
+    text = _DIGIT_ROOT.sub(r"\\sqrt\1{\2}", _GROUP_ROOT.sub(r"\\sqrt{\1}", text))
     text = _DIGIT_FRACTION.sub(lambda f: rf"\frac{{{f[1].strip(' {}')}}}{{{f[2].strip(' {}')}}}", text)
     text = _DOTTED.sub(_dotted, _REPEATING.sub(_repeating, text))
     for _ in range(2):
@@ -316,6 +327,7 @@ def written(text: str) -> str:
     text = _MIXED.sub(_mixed, re.sub(r"\s+", " ", text))
     text = _BLANKS.sub(lambda number: number.group().replace(" ", ""), text)
     text = _HALF.sub(r"\\frac{\1}{\2}", text)
+    text = _AMOUNT.sub(lambda money: rf"{money[1]} \text{{{_THOUSAND_DOLLARS[money[2]]}}}", text)
     text = _MAGNITUDE.sub(_magnified, text)
     text = _MONEY.sub(lambda money: f"{money[2]} {_CURRENCY[money[1]]} ", text).replace(r"\$", r"\text{dollars}")
     text = _POWER.sub(lambda power: f"^{{{power[1] if power[1] is not None else power[2]}}}", text)
