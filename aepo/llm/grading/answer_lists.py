@@ -21,7 +21,8 @@ _LETTER = (
 _NAME = re.compile(rf"\s*{_LETTER}'*(?:_(?:\w|\{{[^{{}}]*\}}))?'*\s*")
 # f(x), P(A | B), \angle B E A_1, |AB|, \overline{AB}, \cos A: whatever is in it, it is the name of one thing.
 _NAMED = re.compile(
-    rf"\s*(?:{_NAME.pattern}(?:'*)\(.*\)|\\(?:angle|triangle|overline|operatorname|mathbb|mathrm|arc|widehat|vec|deg|max|min)"
+    rf"\s*(?:{_NAME.pattern}(?:'*)\(.*\)|\\(?:angle|triangle|overline|operatorname|mathbb|mathrm|arc|widehat|vec|deg|max|min"
+    r"|det|dim|ker|gcd|lim|sum|prod|int|sup|inf|Pr)"
     r"(?![A-Za-z]).*|\|[A-Za-z\s]+\||\\(?:sin|cos|tan|cot|sec|csc)(?:\^2)?\s*(?:[A-Za-z]|\\[a-z]+|\\angle.*|\([^()]*\))"
     r"|\(.*,.*\)|\[[A-Z\s_0-9]+\])\s*",
     re.DOTALL,
@@ -157,6 +158,8 @@ def unlabelled(answer: str, *, reference: bool = False) -> tuple[str | None, str
     if not label:
         return None, value
     formula = len(set(letters(label))) > 1 and not (reference and re.search("[a-z]", "".join(letters(label))))
+    # As a reference it is an equation, which other numbers solve.
+    formula = formula or (not reference and re.match(r"\\l(?:floor|ceil)(?![A-Za-z])", label) is not None)
     if not (_NAME.fullmatch(label) or _NAMED.fullmatch(label) or formula or r"\text" in label):
         return None, value if not letters(label) and len(parts) > 1 and signs[0] == "=" and len(parts) == 2 else answer
     return re.sub(r"[\s{}]", "", label), value

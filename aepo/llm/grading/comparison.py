@@ -200,7 +200,7 @@ def _single(found: str, wanted: str, allowed: Allowed, after: str, depth: int) -
         return _relation(found, wanted)
     if label is None and name is not None and _relations(found):
         return _relation(found, wanted)
-    if label is not None and name is None and _relations(wanted):
+    if name is None and _relations(wanted) and _relations(found):
         return _relation(found, wanted)
     # A point is no number, whatever its comma may be.
     if plain_number(reference) is not None and len((bracketed(value) or ("", []))[1]) > 1:

@@ -61,7 +61,8 @@ def stated_answer(response: str) -> Stated | None:
     hashes = [mark for mark in marks if mark.group() == "####"]
     mark = (hashes or marks)[-1]
     rest = response[mark.end() :].lstrip(" \t\r\n:*")[: MAX_ANSWER_CHARACTERS + 1]
-    formula = None if hashes else re.match(r"\${1,2}([^$]+)\$\$?|\\\((.+?)\\\)", rest, re.DOTALL)
+    # \$ in a formula is a dollar and no end of it.
+    formula = None if hashes else re.match(r"\${1,2}((?:\\.|[^$\\])+)\$\$?|\\\((.+?)\\\)", rest, re.DOTALL)
     if formula:
         return _formulas(rest, formula)
     line = rest.split("\n", 1)[0]
@@ -84,7 +85,38 @@ def _boxed(response: str, boxes: "list[_Box]") -> Stated | None:
     if len(set(parts)) == 1:
         parts = parts[:1]
     answer = (" or " if alternatives or before or after else ", ").join(parts)
+    if len(boxes) == 1 and not before and not after:
+        answer, rest = _with_what_touches(answer, response[: boxes[0].start], rest)
     return Stated(answer, rest[after.end() :] if after else rest)
+
+
+# A sign or "not" that stands alone before the box: in "8 - \boxed{3}" it belongs to the 8.
+_SIGN_BEFORE = re.compile(r"(?:[=$]|\\[(\[]|\bis)\s*(-|−|\\pm\s*)$|\b(not)[\s$]*$")
+_POWER_AFTER = re.compile(
+    r"\s*([_^]\s*(?:\{\s*-?[0-9A-Za-z]+\s*\}|[0-9A-Za-z])(?!\s*\\circ)|\\(?:times|cdot)\s*10\s*\^\s*(?:\{[^{}]*\}|[0-9]))"
+)
+_MAGNITUDE_AFTER = re.compile(
+    r"[\s$~]*(?:\\[,;: ])*(?:\\(?:text|mathrm)\s*\{\s*)?((?:hundred|thousand|million|billion|trillion)s?)\b\s*\}?"
+)
+
+
+def _with_what_touches(answer: str, before: str, rest: str) -> tuple[str, str]:
+    r"""The content of a box with the sign, index, power or magnitude that stands at it outside, and what is left behind.
+
+    >>> _with_what_touches("3", "so $x = -", "$."), _with_what_touches("3", "", r"\times 10^8$"), _with_what_touches("3", "it is $8 - ", "$")
+    (('-3', '$.'), ('3\\times 10^8', '$'), ('3', '$'))
+    """
+    sign = _SIGN_BEFORE.search(before[-MAX_JOINT_CHARACTERS:])
+    touching = _POWER_AFTER.match(rest) or _MAGNITUDE_AFTER.match(rest)
+    single = re.fullmatch(r"[0-9A-Za-z.,]+", answer) is not None
+    if (sign or touching) and not single and not (touching and not sign and touching[1][0].isalpha()):
+        answer = f"({answer})"
+    if touching:
+        answer = f"{answer}{' ' * touching[1][0].isalpha()}{touching[1]}"
+        rest = rest[touching.end() :]
+    if sign:
+        answer = f"{sign[1] or sign[2]} {answer}" if sign[2] else f"{sign[1]}{answer}"
+    return answer, rest
 
 
 def _formulas(rest: str, first: re.Match) -> Stated | None:

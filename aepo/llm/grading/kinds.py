@@ -23,11 +23,20 @@ _CHOICE = re.compile(
     rf"(?:\\text\{{(?:option|choice|answer|the|is)\}}\s*:?\s*)*\(?\s*{_LETTER}\s*(?:\)\s*[.:]?|[.:](?![0-9])|$)",
     re.IGNORECASE,
 )
-_ANOTHER = re.compile(rf"\(\s*{_LETTER}\s*\)|(?:^|,|\\text\{{(?:or|and)\}})\s*\(?{_LETTER}(?:[).:,]|\s*$)")
+_WITH_TEXT = re.compile(r"\(\s*\\text\{([A-J])\}\s*\)\s*[^\s]")
+_ANOTHER = re.compile(
+    rf"\(\s*{_LETTER}\s*\)|(?:^|,)\s*\(?{_LETTER}(?:[).:,]|\s*$)|\\text\{{(?:or|and)\}}\s*\(?{_LETTER}(?![A-Za-z])"
+)
 
 
 def choice(found: str, wanted: str) -> str | None:
-    """Of a choice, "(C)", "C" or "C. 12", its letter decides; None where the reference is none."""
+    """Of a choice, "(C)", "C" or "C. 12", its letter decides; None where the reference is none.
+
+    Where the reference is "(C) 12" the letter alone is enough; what has more is compared with all of it.
+    """
+    both = _WITH_TEXT.match(wanted), _WANTED_CHOICE.fullmatch(found)
+    if both[0] and both[1] and bool(both[1][1]) <= bool(both[1][4]):
+        return "exact" if both[0][1] == (both[1][2] or both[1][3]).upper() else "wrong"
     reference = _WANTED_CHOICE.fullmatch(wanted)
     if reference is None or bool(reference[1]) != bool(reference[4]) or (reference[2] or reference[3]).islower():
         return None

@@ -16,9 +16,7 @@ MAX_REPEATS = 12
 
 _ARGUMENT = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 """A group in braces with two more levels in it."""
-_LOOK = re.compile(
-    rf"\\(?:boldsymbol|bm|mathbf|mathsf|mathit|mathtt|mathnormal|pmb|underline|uline)\s*{_ARGUMENT}"
-)
+_LOOK = re.compile(rf"\\(?:boldsymbol|bm|mathbf|mathsf|mathit|mathtt|mathnormal|pmb|underline|uline)\s*{_ARGUMENT}")
 _COLOURED = re.compile(rf"\\(?:textcolor|colorbox)\s*\{{[^{{}}]*\}}\s*{_ARGUMENT}|\\color\s*\{{[^{{}}]*\}}")
 _SWITCH = re.compile(
     r"\\(?:bf|it|sf|tt|bfseries|itshape|displaystyle|textstyle|scriptstyle|limits|nolimits|normalsize|large|Large|LARGE"
@@ -130,8 +128,8 @@ def _unwrapped(wrapper: re.Match) -> str:
         return f"\\{inside} " if inside in FUNCTIONS else _CALLED[inside]
     if wrapper.group().startswith(r"\text{") and re.fullmatch("[A-Za-z]+", wrapper[1]):
         return wrapper.group()
-    # sq. in. has words like any other.
-    inside = re.sub(r"(?<=[A-Za-z])\.(?![0-9])", " ", inside)
+    # sq. in. has words like any other; "B. 7" is a choice.
+    inside = re.sub(r"(?<!^[A-J])(?<=[A-Za-z])\.(?![0-9])", " ", inside)
     return (
         " "
         + re.sub(
@@ -233,6 +231,9 @@ _SAME = [
     (re.compile(r"\\(?:therefore|because|implies|iff)(?![A-Za-z])"), " "),
     (re.compile(r":="), "="),
     (re.compile(r"\\p?mod(?![A-Za-z])\s*(?:\{([^{}]*)\}|([0-9A-Za-z]+))"), r"\\pmod{\1\2}"),
+    (re.compile(r"\\(pm|mp|cdot|times|div|le|ge|ne|approx)\s*\{([^{}]*)\}"), r"\\\1 \2"),
+    # Digits between dots repeat, as they are written in Chinese.
+    (re.compile(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
     (re.compile(r"\\mathbb\s*([A-Z])"), r"\\mathbb{\1}"),
     (re.compile(r"\\(?:text|math)rm\s+([A-Za-z])(?![A-Za-z])"), r"\1"),
     (re.compile(r"\\binom\s*([0-9A-Za-z])\s*([0-9A-Za-z])(?![A-Za-z])"), r"\\binom{\1}{\2}"),
@@ -259,9 +260,19 @@ _SAME = [
 ]  # fmt: skip
 _GROUP_ROOT = re.compile(r"\\sqrt\s*\(((?:[^()]|\([^()]*\))*)\)")
 _DIGIT_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])")
-_DIGIT_FRACTION = re.compile(r"\\frac\s*(\{[^{}]*\}|[0-9A-Za-z])\s*(\{[^{}]*\}|[0-9A-Za-z])")
+_FRACTION = re.compile(rf"\\frac\s*(?:{_ARGUMENT}|([0-9A-Za-z]))\s*(?:{_ARGUMENT}|([0-9A-Za-z]))")
 _POWER = re.compile(r"\^\s*(?:\(((?:[^()]|\([^()]*\))*)\)|([+-]?[0-9]+\.[0-9]+|-[0-9]+))")
 _SCRIPT = re.compile(r"\s*([_^])\s*")
+
+
+def _braced(halves: re.Match) -> str:
+    """A fraction with braces around both halves, and those in it."""
+    top, bottom = (
+        halves[at + 1] if halves[at] is None else _FRACTION.sub(_braced, halves[at].strip()) for at in (1, 3)
+    )
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
 def _short_script(script: re.Match) -> str:
     """One sign of an index or exponent without braces, unless a digit comes after it."""
     return f"{script[1]}{script[2]}" if script[1] else f"{script[3]}{{{script[4]}}}"
@@ -295,7 +306,8 @@ def written(text: str) -> str:
     >>> written(r"0.1\overline{6}"), written("3.2 million dollars"), written(r"90^{\circ}"), written("（1，2）")
     ('\\frac{1}{6}', '3200000 \\text{dollars}', '90^\\circ', '(1,2)')
     """
-    text = in_ascii(text)
+    # Of "\ " at the end blanks may be gone.
+    text = re.sub(r"\\+\s*$", "", in_ascii(text))
     if r"\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
         text = re.sub(r"\\[()\[\]]", " ", text)
@@ -315,9 +327,11 @@ def written(text: str) -> str:
         if not re.search("[0-9]", text):
             text = _COUNT.sub(lambda word: f" {_COUNTS[word[1].lower()]} ", text)
         text = _ORDINAL.sub("", text)
+        text = re.sub(r"\(?\s*\\text\{mod\}\s*([0-9A-Za-z]+)\s*\)?", r" \\pmod{\1}", text)
+        text = re.sub(r"\\text\{per\}\s*\\text\{cent\}", r"\\text{percent}", text)
     text = _DEGREES.sub(r"^\\circ ", text)
     text = _DIGIT_ROOT.sub(r"\\sqrt\1{\2}", _GROUP_ROOT.sub(r"\\sqrt{\1}", text))
-    text = _DIGIT_FRACTION.sub(lambda f: rf"\frac{{{f[1].strip(' {}')}}}{{{f[2].strip(' {}')}}}", text)
+    text = _FRACTION.sub(_braced, text)
     text = _DOTTED.sub(_dotted, _REPEATING.sub(_repeating, text))
     for _ in range(2):
         text = _LONE_BRACES.sub(r" \1 ", text)
