@@ -91,7 +91,7 @@ def _boxed(response: str, boxes: "list[_Box]") -> Stated | None:
 
 
 # A sign or "not" that stands alone before the box: in "8 - \boxed{3}" it belongs to the 8.
-_SIGN_BEFORE = re.compile(r"(?:[=$]|\\[(\[]|\bis)\s*(-|−|\\pm\s*)$|\b(not)[\s$]*$")
+_SIGN_BEFORE = re.compile(r"(?:[=$]|\\[(\[]|\bis)\s*(-|−|\\pm ?)$|\bnot[\s$]*$")
 _POWER_AFTER = re.compile(
     r"\s*([_^]\s*(?:\{\s*-?[0-9A-Za-z]+\s*\}|[0-9A-Za-z])(?!\s*\\circ)|\\(?:times|cdot)\s*10\s*\^\s*(?:\{[^{}]*\}|[0-9]))"
 )
@@ -101,21 +101,22 @@ _MAGNITUDE_AFTER = re.compile(
 
 
 def _with_what_touches(answer: str, before: str, rest: str) -> tuple[str, str]:
-    r"""The content of a box with the sign, index, power or magnitude that stands at it outside, and what is left behind.
+    r"""The content of a box with the sign, index, power or magnitude outside that belongs to it, and the rest.
 
-    >>> _with_what_touches("3", "so $x = -", "$."), _with_what_touches("3", "", r"\times 10^8$"), _with_what_touches("3", "it is $8 - ", "$")
-    (('-3', '$.'), ('3\\times 10^8', '$'), ('3', '$'))
+    >>> _with_what_touches("3", "so $x = -", "$."), _with_what_touches("3", "", r"\times 10^8$")
+    (('-3', '$.'), ('3\\times 10^8', '$'))
+    >>> _with_what_touches("3", "it is $8 - ", "$")
+    ('3', '$')
     """
     sign = _SIGN_BEFORE.search(before[-MAX_JOINT_CHARACTERS:])
     touching = _POWER_AFTER.match(rest) or _MAGNITUDE_AFTER.match(rest)
-    single = re.fullmatch(r"[0-9A-Za-z.,]+", answer) is not None
-    if (sign or touching) and not single and not (touching and not sign and touching[1][0].isalpha()):
+    magnitude = bool(touching and touching[1][0].isalpha())
+    if ((sign and sign[1]) or (touching and not magnitude)) and not re.fullmatch(r"[0-9A-Za-z.,]+", answer):
         answer = f"({answer})"
     if touching:
-        answer = f"{answer}{' ' * touching[1][0].isalpha()}{touching[1]}"
-        rest = rest[touching.end() :]
+        answer, rest = f"{answer}{' ' * magnitude}{touching[1]}", rest[touching.end() :]
     if sign:
-        answer = f"{sign[1] or sign[2]} {answer}" if sign[2] else f"{sign[1]}{answer}"
+        answer = f"{sign[1] or 'not '}{answer}"
     return answer, rest
 
 
