@@ -112,7 +112,9 @@ def bracketed(text: str) -> tuple[str, list[str]] | None:
             return None
     # A vector in angle brackets is a tuple.
     ends = f"{match[1]}{match[3]}".replace(r"\langle", "(").replace(r"\rangle", ")")
-    return ends, _parts(match[2])
+    parts = _parts(match[2])
+    # Where commas are decimal, semicolons separate.
+    return ends, [part.strip() for part in match[2].split(";")] if len(parts) == 1 and ";" in match[2] else parts
 
 
 _COMMA = re.compile(",")

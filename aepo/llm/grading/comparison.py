@@ -261,6 +261,9 @@ def _relation(found: str, wanted: str) -> str:
     )
 
 
+_SETS = re.compile(r"\\(?:in|cup|mathbb)(?![A-Za-z])")
+
+
 def _brackets(found: str, wanted: str, allowed: Allowed, depth: int) -> str | None:
     """A tuple, a point or an interval, part by part; None where the reference is none."""
     reference = bracketed(wanted)
@@ -273,7 +276,7 @@ def _brackets(found: str, wanted: str, allowed: Allowed, depth: int) -> str | No
             return _each(
                 [cell for row in column[1] for cell in row] if 1 in _shape(column) else [], reference[1], allowed, depth
             )
-        return algebra.compared(found, wanted) if _relations(found) or "\\in" in found or "\\cup" in found else "wrong"
+        return algebra.compared(found, wanted) if _relations(found) or _SETS.search(found) else "wrong"
     if given[0] != reference[0]:
         return "wrong"
     return _each(given[1], reference[1], allowed, depth)
@@ -329,18 +332,21 @@ def _matrix(found: str, wanted: str, allowed: Allowed, depth: int) -> str | None
     return _each(*([cell for row in matrix[1] for cell in row] for matrix in (given, reference)), allowed, depth)
 
 
+_EITHER = re.compile(r"\s*(?:\\text\{or\}|\\lor(?![A-Za-z]))\s*")
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
 
 
 def _union(found: str, wanted: str, allowed: Allowed, depth: int) -> str | None:
     """A union, in any order, of intervals or of the relations that say them; None where the reference is none."""
     reference = _split(unlabelled(wanted)[1], _CUP)
+    value = unlabelled(found)[1]
+    if len(reference) == 1 and any(True for _ in at_top_level(value, _CUP)):
+        reference = [part for part in _EITHER.split(wanted) if part]
     if len(reference) == 1:
         return None
-    value = unlabelled(found)[1]
     given = _split(value, _CUP)
     if len(given) == 1:
-        given = [part for part in re.split(r"\s*(?:\\text\{or\}|\\lor(?![A-Za-z]))\s*", found) if part]
+        given = [part for part in _EITHER.split(found) if part]
     if len(given) == len(reference) and matched(given, reference, allowed, depth + 1) in RIGHT:
         return "exact"
     return algebra.compared(value, unlabelled(wanted)[1])

@@ -93,7 +93,7 @@ def _nesting(text: str) -> int:
 
 def _with_constants(parsed: Any) -> Any:
     """The parsed formula with i as the imaginary unit, and with sums and the like worked out."""
-    from sympy import Basic, Derivative, Expr, I, Symbol
+    from sympy import Basic, Derivative, Expr, I, Symbol, nan, zoo
 
     if not isinstance(parsed, Basic):
         return parsed
@@ -106,7 +106,10 @@ def _with_constants(parsed: Any) -> Any:
     if isinstance(parsed, Expr):
         parsed = parsed.doit()
     unit = Symbol("i")
-    return parsed.subs(unit, I) if parsed.has(unit) else parsed
+    parsed = parsed.subs(unit, I) if parsed.has(unit) else parsed
+    if parsed.has(nan, zoo):
+        raise UnreadableError("it is divided by 0")
+    return parsed
 
 
 _GREEK = frozenset(

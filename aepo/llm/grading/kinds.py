@@ -94,10 +94,15 @@ _RATIO = re.compile(r":|\\text\{to\}")
 
 
 def ratio(found: str, wanted: str) -> str | None:
-    """Of a ratio of three or more the parts, up to one factor; None where neither side is one."""
-    reference, given = (_terms(unlabelled(text)[1]) for text in (wanted, found))
-    # The parser would divide them all by one another.
-    if max(len(reference), len(given)) < 3:
+    """Of a ratio of three or more the parts, up to one factor; None where neither side is one.
+
+    "3 to 4" is a ratio where the other side is one with a colon: on both sides it may be a range.
+    """
+    texts = [unlabelled(text)[1] for text in (wanted, found)]
+    reference, given = map(_terms, texts)
+    said = [":" in text for text in texts]
+    # The parser would divide more than two by one another.
+    if max(len(reference), len(given)) < 3 and (said[0] == said[1] or len(reference) != len(given)):
         return None
     if len(reference) != len(given):
         return "wrong"
@@ -112,7 +117,7 @@ def ratio(found: str, wanted: str) -> str | None:
 def _terms(text: str) -> list[str]:
     """What stands between the colons of a ratio; one part where it is none."""
     terms = [term.strip() for term in _RATIO.split(text)]
-    return terms if all(terms) and not re.search(r"[=|<>{}\[\]]", text) else [text]
+    return terms if all(terms) and not re.search(r"[=|<>\[\]]|\\[{}]", text) else [text]
 
 
 _CAPITALS = re.compile(r"(?:\\text\{([A-Z]{3,})\}|([A-Z]{3,}))")

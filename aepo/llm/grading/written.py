@@ -108,6 +108,8 @@ def _named(run: re.Match) -> str:
     letters = run.group()
     if letters[0] == "\\":
         return letters
+    if letters == "lg":
+        return r"\log_{10} "
     if letters in FUNCTIONS or letters in _LETTERS:
         return f"\\{letters} "
     if letters in _OTHERS:
@@ -220,7 +222,7 @@ _MONEY = re.compile(
 _AMOUNT = re.compile(r"((?:\\\$|[€£¥])\s*[0-9][0-9,.]*)\s*(?:\\text\{\s*)?([kKmMB])(?:\}|(?![A-Za-z]))")
 _THOUSAND_DOLLARS = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "B": "billion"}
 """Behind an amount of money alone: elsewhere K are kelvin and m metres."""
-_CURRENCY = {r"\$": r"\text{dollars}", "€": r"\text{euros}", "£": r"\text{pounds-sterling}", "¥": r"\text{yen}"}
+_CURRENCY = {r"\$": r"\text{dollars}", "€": r"\text{euros}", "£": r"\text{sterling}", "¥": r"\text{yen}"}
 _SAME = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
@@ -279,6 +281,7 @@ def _short_script(script: re.Match) -> str:
 
 
 _LONE_BRACES = re.compile(r"(?<![\\A-Za-z0-9_^}\]])\{\s*([^{}]*)\}(?!\s*\{)")
+_DOUBLE_BRACES = re.compile(r"(?<!\\)\{\s*\{((?:[^{}\\]|\\[^{}])*)\}\s*\}")
 _HALF = re.compile(r"(?<![\w.}^)/])([0-9]+)/([0-9]+)(?= [A-Za-z\\(])")
 
 
@@ -319,6 +322,7 @@ def written(text: str) -> str:
     text = _SPACES.sub(" ", text)
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
+    text = _DOUBLE_BRACES.sub(r"{\1}", text)
     text = _HALF_DAY.sub(r"\1m", text)
     for _ in range(2):
         text = _WORDS.sub(_unwrapped, text)
@@ -352,4 +356,4 @@ def written(text: str) -> str:
     if "," in text and not _LISTS.search(text):
         text = _THOUSANDS.sub(lambda number: number.group().replace(",", ""), text)
     text = re.sub(r"(?:(?<![\\.])[.]|(?<!\\)[;,\s])+$", "", text)
-    return re.sub(r"(?<=[(\[]) | (?=[)\],])", "", text)
+    return re.sub(r"(?<=[(\[{]) | (?=[)\]},])", "", text)

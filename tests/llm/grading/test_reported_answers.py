@@ -131,6 +131,9 @@ WRONG = {
         (r"x\ne3", r"x\ne2"),
         (r"y\ne2", r"x\ne2"),
         ("x>2", r"x\ne2"),
+        (r"(-\infty,0)\cup(1,\infty)", r"x<0\text{ or }x\ge1"),
+        (r"(-\infty,0)\cup(1,\infty)", r"x<0\text{ and }x>1"),
+        (r"\frac10", "0"),
         (r"\frac{1+\frac13}{2}", "0.75"),
     ],
     "labels": [
@@ -160,6 +163,8 @@ WRONG = {
     ],
     "ratios and capitals": [
         ("2:5:3", "2:3:5"),
+        (r"3\text{ to }5", "3:4"),
+        (r"2\text{ to }3", r"20\text{ to }30"),
         ("4:6:5", "2:3:5"),
         ("2:3", "2:3:5"),
         ("a:c:b", "a:b:c"),
@@ -279,6 +284,10 @@ RIGHT = {
         (r"0.\dot2\dot7", r"\frac{3}{11}"),
         (r"\pm{3}", r"\pm3"),
         (r"p\rightarrow q", r"p\to q"),
+        (r"\mathbb{R}", r"(-\infty,\infty)"),
+        (r"(-\infty,0)\cup(1,\infty)", r"x<0\text{ or }x>1"),
+        ("(1;-2;3)", "(1,-2,3)"),
+        (r"\mathrm{\mathbf{13}}", "13"),
         (r"\mathbb R", r"\mathbb{R}"),
         (r"\boxed{\begin{aligned}x=7\end{aligned}}", "7"),
         ("2,500, 7,500", r"\{7500, 2500\}"),
@@ -318,6 +327,7 @@ RIGHT = {
     ],
     "ratios and capitals": [
         ("4:6:10", "2:3:5"),
+        (r"3\text{ to }4", "3:4"),
         ("3∶4", "3:4"),
         ("MATH", r"\text{MATH}"),
         (r"\text{ABCD}", "ABCD"),
