@@ -32,7 +32,9 @@ _SIGNS = {
 _RAISED = re.compile(f"[{''.join(map(re.escape, _SUPERSCRIPTS))}]+")
 _LOWERED = re.compile(f"[{''.join(map(re.escape, _SUBSCRIPTS))}]+")
 _VULGAR = re.compile("[¼½¾⅐-⅞↉]")
-_ROOTS = re.compile(r"([√∛∜])\s*(\((?:[^()]|\([^()]*\))*\)|\{[^{}]*\}|[0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)")
+_ROOTS = re.compile(
+    r"([√∛∜])\s*(\\sqrt(?:\[[0-9]\])?\{[^{}]*\}|\((?:[^()]|\([^()]*\))*\)|\{[^{}]*\}|[0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)"
+)
 _ROOT = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 
 
@@ -50,9 +52,14 @@ def in_ascii(text: str) -> str:
     text = "".join(_SIGNS.get(sign, sign) for sign in text)
     text = unicodedata.normalize("NFKC", text)
     text = "".join(_SIGNS.get(sign, sign) for sign in text)
-    return _ROOTS.sub(
-        lambda root: f"{_ROOT[root[1]]}{{{root[2].strip('{}') if root[2][0] == '{' else _bare(root[2])}}}", text
-    )
+    # A root of a root: the inner one first, or behind the other's bracket.
+    for _ in range(3):
+        text = _ROOTS.sub(_root, text)
+    return text
+
+
+def _root(sign: re.Match) -> str:
+    return f"{_ROOT[sign[1]]}{{{sign[2].strip('{}') if sign[2][0] == '{' else _bare(sign[2])}}}"
 
 
 def _bare(text: str) -> str:

@@ -123,6 +123,8 @@ def matched(found: Iterable[str], wanted: Iterable[str], allowed: Allowed, depth
             return "wrong: other names"
         elif set(labels[0]) == {None}:
             may_pair = lambda i, j: i == j  # noqa: E731
+        elif None in labels[0]:
+            may_pair = lambda i, j: labels[0][i] not in labels[1] or labels[0][i] == labels[1][j]  # noqa: E731
     elif _told_apart(wanted) and not any(telling(_words(one)) for one in found):
         may_pair = lambda i, j: i == j  # noqa: E731
     left, worst = set(range(len(found))), "exact"

@@ -46,6 +46,8 @@ def _readable(text: str) -> str:
     text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
     text = re.sub(r"^\s*([+-]?[0-9.]+)[eE]\+?(-?[0-9]+)\s*$", r"\1 \\times 10^{\2}", text)
     text = _DEGREE.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text)
+    if re.search(r"[0-9]\.[0-9]+\.[0-9]", text):
+        raise UnreadableError("a number with two points")
     text = _DECIMAL.sub(lambda d: rf"(\frac{{{d[1]}{d[2]}}}{{1{'0' * len(d[2])}}})", text)
     text = _NAME.sub(lambda name: rf"\xi_{{{zlib.crc32(_key(name.group()).encode())}}}", text)
     # Of a number the parser drops it: 90' are minutes of arc.

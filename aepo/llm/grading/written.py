@@ -350,10 +350,10 @@ def written(text: str) -> str:
     text = _MONEY.sub(lambda money: f"{money[2]} {_CURRENCY[money[1]]} ", text).replace(r"\$", r"\text{dollars}")
     text = _POWER.sub(lambda power: f"^{{{power[1] if power[1] is not None else power[2]}}}", text)
     # A digit would seem to belong to it: \log_{2}5 is no \log_{25}.
-    text = re.sub(r"([_^])\{(\w)\}(?! ?[0-9])|([_^])([0-9])(?= [0-9])", _short_script, _SCRIPT.sub(r"\1", text))
+    text = re.sub(r"([_^])\{ ?(\w) ?\}(?! ?[0-9])|([_^])([0-9])(?= [0-9])", _short_script, _SCRIPT.sub(r"\1", text))
     text = re.sub(r"\s+", " ", text).strip()
     # A full stop ends a sentence; a backslash before it would belong to it.
+    text = re.sub(r"(?:(?<![\\.])[.]|(?<!\\)[;,\s])+$", "", text)
     if "," in text and not _LISTS.search(text):
         text = _THOUSANDS.sub(lambda number: number.group().replace(",", ""), text)
-    text = re.sub(r"(?:(?<![\\.])[.]|(?<!\\)[;,\s])+$", "", text)
     return re.sub(r"(?<=[(\[{]) | (?=[)\]},])", "", text)
