@@ -293,6 +293,7 @@ def _serve(descriptor: int, parent: int) -> None:
         if any(one.function in (math_reward, unhurried_math_reward) for one in functions_of(reward)):
             # Loading sympy and its parser takes a second, which belongs to no item's deadline.
             unhurried_math_reward(r"\boxed{2n-2}", "2(n-1)")
+            unhurried_math_reward(r"\boxed{(2, \infty)}", "x > 2")
         _limit_memory(memory_bytes)
         connection.send(None)
         # Up to here errors show; from here on nothing holds the launcher's pipe open.

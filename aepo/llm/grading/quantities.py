@@ -46,10 +46,11 @@ def quantity_reason(found: str, wanted: str, allowed: Allowed, after: str) -> st
     if unit is None:
         if found_unit is None or WORD.search(found_value):
             return _value(found, value, allowed)
-        # Whatever unit is stated, nobody said which is right; but 50% may be 50 or 0.5.
+        # Whatever unit is stated, nobody said which is right; but 50% may be 50 or 0.5, and 0.5% is neither.
         reason = _value(found_value, value, allowed)
-        if reason in RIGHT or found_unit.dimension:
+        if found_unit.dimension or (reason in RIGHT and abs(numeric_value(value) or 0.0) >= 1):
             return reason
+        reason = "wrong" if reason in RIGHT else reason
         return _converted(found_value, value, found_unit.factor, allowed, reason)
     if found_unit is None:
         reason = _value(found_value, value, allowed)
