@@ -38,7 +38,10 @@ def choice(found: str, wanted: str) -> str | None:
     if both[0] and both[1] and bool(both[1][1]) <= bool(both[1][4]):
         return "exact" if both[0][1] == (both[1][2] or both[1][3]).upper() else "wrong"
     reference = _WANTED_CHOICE.fullmatch(wanted)
-    if reference is None or bool(reference[1]) != bool(reference[4]) or (reference[2] or reference[3]).islower():
+    # A small letter is a name, unless it stands in brackets or before one.
+    if reference is None or bool(reference[1]) > bool(reference[4]):
+        return None
+    if (reference[2] or reference[3]).islower() and not reference[4]:
         return None
     found = unlabelled(found)[1]
     given = _CHOICE.match(found)
@@ -135,8 +138,8 @@ _BASES = dict(
     zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
 )
 _BASED = re.compile(
-    rf"(?P<digits>-?[0-9A-F]+|\(-?[0-9A-F]+\))\s*_\s*(?:\{{?\s*\(?\s*(?:\\text\{{)?\s*(?P<base>[0-9]{{1,2}}|{'|'.join(_BASES)})\s*\}}?\s*\)?\s*\}}?)"
-    r"|(?P<said>-?[0-9A-F]+)\s*\\text\{(?:in|base)\}\s*(?:\\text\{base\})?\s*(?P<of>[0-9]{1,2})"
+    rf"(?P<digits>-?[0-9A-Fa-f]+|\(-?[0-9A-Fa-f]+\))\s*_\s*(?:\{{?\s*\(?\s*(?:\\text\{{)?\s*(?P<base>[0-9]{{1,2}}|{'|'.join(_BASES)})\s*\}}?\s*\)?\s*\}}?)"
+    r"|(?P<said>-?[0-9A-Fa-f]+)\s*\\text\{(?:in|base)\}\s*(?:\\text\{base\})?\s*(?P<of>[0-9]{1,2})"
 )
 
 
@@ -145,7 +148,7 @@ def _digits(text: str) -> tuple[str, int] | None:
     number = _BASED.fullmatch(text)
     if number is None:
         return None
-    digits, base = (number["digits"] or number["said"]).strip("()"), number["base"] or number["of"]
+    digits, base = (number["digits"] or number["said"]).strip("()").upper(), number["base"] or number["of"]
     base = int(_BASES.get(base, base))
     try:
         return (digits, base) if 2 <= base <= 36 and int(digits, base) is not None else None

@@ -77,6 +77,9 @@ def equivalence(
             return "exact"
     if unbalanced(extracted):
         return "refused: unbalanced braces"
+    # Loading the algebra takes seconds where all cores are busy: they are no part of a comparison.
+    import latex2sympy2_extended  # noqa: F401
+
     try:
         with deadline(timeout_seconds):
             found, wanted = written(extracted), written(answer)

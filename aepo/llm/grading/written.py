@@ -10,6 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from aepo.llm.grading.ascii_signs import fraction, in_ascii
+from aepo.llm.grading.wording import DECIDING
 
 MAX_REPEATS = 12
 """Of digits in the block of a decimal that repeats: 1/7 has six, and longer ones are no answer."""
@@ -91,6 +92,8 @@ def is_word(run: str) -> bool:
     """
     if run in _SHORT_WORDS or run in ("AM", "PM") or (run.istitle() and run.lower() in _SHORT_WORDS):
         return True
+    if len(run) > 2 and run.lower() in DECIDING:
+        return True
     if len(run) < 3 or run.isupper() or not re.search("[aeiouyAEIOUY]", run):
         return False
     lower = run.lower()
@@ -144,7 +147,7 @@ def _unwrapped(wrapper: re.Match) -> str:
 _REPEATING = re.compile(
     r"(?<![0-9])([0-9]*)\.([0-9]*)(?:\\(?:overline|bar|dot)\s*\{([0-9]+)\}|\\(?:bar|dot)\s*([0-9])|\(([0-9]+)\)(?![0-9(]))"
 )
-_DOTTED = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]{3,})\s*(?:\.\.\.|\\(?:ldots|dots|cdots)(?![A-Za-z]))")
+_DOTTED = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]{3,})\s*\.\.\.")
 
 
 def _repeating(decimal: re.Match) -> str:
@@ -232,6 +235,7 @@ _SAME = [
     (re.compile(r"\\(?:long)?rightarrow(?![A-Za-z])"), r"\\to "),
     (re.compile(r"\\(?:therefore|because|implies|iff)(?![A-Za-z])"), " "),
     (re.compile(r":="), "="),
+    (re.compile(r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![A-Za-z])"), "..."),
     (re.compile(r"\\p?mod(?![A-Za-z])\s*(?:\{([^{}]*)\}|([0-9A-Za-z]+))"), r"\\pmod{\1\2}"),
     (re.compile(r"\\(pm|mp|cdot|times|div|le|ge|ne|approx)\s*\{([^{}]*)\}"), r"\\\1 \2"),
     # Digits between dots repeat, as they are written in Chinese.
@@ -261,8 +265,10 @@ _SAME = [
     (re.compile(r"(?<!\\)%"), r"\\%"),
 ]  # fmt: skip
 _GROUP_ROOT = re.compile(r"\\sqrt\s*\(((?:[^()]|\([^()]*\))*)\)")
-_DIGIT_ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*([0-9A-Za-z])")
-_FRACTION = re.compile(rf"\\frac\s*(?:{_ARGUMENT}|([0-9A-Za-z]))\s*(?:{_ARGUMENT}|([0-9A-Za-z]))")
+# One sign, or one command that takes no argument: \frac\pi4.
+_SIGN = r"([0-9A-Za-z]|\\[A-Za-z]+(?![A-Za-z{\[]))"
+_DIGIT_ROOT = re.compile(rf"\\sqrt\s*(\[[^\[\]]*\])?\s*{_SIGN}")
+_FRACTION = re.compile(rf"\\frac\s*(?:{_ARGUMENT}|{_SIGN})\s*(?:{_ARGUMENT}|{_SIGN})")
 _POWER = re.compile(r"\^\s*(?:\(((?:[^()]|\([^()]*\))*)\)|([+-]?[0-9]+\.[0-9]+|-[0-9]+))")
 _SCRIPT = re.compile(r"\s*([_^])\s*")
 
@@ -285,6 +291,9 @@ _DOUBLE_BRACES = re.compile(r"(?<!\\)\{\s*\{((?:[^{}\\]|\\[^{}])*)\}\s*\}")
 _HALF = re.compile(r"(?<![\w.}^)/])([0-9]+)/([0-9]+)(?= [A-Za-z\\(])")
 
 
+_ALL = re.compile(
+    r"^\s*\\text\{all\}\s*\\text\{(real|integer|rational)s?\}\s*(?:\\text\{(?:numbers|values)\})?\s*$", re.IGNORECASE
+)
 # Where commas may separate, 1,080 may be two answers.
 _LISTS = re.compile(r", |[(\[]|\\\{|,(?![0-9]{3}(?![0-9]))|(?<![0-9]),")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
@@ -332,6 +341,7 @@ def written(text: str) -> str:
             text = _COUNT.sub(lambda word: f" {_COUNTS[word[1].lower()]} ", text)
         text = _ORDINAL.sub("", text)
         text = re.sub(r"\(?\s*\\text\{mod\}\s*([0-9A-Za-z]+)\s*\)?", r" \\pmod{\1}", text)
+        text = _ALL.sub(lambda numbers: rf"\mathbb{{{numbers[1][0].upper().replace('I', 'Z')}}}", text)
         text = re.sub(r"\\text\{per\}\s*\\text\{cent\}", r"\\text{percent}", text)
     text = _DEGREES.sub(r"^\\circ ", text)
     text = _DIGIT_ROOT.sub(r"\\sqrt\1{\2}", _GROUP_ROOT.sub(r"\\sqrt{\1}", text))
