@@ -208,7 +208,7 @@ def failed_in_a_row(trainer: Trainer, record: Step, *, step: int, before: int) -
     chosen = trainer.settings.reward
     problem = (
         f"step {step}: all {responses} verdicts of reward.function="
-        f"{'math-verify' if chosen.function is None else chosen.function} failed, the last with "
+        f"{'aepo.llm.grading:math_reward' if chosen.function is None else chosen.function} failed, the last with "
         f"{one_line(reasons[-1]) if reasons else 'what another rank knows'!r}"
     )
     if before + 1 >= FATAL_STEPS:

@@ -181,8 +181,8 @@ class RewardSettings(Section):
     """How answers to the questions of a file are judged; the walk task judges its own."""
 
     function: str | None = None
-    """`package.module:function`, (response, answer) -> a number or a Verdict; None: math-verify on the final answer.
-    Further parameters are given the row's columns of their names, `**columns` all. Several, with weights:
+    """`package.module:function`, (response, answer) -> a number or a Verdict; None: whether the final answer is the
+    reference. Further parameters are given the row's columns of their names, `**columns` all. Several, with weights:
     m:f, 0.2*m:g."""
     right: str | None = None
     """The function whose reward above 0 makes a response right, for AEPO's positives and pass@k; None: the first."""
