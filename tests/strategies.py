@@ -214,18 +214,15 @@ def collapsing(batch: States) -> States:
     return chosen.where(length[:, 0] > 0)
 
 
-def assert_every(holds: np.ndarray, batch: States, **numbers: np.ndarray) -> None:
-    """The claim holds in every instance; else the first one where it fails is shown, with the numbers given."""
+def assert_every(holds: np.ndarray, batch, **numbers: np.ndarray) -> None:
+    """The claim holds in every instance of a batch; else the first where it fails is shown, with the numbers given."""
     holds = np.asarray(holds)
     assert holds.shape == (len(batch),), holds.shape
     if not holds.all():
         i = int(np.argmin(holds))
-        z, right = batch.logits[i].tolist(), batch.correct[i].tolist()
-        shown = "".join(f", {name}={np.asarray(value)[i].tolist()}" for name, value in numbers.items())
-        raise AssertionError(
-            f"{(~holds).sum()} of {len(batch)} instances, the first: {batch.corner[i]}, logits={z}, correct={right}, "
-            f"temperature={batch.temperature[i]}, lr={batch.lr[i]}{shown}"
-        )
+        shown = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)} | numbers
+        values = ", ".join(f"{name}={np.asarray(value)[i].tolist()}" for name, value in shown.items())
+        raise AssertionError(f"{(~holds).sum()} of {len(batch)} instances, the first: {values}")
 
 
 def count(batch, met: Counter) -> None:
@@ -253,6 +250,75 @@ def nonnegative_rewards(batch: States, seed: int) -> np.ndarray:
     """(n, K) rewards: 0 outside A*, any of a wide range of positive numbers on it."""
     generator = np.random.default_rng(seed)
     return batch.correct * np.exp(generator.uniform(-3.0, 3.0, batch.correct.shape))
+
+
+# -- theory: a controller and its target --
+
+UNIT = 2.0**-10
+"""Of the numbers of a `Loops`: sums of a few thousand such multiples are exact in float64."""
+TARGETS = ("still", "straight", "random", "wave", "stairs", "fleeing", "meeting")
+"""How the target of a `Loops` moves; the last two look at the error: away from H, or towards it."""
+STEPS = ("least", "most", "any")
+"""Where between eps and B the steps of a `Loops` are."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loops:
+    """n independent controllers after each of some steps, n first; all numbers are multiples of UNIT."""
+
+    target: np.ndarray
+    """(n,): which of TARGETS each is."""
+    length: np.ndarray
+    """(n,): which of STEPS each is."""
+    authority: np.ndarray
+    """(n,): eps."""
+    step: np.ndarray
+    """(n,): B >= eps."""
+    speed: np.ndarray
+    """(n,): delta < eps."""
+    error: np.ndarray
+    """(n, steps + 1): H_k - H*_k."""
+    moved: np.ndarray
+    """(n, steps): H*_{k+1} - H*_k."""
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        printer.text(f"<{len(self)} loops of {self.moved.shape[-1]} steps>")
+
+
+@st.composite
+def loops(draw, *, steps: int = 60) -> Loops:
+    """Hundreds of loops of which each step moves H towards the target, by eps to B, and the target by at most delta."""
+    rows = draw(st.sampled_from([256, 512, 1024]))
+    generator = np.random.default_rng(draw(seeds))
+    target = np.asarray(TARGETS)[np.arange(rows) % len(TARGETS)]
+    length = generator.choice(STEPS, rows)
+    most = generator.integers(1, 200, rows)
+    least = np.maximum(1, (most * generator.choice([0.1, 0.5, 1.0], rows)).astype(int))
+    speed = np.minimum(least - 1, (least * generator.choice([0.0, 0.3, 0.9, 1.0], rows)).astype(int))
+    error = np.empty((rows, steps + 1))
+    moved = np.empty((rows, steps))
+    error[:, 0] = generator.integers(-3000, 3001, rows) * generator.choice([0.01, 0.1, 1.0], rows) // 1
+    phase = generator.uniform(0.0, 2 * np.pi, rows)
+    for k in range(steps):
+        e = error[:, k]
+        away = np.where(e < 0, 1, -1)
+        shape = {
+            "still": 0 * speed,
+            "straight": speed,
+            "random": generator.integers(-speed, speed + 1),
+            "wave": np.trunc(speed * np.cos(phase + 0.1 * k)),
+            "stairs": speed * (k % 8 == 0),
+            "fleeing": speed * away,
+            "meeting": -speed * away,
+        }
+        moved[:, k] = np.select([target == name for name in TARGETS], [shape[name] for name in TARGETS])
+        size = np.select([length == "least", length == "most"], [least, most], generator.integers(least, most + 1))
+        error[:, k + 1] = e + size * away - moved[:, k]
+    numbers = {"authority": least, "step": most, "speed": speed, "error": error, "moved": moved}
+    return Loops(target=target, length=length, **{name: value * UNIT for name, value in numbers.items()})
 
 
 # -- rollouts --

@@ -19,6 +19,11 @@ from aepo.theory.drift import (
     delta_entropy_slope,
     reinforce_step,
 )
+from aepo.theory.moving import (
+    lost_target_bound,
+    moving_target_bound,
+    moving_target_hitting_time,
+)
 from aepo.theory.samplers import (
     min_p,
     top_k,
@@ -78,8 +83,11 @@ __all__ = [
     "entropy",
     "entropy_ceiling",
     "entropy_temperature_slope",
+    "lost_target_bound",
     "mean_logit",
     "min_p",
+    "moving_target_bound",
+    "moving_target_hitting_time",
     "natural_slope_at_one",
     "ordering_lr",
     "prefix_probabilities",

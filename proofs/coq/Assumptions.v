@@ -2,7 +2,7 @@
    and excluded middle, and nothing of ours. Theorems are printed in groups: a group's axioms are those of its members. *)
 From AEPO Require Import Sums Calculus Expectation Softmax Lemma_4_1 Covariance LambertW Threshold DeltaH
   Theorem_4_3 OneThreshold Corollary_4_4 FirstOrder Remainder Lipschitz FiniteStep Normalised Samplers
-  NaturalGradient BangBang Ceiling AllCorrect OneCorrect Counterexamples UnequalNorms.
+  NaturalGradient MovingTarget BangBang Ceiling AllCorrect OneCorrect Counterexamples UnequalNorms.
 
 (* Lemma 4.1 *)
 Definition group_lemma :=
@@ -35,6 +35,13 @@ Definition group_beyond :=
   (@likelihood_ratio_keeps_sign, @natural_slope_nonneg, @band_of_updates, @entropy_ceiling,
    @all_correct_sign, @one_correct_sign).
 Print Assumptions group_beyond.
+
+(* the loop: a target that moves *)
+Definition group_moving_target :=
+  (@moving_target_error, @moving_target_followed, @moving_target_hitting_time, @moving_lipschitz_function_followed,
+   @moving_function_approximated, @moving_target_lost, @moving_target_lost_below, @moving_target_needs_authority,
+   @moving_target_needs_a_longest_step).
+Print Assumptions group_moving_target.
 
 (* what is false *)
 Definition group_false_claims :=

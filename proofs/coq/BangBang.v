@@ -2,7 +2,7 @@
    towards the target, then it is in the band |H - target| <= B after |H_0 - target| / delta steps and stays there. *)
 From Coq Require Import Reals List Lra Lia.
 From Coquelicot Require Import Coquelicot.
-From AEPO Require Import Sums Expectation Softmax DeltaH FirstOrder Remainder Lipschitz.
+From AEPO Require Import Sums Expectation Softmax DeltaH FirstOrder Remainder Lipschitz MovingTarget.
 Import ListNotations.
 Open Scope R_scope.
 
@@ -13,37 +13,19 @@ Hypothesis rises_below : forall k, H k < target -> H k + delta <= H (S k).
 Hypothesis falls_above : forall k, target <= H k -> H (S k) <= H k - delta.
 Hypothesis drifts : 0 < delta.
 
-Lemma stays_in_band k : Rabs (H k - target) <= B -> Rabs (H (S k) - target) <= B.
-Proof.
-  intros Hk. apply Rabs_le_between in Hk. assert (Q := bounded k). apply Rabs_le_between in Q.
-  apply Rabs_le. destruct (Rlt_dec (H k) target) as [L|L].
-  - assert (U := rises_below k L). lra.
-  - assert (U := falls_above k (Rnot_lt_le _ _ L)). lra.
-Qed.
-
-Lemma reaches_band k :
-  (exists j, (j <= k)%nat /\ Rabs (H j - target) <= B) \/
-  Rabs (H k - target) <= Rabs (H 0%nat - target) - INR k * delta.
-Proof.
-  induction k as [|k [[j [Hj IH]]|IH]]; [right; simpl; lra|left; exists j; split; [lia|exact IH]|].
-  destruct (Rle_dec (Rabs (H k - target)) B) as [L|L]; [left; exists k; split; [lia|exact L]|right].
-  rewrite S_INR. assert (Q := bounded k). apply Rabs_le_between in Q.
-  destruct (Rlt_dec (H k) target) as [M|M].
-  - assert (U := rises_below k M). rewrite (Rabs_left (H k - target)) in * by lra. rewrite Rabs_left1 by lra. lra.
-  - assert (U := falls_above k (Rnot_lt_le _ _ M)). rewrite (Rabs_right (H k - target)) in * by lra.
-    rewrite Rabs_right by lra. lra.
-Qed.
-
+(* a target that moves by nothing; the hitting time counts the whole way, which is no less than the way to the band *)
 Theorem band n : Rabs (H 0%nat - target) <= INR n * delta ->
   forall k, (n <= k)%nat -> Rabs (H k - target) <= B.
 Proof.
-  intros Far.
+  intros Far k Hk.
   assert (B0 : 0 <= B) by (apply Rle_trans with (2 := bounded 0%nat); apply Rabs_pos).
-  assert (Stay : forall j k, (j <= k)%nat -> Rabs (H j - target) <= B -> Rabs (H k - target) <= B).
-  { intros j k L Hj. induction L as [|k L IH]; [exact Hj|apply stays_in_band, IH]. }
-  intros k Hk. destruct (reaches_band n) as [[j [Hj In_band]]|Close].
-  - apply (Stay j); [lia|exact In_band].
-  - apply (Stay n); [exact Hk|lra].
+  rewrite <- (Rplus_0_r B). revert k Hk. apply (moving_target_followed H (fun _ => target) delta B 0).
+  - intros k. assert (Q := bounded k). apply Rabs_le_between in Q. split; intros L.
+    + assert (U := rises_below k L). lra.
+    + assert (U := falls_above k L). lra.
+  - intros k. rewrite Rminus_eq_0, Rabs_R0. apply Rle_refl.
+  - exact drifts.
+  - rewrite Rminus_0_r. lra.
 Qed.
 End Band.
 

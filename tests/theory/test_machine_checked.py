@@ -106,6 +106,21 @@ MUTATIONS = {
         old="entropy acts p <= binary_entropy J + J * ln (INR (length correct)) + (1 - J)",
         new="entropy acts p <= J * ln (INR (length correct)) + (1 - J)",
     ),
+    "a moving target held within the longest step alone": Mutation(
+        file="MovingTarget.v",
+        old="forall k, (n <= k)%nat -> error k <= B + delta.\nProof.\n  intros Far k Hk.",
+        new="forall k, (n <= k)%nat -> error k <= B.\nProof.\n  intros Far k Hk.",
+    ),
+    "a target as fast as the authority is followed": Mutation(
+        file="MovingTarget.v",
+        old="Hypothesis authority : delta < eps.",
+        new="Hypothesis authority : delta <= eps.",
+    ),
+    "a target as fast as the steps is lost": Mutation(
+        file="MovingTarget.v",
+        old="Theorem moving_target_lost : B < delta ->",
+        new="Theorem moving_target_lost : B <= delta ->",
+    ),
     "all correct: rising entropy at T < 1": Mutation(
         file="AllCorrect.v",
         old="0 < eta -> 0 < T < 1 -> DH eta T < 0.",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_cases
 import test_theory_bounds
+import test_theory_moving
 import test_theory_sequences
 import test_theory_steering
 import test_theory_threshold
@@ -22,7 +23,7 @@ from aepo import categorical, loss, method, normalizer, theory
 from aepo.batch import Rollouts
 from aepo.tabular import train
 from aepo.tabular.worlds import bandit
-from aepo.theory import bounds, drift, samplers, sequences, softmax, variants
+from aepo.theory import bounds, drift, moving, samplers, sequences, softmax, variants
 from aepo.theory.softmax import Array
 from aepo.theory.steering import delta_reward, entropy_ceiling, steering, steering_coefficient
 from aepo.theory.threshold import _margin, contraction_bound, critical_temperature, slope_bound
@@ -222,6 +223,10 @@ def check_delta_reward() -> None:
     same(theory.delta_reward(Z, RIGHT, temperature=T), want)
 
 
+def check_moving_target() -> None:
+    test_theory_moving.test_no_choice_of_steps_and_moves_is_worse_than_the_bound_and_one_is_as_bad(2)
+
+
 # -- the core, judged by the theory --
 
 
@@ -394,6 +399,48 @@ MUTANTS = [
         "np.log(actions)",
         "np.log2(actions)",
         test_theory_bounds.test_the_band_is_the_step_bounds_for_all_mass,
+    ),
+    Mutant(
+        "the band of a moving target is the longest step alone",
+        moving.moving_target_bound,
+        "np.maximum(b + delta,",
+        "np.maximum(b,",
+        check_moving_target,
+    ),
+    Mutant(
+        "a moving target is neared by the whole authority",
+        moving.moving_target_bound,
+        "k * (eps - delta)",
+        "k * eps",
+        check_moving_target,
+    ),
+    Mutant(
+        "a target as fast as the authority is bounded",
+        moving.moving_target_bound,
+        "np.where(delta < eps,",
+        "np.where(delta <= eps,",
+        test_theory_moving.test_without_authority_over_the_target_the_error_may_stay_for_ever,
+    ),
+    Mutant(
+        "the hitting time is rounded down",
+        moving.moving_target_hitting_time,
+        "np.ceil(",
+        "np.floor(",
+        test_theory_moving.test_the_hitting_time_is_the_first_step_at_which_the_bound_is_the_band,
+    ),
+    Mutant(
+        "the way to the band is the way to the target",
+        moving.moving_target_hitting_time,
+        "np.abs(e) - (b + delta)",
+        "np.abs(e)",
+        test_theory_moving.test_the_hitting_time_is_the_first_step_at_which_the_bound_is_the_band,
+    ),
+    Mutant(
+        "a target is lost at its own speed",
+        moving.lost_target_bound,
+        "(delta - b)",
+        "delta",
+        test_theory_moving.test_the_bound_of_a_lost_target_is_met_by_a_controller_that_does_all_it_can,
     ),
     Mutant(
         "q is not normalised",
