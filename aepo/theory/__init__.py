@@ -24,6 +24,7 @@ from aepo.theory.moving import (
     moving_target_bound,
     moving_target_hitting_time,
 )
+from aepo.theory.noise import noise_error_bound
 from aepo.theory.samplers import (
     min_p,
     top_k,
@@ -89,6 +90,7 @@ __all__ = [
     "moving_target_bound",
     "moving_target_hitting_time",
     "natural_slope_at_one",
+    "noise_error_bound",
     "ordering_lr",
     "prefix_probabilities",
     "pull",

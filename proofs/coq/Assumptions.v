@@ -2,7 +2,7 @@
    and excluded middle, and nothing of ours. Theorems are printed in groups: a group's axioms are those of its members. *)
 From AEPO Require Import Sums Calculus Expectation Softmax Lemma_4_1 Covariance LambertW Threshold DeltaH
   Theorem_4_3 OneThreshold Corollary_4_4 FirstOrder Remainder Lipschitz FiniteStep Normalised Samplers
-  NaturalGradient MovingTarget BangBang Ceiling AllCorrect OneCorrect Counterexamples UnequalNorms.
+  NaturalGradient MovingTarget FiniteTree Noise BangBang Ceiling AllCorrect OneCorrect Counterexamples UnequalNorms.
 
 (* Lemma 4.1 *)
 Definition group_lemma :=
@@ -42,6 +42,11 @@ Definition group_moving_target :=
    @moving_function_approximated, @moving_target_lost, @moving_target_lost_below, @moving_target_needs_authority,
    @moving_target_needs_a_longest_step).
 Print Assumptions group_moving_target.
+
+(* the loop: noise *)
+Definition group_noise :=
+  (@noise_moving_target, @noise_average_error, @noise_needs_a_drift, @noise_needs_a_second_moment).
+Print Assumptions group_noise.
 
 (* what is false *)
 Definition group_false_claims :=

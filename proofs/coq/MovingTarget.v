@@ -1,7 +1,7 @@
-(* A target that moves: where every step moves the entropy towards it by at least eps and at most B, and the target moves
-   by at most delta < eps a step, the error ends within B + delta, after an explicit number of steps. So every function
-   of the step whose slope is below eps is followed; a target that is faster than B is lost. The paper only says
-   "arbitrary functions". *)
+(* A target that moves: where every step moves the entropy towards it by at least eps and at most B, and the target
+   moves by at most delta < eps a step, the error ends within B + delta, after an explicit number of steps. So
+   every function of the step whose slope is below eps is followed; a target that is faster than B is lost. The paper
+   only says "arbitrary functions". *)
 From Coq Require Import Reals List Lra Lia.
 From Coquelicot Require Import Coquelicot.
 Open Scope R_scope.

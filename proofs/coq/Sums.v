@@ -42,6 +42,15 @@ Lemma Sum_split (ok : A -> bool) l f :
   Sum l f = Sum (filter ok l) f + Sum (filter (fun a => negb (ok a)) l) f.
 Proof. induction l as [|a l IH]; simpl; [lra|]. destruct (ok a); simpl; rewrite IH; lra. Qed.
 
+Lemma Sum_app l l' f : Sum (l ++ l') f = Sum l f + Sum l' f.
+Proof. induction l as [|a l IH]; simpl; [lra|rewrite IH; lra]. Qed.
+
+Lemma Sum_map {C} (l : list C) (g : C -> A) f : Sum (map g l) f = Sum l (fun c => f (g c)).
+Proof. induction l as [|a l IH]; simpl; [reflexivity|rewrite IH; reflexivity]. Qed.
+
+Lemma Sum_flat_map {C} (l : list C) (g : C -> list A) f : Sum (flat_map g l) f = Sum l (fun c => Sum (g c) f).
+Proof. induction l as [|a l IH]; simpl; [reflexivity|rewrite Sum_app, IH; reflexivity]. Qed.
+
 (* ---- order ---- *)
 
 Lemma Sum_le l f g : (forall a, In a l -> f a <= g a) -> Sum l f <= Sum l g.

@@ -121,6 +121,16 @@ MUTATIONS = {
         old="Theorem moving_target_lost : B < delta ->",
         new="Theorem moving_target_lost : B <= delta ->",
     ),
+    "half the mean error of noise": Mutation(
+        file="Noise.v",
+        old="<= (H [] - target 0%nat) ^ 2 / (2 * (eps - delta) * INR n) + (B + delta) ^ 2 / (2 * (eps - delta)).",
+        new="<= (H [] - target 0%nat) ^ 2 / (2 * (eps - delta) * INR n) + (B + delta) ^ 2 / (4 * (eps - delta)).",
+    ),
+    "noise whose drift may be nothing": Mutation(
+        file="Noise.v",
+        old="(H h < target (length h) -> eps <= drift h)",
+        new="(H h < target (length h) -> 0 <= drift h)",
+    ),
     "all correct: rising entropy at T < 1": Mutation(
         file="AllCorrect.v",
         old="0 < eta -> 0 < T < 1 -> DH eta T < 0.",

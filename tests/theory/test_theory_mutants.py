@@ -10,6 +10,7 @@ import pytest
 import test_cases
 import test_theory_bounds
 import test_theory_moving
+import test_theory_noise
 import test_theory_sequences
 import test_theory_steering
 import test_theory_threshold
@@ -23,7 +24,7 @@ from aepo import categorical, loss, method, normalizer, theory
 from aepo.batch import Rollouts
 from aepo.tabular import train
 from aepo.tabular.worlds import bandit
-from aepo.theory import bounds, drift, moving, samplers, sequences, softmax, variants
+from aepo.theory import bounds, drift, moving, noise, samplers, sequences, softmax, variants
 from aepo.theory.softmax import Array
 from aepo.theory.steering import delta_reward, entropy_ceiling, steering, steering_coefficient
 from aepo.theory.threshold import _margin, contraction_bound, critical_temperature, slope_bound
@@ -225,6 +226,15 @@ def check_delta_reward() -> None:
 
 def check_moving_target() -> None:
     test_theory_moving.test_no_choice_of_steps_and_moves_is_worse_than_the_bound_and_one_is_as_bad(2)
+
+
+def check_noise_bound() -> None:
+    test_theory_noise.test_the_bound_by_hand(0.3)
+
+
+def check_noise_needs_authority() -> None:
+    with np.errstate(divide="ignore"):
+        test_theory_noise.test_a_target_as_fast_as_the_drift_is_not_bounded()
 
 
 # -- the core, judged by the theory --
@@ -441,6 +451,25 @@ MUTANTS = [
         "(delta - b)",
         "delta",
         test_theory_moving.test_the_bound_of_a_lost_target_is_met_by_a_controller_that_does_all_it_can,
+    ),
+    Mutant(
+        "the start's share of the noise bound does not fade",
+        noise.noise_error_bound,
+        "(room * n)",
+        "room",
+        check_noise_bound,
+    ),
+    Mutant("the noise is not squared", noise.noise_error_bound, "(b + delta) ** 2", "(b + delta)", check_noise_bound),
+    Mutant(
+        "the target's speed adds no noise", noise.noise_error_bound, "(b + delta) ** 2", "b ** 2", check_noise_bound
+    ),
+    Mutant("the noise bound is halved", noise.noise_error_bound, "2.0 * (eps", "4.0 * (eps", check_noise_bound),
+    Mutant(
+        "noise is bounded for a target as fast as the drift",
+        noise.noise_error_bound,
+        "np.where(delta < eps,",
+        "np.where(delta <= eps,",
+        check_noise_needs_authority,
     ),
     Mutant(
         "q is not normalised",
