@@ -19,6 +19,10 @@ from aepo.theory.drift import (
     delta_entropy_slope,
     reinforce_step,
 )
+from aepo.theory.floor import (
+    median,
+    noise_floor,
+)
 from aepo.theory.moving import (
     lost_target_bound,
     moving_target_bound,
@@ -86,11 +90,13 @@ __all__ = [
     "entropy_temperature_slope",
     "lost_target_bound",
     "mean_logit",
+    "median",
     "min_p",
     "moving_target_bound",
     "moving_target_hitting_time",
     "natural_slope_at_one",
     "noise_error_bound",
+    "noise_floor",
     "ordering_lr",
     "prefix_probabilities",
     "pull",

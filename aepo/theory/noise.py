@@ -1,7 +1,7 @@
 """A controller whose steps are random: how far it is from its target on average, by its drift and its noise.
 
-Letters: e = H - H* the error in nats; eps, B, delta as in `aepo.theory.moving`, but eps is a bound of a step's mean given
-the past (`authority`, the conditional drift), B^2 one of the mean of its square (`step`); ... independent instances.
+Letters: e = H - H* the error in nats, ... independent instances; eps, B and delta as in `aepo.theory.moving`, but given
+the past: eps bounds the mean of a step (`authority`, the conditional drift), B^2 the mean of its square (`step`).
 """
 
 import numpy as np

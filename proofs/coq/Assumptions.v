@@ -2,7 +2,8 @@
    and excluded middle, and nothing of ours. Theorems are printed in groups: a group's axioms are those of its members. *)
 From AEPO Require Import Sums Calculus Expectation Softmax Lemma_4_1 Covariance LambertW Threshold DeltaH
   Theorem_4_3 OneThreshold Corollary_4_4 FirstOrder Remainder Lipschitz FiniteStep Normalised Samplers
-  NaturalGradient MovingTarget FiniteTree Noise BangBang Ceiling AllCorrect OneCorrect Counterexamples UnequalNorms.
+  NaturalGradient MovingTarget FiniteTree Noise Floor BangBang Ceiling AllCorrect OneCorrect Counterexamples
+  UnequalNorms.
 
 (* Lemma 4.1 *)
 Definition group_lemma :=
@@ -48,6 +49,12 @@ Definition group_noise :=
   (@noise_moving_target, @noise_average_error, @noise_needs_a_drift, @noise_needs_a_second_moment).
 Print Assumptions group_noise.
 
+(* the loop: what no controller can do *)
+Definition group_floor :=
+  (@noise_floor_exists, @noise_floor, @noise_floor_is_attained, @noise_floor_average,
+   @noise_floor_needs_a_target_fixed_before).
+Print Assumptions group_floor.
+
 (* what is false *)
 Definition group_false_claims :=
   (@theorem_4_3_needs_its_premise, @theorem_4_3_needs_its_reward_sign, @theorem_4_3_needs_equal_norms,
@@ -64,5 +71,7 @@ Definition supporting :=
    @natural_slope, @natural_normalised_monotone, @band, @entropy_ceiling_counts, @entropy_ceiling_all_right,
    @all_correct_formula, @all_correct_at_one, @all_correct_hot_strict, @all_correct_cold_strict,
    @one_correct_formula, @one_correct_step, @one_correct_ratio, @DeltaH_without_premise, @slope_without_premise,
-   @DeltaH_low_at_one, @DeltaH_low_at_quarter, @unequal_norms_first_order).
+   @DeltaH_low_at_one, @DeltaH_low_at_quarter, @unequal_norms_first_order,
+   @moving_target_one_step, @squared_error_after_one_step, @noise_total_error, @mean_after_next, @chance_total,
+   @median_is_nearest, @median_exists, @move_chance_total).
 Print Assumptions supporting.

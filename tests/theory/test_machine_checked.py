@@ -131,6 +131,16 @@ MUTATIONS = {
         old="(H h < target (length h) -> eps <= drift h)",
         new="(H h < target (length h) -> 0 <= drift h)",
     ),
+    "a floor that every mixture of controls is below": Mutation(
+        file="Floor.v",
+        old="least <= expect controls w (fun u => deviation outcomes (p u) (X u) target).",
+        new="expect controls w (fun u => deviation outcomes (p u) (X u) target) <= least.",
+    ),
+    "a median with a third of the chance on each side": Mutation(
+        file="Floor.v",
+        old="1 / 2 <= at_most m /\\ 1 / 2 <= at_least m.",
+        new="1 / 3 <= at_most m /\\ 1 / 3 <= at_least m.",
+    ),
     "all correct: rising entropy at T < 1": Mutation(
         file="AllCorrect.v",
         old="0 < eta -> 0 < T < 1 -> DH eta T < 0.",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_cases
 import test_theory_bounds
+import test_theory_floor
 import test_theory_moving
 import test_theory_noise
 import test_theory_sequences
@@ -24,7 +25,7 @@ from aepo import categorical, loss, method, normalizer, theory
 from aepo.batch import Rollouts
 from aepo.tabular import train
 from aepo.tabular.worlds import bandit
-from aepo.theory import bounds, drift, moving, noise, samplers, sequences, softmax, variants
+from aepo.theory import bounds, drift, floor, moving, noise, samplers, sequences, softmax, variants
 from aepo.theory.softmax import Array
 from aepo.theory.steering import delta_reward, entropy_ceiling, steering, steering_coefficient
 from aepo.theory.threshold import _margin, contraction_bound, critical_temperature, slope_bound
@@ -235,6 +236,15 @@ def check_noise_bound() -> None:
 def check_noise_needs_authority() -> None:
     with np.errstate(divide="ignore"):
         test_theory_noise.test_a_target_as_fast_as_the_drift_is_not_bounded()
+
+
+def check_floor() -> None:
+    test_theory_floor.test_the_floor_by_hand([[0.5, 0.5], [0.1, 0.9]], 0.05)
+
+
+def check_median() -> None:
+    # At or below: 1 with 0.3, 2 with 0.5, the median, 5 with 1.
+    same(theory.median([5.0, 1.0, 2.0], [0.5, 0.3, 0.2]), 2.0)
 
 
 # -- the core, judged by the theory --
@@ -471,6 +481,23 @@ MUTANTS = [
         "np.where(delta <= eps,",
         check_noise_needs_authority,
     ),
+    Mutant(
+        "the floor is measured from the mean",
+        floor.noise_floor,
+        "median(x, p)",
+        "(p * x).sum(-1)",
+        test_theory_floor.test_the_distance_to_the_mean_is_no_floor,
+    ),
+    Mutant("the floor is that of the worst control", floor.noise_floor, ".min(-1)", ".max(-1)", check_floor),
+    Mutant("the floor forgets the chances", floor.noise_floor, "(p * np.abs", "(1.0 * np.abs", check_floor),
+    Mutant(
+        "chances are not sorted with their values",
+        floor.median,
+        "for each in (x, p))",
+        "if each is x else each for each in (x, p))",
+        check_median,
+    ),
+    Mutant("the median is the first quartile", floor.median, ">= 0.5", ">= 0.25", check_median),
     Mutant(
         "q is not normalised",
         variants.correct_given,
