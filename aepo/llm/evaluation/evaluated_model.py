@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from aepo.home_path import at_home
 from aepo.llm.checkpoints.as_model import is_checkpoint
 from aepo.llm.settings import model_source
 from aepo.llm.settings.model_source import ModelSource
@@ -47,7 +48,7 @@ class Subject:
     @property
     def name(self) -> str:
         """For people: the last part of a hub id or folder; for what a run left, the run's, whatever the step."""
-        path = Path(self.source).expanduser()
+        path = at_home(self.source)
         if not path.is_dir():
             return path.name
         above = 2 if is_checkpoint(path) else int(path.resolve().name == "final")

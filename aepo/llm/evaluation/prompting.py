@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from aepo.home_path import at_home
 from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.options import AUTO, Options
 from aepo.llm.questions.templates import CHAT
@@ -61,7 +62,7 @@ def manner_of(options: Options, subject: Subject) -> Manner:
 
 def _training(subject: Subject) -> tuple[Path, DataSettings] | None:
     """The data settings of the run that trained the model, and their file; None where no run did."""
-    folder = Path(subject.source).expanduser()
+    folder = at_home(subject.source)
     # A checkpoint has the settings of its run inside, a run's final/ beside it.
     for file in (folder / "settings.yaml", folder.parent / "settings.yaml"):
         if folder.is_dir() and file.is_file():

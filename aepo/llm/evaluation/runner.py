@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from aepo import atomic
+from aepo.home_path import at_home
 from aepo.llm.checkpoints.as_model import is_checkpoint, step_of, write_model
 from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.start import Needs, canary_for, missing, start
@@ -82,7 +83,7 @@ def run(options: Options) -> dict[str, Any] | None:
 
 def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
     """Where the model is a checkpoint of a training run: its step, and a folder with it in transformers' format."""
-    checkpoint = Path(options.model).expanduser()
+    checkpoint = at_home(options.model)
     if not is_checkpoint(checkpoint):
         return options, None
     if options.step is None:

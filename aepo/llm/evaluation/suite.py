@@ -18,6 +18,7 @@ from typing import Any
 
 from aepo import atomic
 from aepo.errors import AepoError
+from aepo.home_path import at_home
 from aepo.llm.grading.answer_lists import answers
 from aepo.llm.grading.extraction import last_boxed
 from aepo.llm.grading.reference import Reference
@@ -138,7 +139,7 @@ def load(name: str, folder: str | Path, *, complete: bool = True) -> tuple[Quest
             f"unknown benchmark {name!r}; expected one of {listed(BENCHMARKS)}{did_you_mean(name, BENCHMARKS)}"
         )
     benchmark = BENCHMARKS[name]
-    folder = Path(folder).expanduser()
+    folder = at_home(folder)
     path = folder / benchmark.file
     cure = f"python -m aepo.llm.evaluation.suite --download {folder} {name} fetches it"
     if not folder.is_dir():
@@ -280,7 +281,7 @@ def download(folder: str | Path, names: Iterable[str] = tuple(BENCHMARKS)) -> li
     Raises:
         DataError: an unknown name, or the hub cannot be reached.
     """
-    folder = Path(folder).expanduser()
+    folder = at_home(folder)
     written = []
     for name in names:
         if name not in BENCHMARKS:

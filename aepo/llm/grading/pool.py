@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from aepo.errors import AepoError
 from aepo.llm.grading import Verdict, math_reward
 from aepo.llm.grading.rewards import (
     Reward,
@@ -33,6 +34,7 @@ from aepo.llm.grading.rewards import (
     functions_of,
     judged,
     load_reward,
+    told,
     troubles,
     unhurried_math_reward,
 )
@@ -75,6 +77,12 @@ class _Worker:
     """Positions of the items it was given and has not answered."""
 
 
+class WorkerError(AepoError, RuntimeError):
+    """Workers that cannot start: nothing can be judged."""
+
+    of_one_rank = True
+
+
 class GradingPool:
     """Worker processes that grade, each killed and replaced when an item hangs or ends it.
 
@@ -114,11 +122,15 @@ class GradingPool:
                 raise ValueError(
                     f"reward must be in a module that workers can import, got {one.function!r} of __main__"
                 )
-        try:
-            self._task = pickle.dumps((memory_bytes, pickle.dumps(reward)))
-        # Depending on what it is, pickle refuses with any of the three.
-        except (pickle.PicklingError, AttributeError, TypeError) as problem:
-            raise ValueError(f"reward must be a module-level function, got {reward!r}: {problem}") from problem
+            try:
+                pickle.dumps(one.function)
+            # Objects may say themselves how they are written down, and so may raise anything.
+            except Exception as problem:
+                raise ValueError(
+                    f"reward must be a module-level function, got {one.name}, which other processes cannot be given "
+                    f"({told(problem)}); define it with def, at the top of its module and under the name it is asked by"
+                ) from problem
+        self._task = pickle.dumps((memory_bytes, pickle.dumps(reward)))
         self.deadline_seconds = deadline_seconds
         self._workers: list[_Worker] = []
         try:
@@ -147,7 +159,8 @@ class GradingPool:
         worker ended with SIGSEGV" and the like, "error: MemoryError: ...". Each of these costs a new worker.
 
         Raises:
-            RuntimeError: the pool is closed, or workers cannot start.
+            RuntimeError: the pool is closed.
+            WorkerError: workers cannot start.
         """
         if not self._workers:
             raise RuntimeError("the grading pool is closed")
@@ -189,7 +202,10 @@ class GradingPool:
                     verdicts[guilty] = failed(f"the worker ended with {how}")
                 continue
             if isinstance(message, str):
-                raise RuntimeError(f"a grading worker cannot load its reward: {message}")
+                raise WorkerError(
+                    f"a grading worker cannot load its reward: {message}; its module must also be importable in a "
+                    "process of its own, without this command's arguments"
+                )
             worker.until = time.monotonic() + self.deadline_seconds
             if message is None and worker.chunk:
                 worker.grading, worker.failed_starts = True, 0
@@ -216,7 +232,7 @@ class GradingPool:
         failed_starts = worker.failed_starts + (guilty is None)
         how = self._replace(worker, failed_starts=failed_starts, grace=grace)
         if failed_starts >= MAX_FAILED_STARTS:
-            raise RuntimeError(
+            raise WorkerError(
                 f"{failed_starts} grading workers in a row ended before they took an item, the last with {how}; "
                 "what they had to say is on this process's stderr"
             )
@@ -287,8 +303,8 @@ def _serve(descriptor: int, parent: int) -> None:
         try:
             reward = pickle.loads(pickled)
         # Importing somebody else's module may raise anything; the parent says so and ends.
-        except Exception as problem:
-            connection.send(f"{type(problem).__name__}: {problem}")
+        except (Exception, SystemExit) as problem:
+            connection.send(told(problem))
             return
         if any(one.function in (math_reward, unhurried_math_reward) for one in functions_of(reward)):
             # Loading sympy and its parser takes a second, which belongs to no item's deadline.

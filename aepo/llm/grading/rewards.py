@@ -11,7 +11,10 @@ from typing import Any
 
 from aepo.llm.grading import Verdict, math_reward
 from aepo.llm.grading.extraction import MAX_ANSWER_CHARACTERS
+from aepo.number_text import vanishes
 
+LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+"""Kinds of functions that return before they have a result."""
 Reward = Callable[..., Any]
 """(response, answer), and columns of the row by their names -> its reward, a finite number, or a Verdict."""
 DEFAULT = "aepo.llm.grading:math_reward"
@@ -49,19 +52,38 @@ def load_reward(name: str) -> Reward:
         raise ValueError(f"a reward must be named as 'package.module:function', got {name!r}")
     try:
         module = importlib.import_module(module_name)
-    # Somebody else's module may raise anything while it is imported.
-    except Exception as problem:
+    # Somebody else's module may raise anything while it is imported, and a script without a guard may end the process.
+    except (Exception, SystemExit) as problem:
         raise ValueError(
-            f"reward {name!r}: importing {module_name!r} failed with {type(problem).__name__}: {problem} "
+            f"reward {name!r}: importing {module_name!r} failed with {told(problem)} "
             "(a module of your own is found in a folder that PYTHONPATH names)"
         ) from problem
     try:
         reward = operator.attrgetter(attribute)(module)
     except AttributeError:
         raise ValueError(f"reward {name!r}: {module_name!r} has no {attribute!r}") from None
+    # A module or an object may make its attributes when they are asked for.
+    except Exception as problem:
+        raise ValueError(f"reward {name!r}: {attribute!r} cannot be had: {told(problem)}") from problem
     if not callable(reward):
         raise ValueError(f"reward {name!r} must be a function, got {type(reward).__name__}")
+    called = reward if inspect.isroutine(reward) else getattr(reward, "func", type(reward).__call__)
+    if any(gives_no_number(one) for one in (reward, called) for gives_no_number in LATER):
+        raise ValueError(f"reward {name!r} is async or yields, which gives no number; return it from a plain function")
     return reward
+
+
+def told(problem: BaseException) -> str:
+    """What was raised, on one line.
+
+    >>> told(ValueError("a\\n b"))
+    'ValueError: a b'
+    """
+    try:
+        return f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+    # Somebody else's exception, whose text is somebody else's code.
+    except Exception:
+        return type(problem).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +209,8 @@ def weighed(text: str) -> list[tuple[float, str]]:
             weight = float(before) if times else 1.0
         except ValueError:
             weight = math.nan
-        if not math.isfinite(weight):
+        # Python reads digits of any script, which no setting has.
+        if not math.isfinite(weight) or (times and (vanishes(before) or not before.isascii())):
             raise ValueError(f"the weight of {name!r} must be a finite number, got {before!r} in {text!r}")
         if name in (other for _, other in found):
             raise ValueError(f"{name!r} is there twice in {text!r}; add up its weights")
@@ -261,7 +284,7 @@ def judged(
             return failed(f"the reward must return a finite number or a Verdict, got {result!r}")
     # The reward is somebody else's code on a model's text: sys.exit() in it must not end the worker either.
     except BaseException as problem:
-        return failed(f"{type(problem).__name__}: {problem}")
+        return failed(told(problem))
     if not isinstance(result, Verdict):
         return Verdict(reward=number, extracted=None, reason="custom")
     extracted = None if result.extracted is None else _writable(str(result.extracted))[:MAX_ANSWER_CHARACTERS]

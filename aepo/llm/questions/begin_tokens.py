@@ -56,6 +56,11 @@ def encoded(tokenizer: Any, texts: Sequence[str], *, places: Sequence[str]) -> l
                 f"{place}: the tokenizer of the model cannot encode the question ({shown(str(problem))}); remove the "
                 "row, or take a model of text"
             ) from problem
+        if not tokens:
+            raise DataError(
+                f"{place}: the tokenizer of the model makes no tokens of {shown(text)!r}; give model.path one that is "
+                "whole"
+            )
         # Templates written over several lines may start with a line's end.
         written = bool(begin) and text.lstrip().startswith("".join(tokenizer.convert_ids_to_tokens(list(begin))))
         found.append(tokens if written or tokens[: len(begin)] == begin else begin + tokens)

@@ -9,13 +9,21 @@ from aepo.llm.questions.files import DataError, kind, listed
 from aepo.suggest import did_you_mean
 
 ROLES = ("system", "user", "assistant")
-BEYOND_TEXT = tuple("tool_calls function_call tool_call_id images image videos video audios audio".split())
+BEYOND_TEXT = tuple(
+    "tool_calls function_call tool_call_id images image image_url videos video video_url audios audio input_audio file "
+    "files attachments".split()
+)
 """Keys of a message that say more than its text does: one that holds something is not asked without it."""
 SHAREGPT = ("from", "value")
 # What json.dumps and Python's repr make of messages: no question begins so. The edges of a graph do begin with "from".
 _AS_TEXT = re.compile(
     r"""\s*\[?\s*\{\s*["'](role["']\s*:|content["']\s*:|(from|value)["']\s*:.*["'](value|from)["'].*\]\s*$)""",
     re.DOTALL,
+)
+# The same behind other keys, inside of something else, or written out by numpy: both keys of one message, anywhere.
+_HOLDS_MESSAGES = re.compile(
+    r"""\s*["']?(array\()?\s*[\[{].*\\?["'](role\\?["']\s*:.*\\?["']content|content\\?["']\s*:.*\\?["']role)\\?["']\s*:""",
+    re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -62,8 +70,11 @@ def asked(value: Any, *, place: str, field: str) -> Asked:
     Raises:
         DataError: no question, or a conversation that cannot be understood: row and field, and the cure.
     """
-    if isinstance(value, str) and _AS_TEXT.match(value):
-        value = _from_text(value, f"{place}, column {field!r}")
+    if isinstance(value, str):
+        # A byte order mark is no part of a text.
+        text = value.removeprefix("\ufeff")
+        if _AS_TEXT.match(text) or _HOLDS_MESSAGES.match(text):
+            value = _from_text(text, f"{place}, column {field!r}")
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
         return _conversation(value, place, field)
     return Asked(question=_question(value, f"{place}, column {field!r}"))
@@ -71,7 +82,9 @@ def asked(value: Any, *, place: str, field: str) -> Asked:
 
 def _from_text(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        # Written as JSON twice, it is a text that holds one.
+        return json.loads(found) if isinstance(found, str) else found
     except (ValueError, RecursionError) as problem:
         raise DataError(
             f"{where}: a conversation as text that is not valid JSON ({problem}), in {kind(text)}; write a list of "

@@ -1,10 +1,10 @@
 """Which tokens end a response: more than one, as a base model's tokenizer ends texts and not the turns of a chat."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from aepo.llm.questions.files import DataError
+from aepo.home_path import at_home
+from aepo.llm.questions.files import DataError, shown
 from aepo.llm.questions.templates import CHAT, TEMPLATES
 from aepo.llm.settings import EndTokens
 
@@ -34,7 +34,13 @@ def end_ids(tokenizer: Any, template: str, *, ends: EndTokens, published: Iterab
 def _closing(tokenizer: Any, template: str) -> tuple[int, ...]:
     if template == CHAT:
         messages = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": ANSWER}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False).rpartition(ANSWER)[2]
+        try:
+            _, shown_answer, text = tokenizer.apply_chat_template(messages, tokenize=False).rpartition(ANSWER)
+        # The template is a program of the model's publisher: it may raise anything, or show no answers.
+        except Exception:
+            return ()
+        if not shown_answer:
+            return ()
     else:
         text = CLOSES_A_TURN.get(template, "")
     first = tokenizer.encode(text, add_special_tokens=False)[:1]
@@ -53,7 +59,7 @@ def published_ends(model: str) -> tuple[int, ...]:
     """
     from transformers import GenerationConfig
 
-    path = Path(model).expanduser() / "generation_config.json"
+    path = at_home(model) / "generation_config.json"
     try:
         found = GenerationConfig.from_pretrained(model).eos_token_id
     # Of a file that holds something else than its object, any.
@@ -66,8 +72,11 @@ def published_ends(model: str) -> tuple[int, ...]:
     if found is None:
         return ()
     ends = tuple(found) if isinstance(found, list | tuple) else (found,)
-    if not all(isinstance(one, int) and not isinstance(one, bool) for one in ends):
-        raise DataError(f"{path}: eos_token_id must be a number or a list of numbers, got {found!r}; copy it again")
+    # Ids are of 32 bits in every tokenizer.
+    if not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**31 for one in ends):
+        raise DataError(
+            f"{path}: eos_token_id must be the id of a token or a list of such, got {shown(repr(found))}; copy it again"
+        )
     return ends
 
 

@@ -2,8 +2,10 @@
 
 import difflib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 
 from aepo import extras
 from aepo.errors import AepoError
+from aepo.home_path import at_home
+from aepo.number_text import vanishes
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 # Suffixes of data that we do not read: a source that ends so was meant as a file, not as a hub id.
@@ -36,11 +40,18 @@ def read(source: str, split: str) -> Rows:
     """
     if not source.strip():
         raise DataError("an empty source; name a file or a hub dataset")
-    path = Path(source).expanduser()
+    path = at_home(source)
     suffix = path.suffix.lower()
+    try:
+        there = path.exists()
+    # A name that no disk takes; where there is none of a link's end, and the like, it is False.
+    except OSError as problem:
+        raise DataError(f"{shown(repr(source))}: no such file ({problem.strerror})") from problem
     if path.is_dir():
         raise DataError(f"{source}: a folder; name one file of it{_files_nearby(path, '')}")
-    if path.exists():
+    if there and not path.is_file():
+        raise DataError(f"{source}: no regular file but a pipe or a device; write what comes out of it to a file")
+    if there:
         readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": _parquet_rows}
         if suffix not in readers:
             raise DataError(f"{source}: unsupported suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}")
@@ -87,12 +98,31 @@ def _json_rows(path: Path, source: str) -> Rows:
 
 def _json(text: str, where: str, cure: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, where))
+        return json.loads(
+            text,
+            object_pairs_hook=lambda pairs: _once(pairs, where),
+            parse_float=lambda number: _as_typed(number, where),
+        )
     except DataError:
         raise
     # ValueError: malformed, or an integer of more than 4,300 digits.
     except (ValueError, RecursionError) as problem:
         raise DataError(f"{where}: not valid JSON ({problem}), in {shown(text.strip())}; {cure}") from problem
+
+
+def _as_typed(text: str, where: str) -> float | Decimal:
+    """The number, as a Decimal where a float has not all of its digits; infinite where it is beyond any float.
+
+    >>> _as_typed("0.1", ""), _as_typed("12345678901234567890.5", "")
+    (0.1, Decimal('12345678901234567890.5'))
+    """
+    number = float(text)
+    if vanishes(text):
+        raise DataError(f"{where}: the number {shown(text)} is too small to be held; write it as a text")
+    if number == 0 or math.isinf(number):
+        return number
+    exact = Decimal(text)
+    return number if Decimal(repr(number)) == exact else exact
 
 
 def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
@@ -151,9 +181,13 @@ def _shortening(arrow_type: Any) -> Callable[[Any], Any] | None:
         return lambda value: None if value is None else float(str(width(value)))
     if of.is_dictionary(arrow_type):
         return _shortening(arrow_type.value_type)
-    if of.is_list(arrow_type) or of.is_large_list(arrow_type) or of.is_fixed_size_list(arrow_type):
+    lists = (of.is_list, of.is_large_list, of.is_fixed_size_list, of.is_list_view, of.is_large_list_view)
+    if any(is_one(arrow_type) for is_one in lists):
         inner = _shortening(arrow_type.value_type)
         return None if inner is None else lambda value: value and [inner(one) for one in value]
+    if of.is_map(arrow_type):
+        inner = _shortening(arrow_type.item_type)
+        return None if inner is None else lambda value: value and [(key, inner(one)) for key, one in value]
     if of.is_struct(arrow_type):
         inside = {field.name: shorten for field in arrow_type if (shorten := _shortening(field.type)) is not None}
         if inside:

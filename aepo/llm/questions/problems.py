@@ -130,7 +130,9 @@ def check_variety(problems: Sequence[Asked], source: str, *, cure: str) -> None:
     Raises:
         DataError: one question in more than half of the rows, and in MANY_ROWS or more.
     """
-    ((question, before), count), *_ = Counter((one.question, one.before) for one in problems).most_common(1)
+    # By its words: blanks and line ends between them make no other question.
+    asked_by_words = Counter((" ".join(one.question.split()), one.before) for one in problems)
+    ((question, before), count), *_ = asked_by_words.most_common(1)
     if count >= MANY_ROWS and 2 * count > len(problems):
         said = "" if not before else f" (behind {len(before)} other message{'s' * (len(before) > 1)})"
         raise DataError(

@@ -5,6 +5,7 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerFast
@@ -103,8 +104,11 @@ def fingerprint_of_columns(task: Task, prompts: Sequence[int]) -> list[int]:
     """One number for what the reward functions are given of these prompts' rows; none where they take nothing."""
     if not task.columns:
         return []
-    # What is no JSON counts by its kind: a picture, say, has no text that stays the same.
-    given = json.dumps([task.columns[prompt] for prompt in prompts], default=lambda value: type(value).__name__)
+    # What is no number and no JSON counts by its kind: a picture, say, has no text that stays the same.
+    given = json.dumps(
+        [task.columns[prompt] for prompt in prompts],
+        default=lambda value: str(value) if isinstance(value, Decimal) else type(value).__name__,
+    )
     return [zlib.crc32(given.encode())]
 
 

@@ -92,6 +92,8 @@ def of_kind(kind: Any, value: Any, *, empty_counts: bool = False) -> Any:
     Raises:
         ValueError: true or false for a number, a number beyond 64 bits, a text that names nothing.
     """
+    if value is None and is_text(kind) and not optional(kind) and str in choices(kind):
+        raise ValueError("must name something, and null names nothing; leave the option out for its default")
     if isinstance(value, str):
         if optional(kind) and value.lower() in ("none", "null"):
             raise ValueError("is no value; write null, as it stands, to leave it unset")
@@ -123,7 +125,9 @@ def _text(kind: Any, value: str, *, words: bool) -> str | None:
         return value
     if value == "" and optional(kind):
         return None
-    if not value.strip() or "\0" in value:
+    if "\0" in value:
+        raise ValueError("holds the character NUL, which no name can have; leave it out")
+    if not value.strip():
         raise ValueError("names nothing; name something, or leave the option out")
     if size > LONGEST_TEXT or any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
         raise ValueError(f"is longer than a path ({LONGEST_TEXT} bytes) or a name in one ({LONGEST_NAME}) can be")

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from aepo.llm.settings.kinds import SHOWN
+from aepo.home_path import at_home
+from aepo.llm.settings.kinds import SHOWN, shown
 from aepo.llm.settings.presets import SettingsError
 
 OPTION = "model.path"
@@ -92,9 +93,36 @@ class ModelSource:
                 f"{self.label}: its tokenizer has no end token, so no response would end; set eos_token in its "
                 "tokenizer_config.json"
             )
+        self._check_tokenizer(tokenizer)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
+
+    def _check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """That its end token is one of the model's, and its limit a number.
+
+        transformers adds an end token that is not in the vocabulary, its own guess where tokenizer_config.json is
+        missing: a token that the model has never seen, and never says.
+        """
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise SettingsError(
+                f"{self.label}: model_max_length in its tokenizer_config.json must be a number, got "
+                f"{shown(tokenizer.model_max_length)}; copy or download it again"
+            )
+        if self.is_folder and _is_file(Path(self.place) / "tokenizer.json"):
+            end, written = tokenizer.eos_token, self.read_json("tokenizer.json")
+            vocabulary = (written.get("model") or {}).get("vocab") or ()
+            # Unigram models list pairs of a token and its score.
+            known = {one if isinstance(one, str) else one[0] for one in vocabulary}
+            known |= {one["content"] for one in written.get("added_tokens") or ()}
+            config = Path(self.place) / "tokenizer_config.json"
+            added = self.read_json(config.name).get("added_tokens_decoder") if _is_file(config) else None
+            known |= {one["content"] for one in (added or {}).values()}
+            if end not in known:
+                raise SettingsError(
+                    f"{self.label}: its end token {shown(end)} is not in the vocabulary of its tokenizer.json, so no "
+                    "response would end; set eos_token in its tokenizer_config.json, or copy that file again"
+                )
 
     def loaded(self, *, dtype: torch.dtype | str) -> nn.Module:
         """The causal LM with its weights.
@@ -137,7 +165,7 @@ class ModelSource:
 
 def of_run(path: str) -> ModelSource:
     """The model of a run's `model.path`, which `located` has found before."""
-    folder = Path(path).expanduser()
+    folder = at_home(path)
     return ModelSource(option=OPTION, typed=path, place=str(folder) if folder.exists() else path)
 
 
@@ -155,7 +183,7 @@ def located(typed: str, *, option: str = OPTION, made: Path | None = None, weigh
         SettingsError: no such folder or hub model; no config.json, weights or tokenizer there, or weights whose files
             are not whole.
     """
-    folder = made or Path(typed).expanduser()
+    folder = made or at_home(typed)
     meant = typed[:1] in ("/", ".", "~") or typed.count("/") > 1 or Path(typed.partition("/")[0]).is_dir()
     if not folder.exists() and not meant:
         source = ModelSource(option=option, typed=typed, place=typed)
@@ -229,11 +257,11 @@ def _check_shards(source: ModelSource, folder: Path, index: str) -> None:
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise SettingsError(f"{source.label}: {index} names no files of weights; copy or download it again")
     names = sorted(set(places.values()))
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not _is_file(folder / name)]
     if missing:
         raise SettingsError(
-            f"{source.label}: {index} names {missing[0]}, which is not there ({len(missing)} of {len(names)} "
-            "missing); copy or download the folder again"
+            f"{source.label}: {index} names {shown(missing[0])[1:-1]}, which is not there "
+            f"({len(missing)} of {len(names)} missing); copy or download the folder again"
         )
     held = {name: _held(source, folder / name) for name in names}
     lacking = sorted(weight for weight, name in places.items() if weight not in held[name])
@@ -242,6 +270,14 @@ def _check_shards(source: ModelSource, folder: Path, index: str) -> None:
             f"{source.label}: its weights cannot be loaded: {lacking[0]} is not in {places[lacking[0]]}, where {index} "
             f"has it; {AGAIN}"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    # A name that no disk takes.
+    except (OSError, ValueError):
+        return False
 
 
 def _held(source: ModelSource, path: Path) -> set[str]:

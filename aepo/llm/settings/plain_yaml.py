@@ -5,13 +5,19 @@ text of that word stands in quotes. A key that stands twice in one mapping is an
 """
 
 import json
+import math
 import re
 from collections.abc import Hashable
+from decimal import Decimal
 from typing import Any
 
 import yaml
 
+from aepo.number_text import vanishes
+
 _TAG = "tag:yaml.org,2002:"
+# From here on a double does not hold every whole number.
+EXACT = 2**53
 _WORDS = {
     "null": (r"~|null|Null|NULL|None|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -45,6 +51,17 @@ class _Loader(yaml.SafeLoader):
         text = self.construct_scalar(node)
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
+    def construct_number(self, node: yaml.ScalarNode) -> float | int:
+        text = self.construct_scalar(node)
+        number = self.construct_yaml_float(node)
+        if math.isfinite(number) and vanishes(text):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the number {text} is too small to be held", node.start_mark
+            )
+        # 9007199254740993.0 is a whole number that a double does not hold; an int field has room for it.
+        exact = Decimal(text) if EXACT <= abs(number) < 2**63 else None
+        return int(exact) if exact is not None and exact != number and exact == int(exact) else number
+
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what this reader or a reader of YAML 1.1 would not take for a text."""
@@ -55,9 +72,12 @@ for _tag, (_pattern, _first) in _WORDS.items():
         _class.add_implicit_resolver(_TAG + _tag, re.compile(rf"(?:{_pattern})\Z"), _first)
 # No dates, bytes or sets: a setting is none of these.
 _Loader.yaml_constructors = {
-    _TAG + kind: yaml.SafeLoader.yaml_constructors[_TAG + kind]
-    for kind in ("null", "bool", "float", "str", "seq", "map")
-} | {_TAG + "int": _Loader.construct_whole, None: yaml.SafeLoader.yaml_constructors[None]}
+    _TAG + kind: yaml.SafeLoader.yaml_constructors[_TAG + kind] for kind in ("null", "bool", "str", "seq", "map")
+} | {
+    _TAG + "int": _Loader.construct_whole,
+    _TAG + "float": _Loader.construct_number,
+    None: yaml.SafeLoader.yaml_constructors[None],
+}
 
 
 def loaded(text: str | bytes) -> Any:

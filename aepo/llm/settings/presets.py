@@ -79,19 +79,24 @@ def find(config: str | Path) -> Path:
 def _found(config: str, folder: Path, named: str) -> Path:
     """As `find`, with paths relative to a folder."""
     path = folder / config
-    with contextlib.suppress(OSError):
-        # Of a name that no disk takes.
-        if path.is_file():
-            return path
+    if _is_file(path):
+        return path
     # Only what looks like a name: a path elsewhere that does not exist is never answered by another file.
     name = Path(config).as_posix().removeprefix("configs/").removesuffix(".yaml")
     own = FOLDER / f"{name}.yaml"
-    if not Path(config).is_absolute() and ".." not in Path(config).parts and own.is_file():
+    if not Path(config).is_absolute() and ".." not in Path(config).parts and _is_file(own):
         return own
     hint = did_you_mean(Path(name).name, names(), mark=",") or "."
     others = sorted(p for p in path.parent.glob("*.yaml") if p.parent.resolve() != FOLDER.resolve())
     beside = f"; files beside it: {', '.join(map(str, others))}" if others else ""
     raise SettingsError(f"{named}: no such file or preset{hint} Presets: {', '.join(names())}{beside}")
+
+
+def _is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    # A name that no disk takes.
+    return False
 
 
 def read(config: str | Path) -> Preset:
