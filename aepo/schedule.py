@@ -1,4 +1,4 @@
-"""The entropy target H* as a function of the training step, in nats.
+"""A number as a function of the training step: the entropy target H*, in nats, or a bonus's coefficient.
 
 A target may be one number or, in the simulator, a tensor with one value per run.
 """
@@ -8,7 +8,7 @@ import csv
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ Level = float | Tensor
 
 
 class Schedule(Protocol):
-    """step (counted from 0) -> H* in nats."""
+    """step (counted from 0) -> H* in nats, or whatever number moves."""
 
     def __call__(self, step: int) -> Level: ...
 
@@ -174,3 +174,35 @@ SCHEDULES: dict[str, type] = {
     "csv": Csv,
 }
 """Name -> schedule, for settings and command lines."""
+
+
+Change = Literal["constant", "linear", "cosine", "step"]
+"""How a number gets from one value to another: a name in `changing`."""
+CHANGES: tuple[Change, ...] = get_args(Change)
+
+
+def changing(change: str, *, start: float, end: float, steps: int) -> Schedule:
+    """The schedule from `start` to `end` of the given form.
+
+    Args:
+        change: `constant` stays at `start`; `linear` and `cosine` arrive at `end` after `steps` steps; `step` jumps
+            there at step `steps`.
+        start, end: values.
+        steps: > 0.
+
+    Raises:
+        ValueError: another form, or steps <= 0.
+
+    >>> [round(changing(change, start=0.1, end=0.0, steps=10)(5), 3) for change in CHANGES]
+    [0.1, 0.05, 0.05, 0.1]
+    """
+    _positive("steps", steps)
+    forms: dict[str, Schedule] = {
+        "constant": Constant(start),
+        "linear": Linear(start=start, end=end, steps=steps),
+        "cosine": Cosine(start=start, end=end, steps=steps),
+        "step": Step(before=start, after=end, at=steps),
+    }
+    if change not in forms:
+        raise ValueError(f"schedule must be one of {', '.join(forms)}, got {change!r}")
+    return forms[change]

@@ -22,6 +22,7 @@ from aepo import zoo
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control
 from aepo.method import NORMALIZERS, Method
+from aepo.schedule import CHANGES
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -428,6 +429,9 @@ OPTIONS: dict[str, tuple] = {
     "clip_high": (0.2, 0.0, 0.28),
     "clip_low": (0.2, 0.0, 1.0),
     "coef": (0.015, 0.5, 3.0),
+    "coef_end": (0.0, 0.3, -0.2),
+    "coef_schedule": CHANGES,
+    "coef_steps": (1000, 1, 4),
     "down": (0.8, 0.5),
     "dual_clip": (None, 3.0, 1.5),
     "gain": (1.0, 8.0),

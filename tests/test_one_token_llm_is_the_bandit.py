@@ -36,7 +36,7 @@ OPTIONS = {
     ],
     "aepo_eq2": [{"alpha": 3.0}],
     "aepo_eq3": [{"alpha": 3.0}, {"alpha": 0.4, "dual_clip": 3.0}],
-    "entropy_reg": [{"coef": 0.4}],
+    "entropy_reg": [{"coef": 0.4}, {"coef": 0.4, "coef_schedule": "linear"}],
     "entropy_reg_nll": [{"coef": 0.4, "average": "token"}],
 }
 CASES = [(name, options) for name in sorted(zoo.METHODS) for options in OPTIONS.get(name, [{}])]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aepo.schedule import SCHEDULES, Constant, Cosine, Csv, Linear, Sinusoid, Step
+from aepo.schedule import CHANGES, SCHEDULES, Constant, Cosine, Csv, Linear, Sinusoid, Step, changing
 
 levels = st.floats(0.0, 3.0)
 lengths = st.integers(1, 1000)
@@ -112,3 +112,28 @@ def test_a_csv_target_that_cannot_be_used_is_refused_by_name(tmp_path, text, mes
         Csv(path=str(path))
     with pytest.raises(ValueError, match="cannot be read"):
         Csv(path=str(tmp_path / "absent.csv"))
+
+
+# -- from one value to another, by the change's name --
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@given(start=st.floats(-3.0, 3.0), end=st.floats(-3.0, 3.0), length=lengths, step=steps)
+def test_a_change_by_name_is_the_schedule_of_that_name(change, start, end, length, step):
+    schedule = changing(change, start=start, end=end, steps=length)
+    assert isinstance(schedule, SCHEDULES[change])
+    assert schedule(0) == pytest.approx(start, abs=ROUNDING)
+    arrived = start if change == "constant" else end
+    assert schedule(length + step) == pytest.approx(arrived, abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "change, length, message",
+    [
+        ("sinusoid", 10, "schedule must be one of constant, linear, cosine, step, got 'sinusoid'"),
+        ("linear", 0, "steps"),
+    ],
+)
+def test_a_change_that_there_is_not_is_refused(change, length, message):
+    with pytest.raises(ValueError, match=message):
+        changing(change, start=1.0, end=0.0, steps=length)

@@ -93,6 +93,8 @@ def test_options_include_those_passed_on_to_grpo():
         ("grpo", {"average": "prompt"}, "average must be 'sequence' or 'token', got 'prompt'"),
         ("aepo", {"cap_up": 0, "normalizer": "replace"}, "cap_up must be at least 1 or None, got 0"),
         ("aepo", {"t_low": 1.4}, r"t_low must not exceed t_high, got t_low=1\.4, t_high=1\.2"),
+        ("entropy_reg", {"coef_schedule": "sinusoid"}, "coef_schedule must be one of constant, linear, cosine, step"),
+        ("entropy_reg_nll", {"coef_steps": 0}, "coef_steps must be > 0, got 0"),
         ("entropy_adv", {"beta": 0.0}, r"beta must be > 0, got 0\.0"),
         ("entropy_adv", {"kappa": 1.0}, r"kappa must be > 1, got 1\.0"),
         ("reinforce_tempered", {"temperature": 0.0}, r"temperature must be > 0, got 0\.0"),

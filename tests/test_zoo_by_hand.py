@@ -388,6 +388,33 @@ def test_a_controlled_bonus_is_its_controllers_push_times_the_mean_entropy():
             assert_close(bonus_gradient(zoo.build(name), control(push), z, rows), push * want, atol=ROUNDING)
 
 
+@pytest.mark.parametrize(
+    ("change", "coefficients"),
+    [
+        ("constant", [0.4, 0.4, 0.4]),
+        ("linear", [0.4, 0.25, 0.1]),  # halfway between 0.4 and 0.1
+        ("cosine", [0.4, 0.25, 0.1]),
+        ("step", [0.4, 0.4, 0.1]),
+    ],
+)
+@pytest.mark.parametrize("name", ["entropy_reg", "entropy_reg_nll"])
+def test_a_scheduled_coefficient_by_hand(name, change, coefficients):
+    z = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64).requires_grad_()
+    logp, h = (value.detach() for value in token_stats(z, torch.zeros(2, 3, dtype=torch.int64)))
+    rows = scored([1, 0], logp.tolist(), group_size=2, entropy=h.tolist())
+    method = zoo.build(name, coef=0.4, coef_schedule=change, coef_end=0.1, coef_steps=10)
+    rewarded = entropy(z) if name == "entropy_reg" else -token_stats(z, rows.token)[0]
+    (want,) = torch.autograd.grad(-rewarded.mean(), z)
+    for step, coefficient in zip((0, 5, 10), coefficients, strict=True):
+        assert_close(bonus_gradient(method, control(step=step), z, rows), coefficient * want, atol=ROUNDING)
+    assert method.label == ("coef=0.4" if change == "constant" else f"coef=0.4, {change} to 0.1 in 10")
+
+
+def test_a_coefficient_that_is_nowhere_0_but_at_its_start_is_a_bonus():
+    assert not zoo.build("entropy_reg", coef=0.0).has_bonus
+    assert zoo.build("entropy_reg", coef=0.0, coef_schedule="linear", coef_end=0.1).has_bonus
+
+
 def test_skyworks_staircase_by_hand():
     # H* = 0.2, steps of 1e-4 in [0, 5e-3], from 0: up, up, then above the target: down, and off.
     controller = Staircase(step=1e-4, low=0.0, high=5e-3)

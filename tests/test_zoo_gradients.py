@@ -168,9 +168,20 @@ def bonus(main: list[Row], options: dict, coef: float, counts=None) -> None:
             row.gradient[t][v] -= coef * weight / total * -p * (math.log(p) + h)
 
 
+def coefficient_now(options: dict, step: int) -> float:
+    start, end, steps = options["coef"], options["coef_end"], options["coef_steps"]
+    done = min(step / steps, 1.0)
+    return {
+        "constant": start,
+        "linear": start * (1 - done) + end * done,
+        "cosine": (start + end) / 2 + (start - end) / 2 * math.cos(math.pi * done),
+        "step": start if step < steps else end,
+    }[options["coef_schedule"]]
+
+
 def entropy_reg(main, second, options, seen):
     grpo(main, second, options, seen)
-    bonus(main, options, options["coef"])
+    bonus(main, options, coefficient_now(options, seen.step))
 
 
 def controlled_bonus(main, second, options, seen):
@@ -183,7 +194,7 @@ def entropy_reg_nll(main, second, options, seen):
     for row, weights in average(main, options["average"]):
         for t, weight in enumerate(weights):
             for v, p in enumerate(row.probs[t]):  # -ln pi(token)
-                row.gradient[t][v] -= options["coef"] * weight * -((v == row.tokens[t]) - p)
+                row.gradient[t][v] -= coefficient_now(options, seen.step) * weight * -((v == row.tokens[t]) - p)
 
 
 def with_second_term(main, second, options, seen, *, taken, credit):

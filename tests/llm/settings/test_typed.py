@@ -154,6 +154,9 @@ def test_none_is_a_word_where_it_is_one_of_a_fields():
         ("method.alpha=true", "must be a number"),
         ("method.cap_up=1.5", "valid integer"),
         ("method.normalizer=5", "'all', 'positives' or 'replace'.*got '5'"),
+        ("method.coef_schedule=sinusoid", "'constant', 'linear', 'cosine' or 'step'.*got 'sinusoid'"),
+        ("method.coef_end=nan", "finite number"),
+        ("method.coef_steps=1.5", "valid integer"),
         ("train=5", "is a section; write --train.FIELD=VALUE, got '?5"),
         ("out= ", "names nothing"),
         ("out=" + "x" * 300, "longer than"),
@@ -176,6 +179,11 @@ def test_what_is_not_of_its_kind_is_refused_by_name_and_value_in_a_line(typed, t
 def test_the_evaluation_refuses_the_same(name, text):
     with pytest.raises(SettingsError, match=rf"--{name}: .*got '{text}'"):
         parse_evaluation(["--model=m", f"--{name}={text}"])
+
+
+def test_a_coefficient_takes_a_schedule():
+    typed = ["method.name=entropy_reg", "method.coef=0.1", "method.coef_schedule=linear", "method.coef_steps=50"]
+    assert load(None, typed).method.build().label == "coef=0.1, linear to 0 in 50"
 
 
 def test_numbers_are_those_typed():
