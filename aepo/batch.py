@@ -55,6 +55,9 @@ class Rollouts:
     """(..., R, T): exact entropy, in nats, of the token's distribution at T = 1, from the same pass."""
     logp_t: Tensor | None = None
     """(..., R, T): log-prob at the control's temperature, under the same policy as old_logp, for methods that ask."""
+    mean_effect: Tensor | None = None
+    """(..., R, T): the mean of pi (ln pi + H) over the token's distribution (`aepo.categorical.mean_effect`), under the
+    same policy as old_logp, for methods that ask."""
     engine_logp: Tensor | None = None
     """(..., R, T): the rollout engine's log-prob at the *sampling* temperature; never used in a policy ratio."""
 
@@ -66,7 +69,7 @@ class Rollouts:
         _check("Rollouts", "reward", self.reward, rows, "(..., R)")
         _check("Rollouts", "right_by", self.right_by, rows, "(..., R)")
         _check("Rollouts", "share", self.share, rows, "(..., R)")
-        for name in ("old_logp", "entropy", "logp_t", "engine_logp"):
+        for name in ("old_logp", "entropy", "logp_t", "mean_effect", "engine_logp"):
             _check("Rollouts", name, getattr(self, name), tokens, "(..., R, T)")
         if self.group_size < 1 or rows[-1] % self.group_size:
             raise ValueError(
@@ -74,7 +77,7 @@ class Rollouts:
                 "every prompt needs the same number of responses"
             )
 
-    def scored(self, name: Literal["old_logp", "entropy", "logp_t"]) -> Tensor:
+    def scored(self, name: Literal["old_logp", "entropy", "logp_t", "mean_effect"]) -> Tensor:
         """(..., R, T): what a scoring pass of the policy left.
 
         Raises:

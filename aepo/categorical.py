@@ -95,6 +95,58 @@ def entropy_of(log_probs: Tensor, probs: Tensor | None = None) -> Tensor:
     return 0.0 - finite(log_probs).mul_(probs).sum(-1)
 
 
+def entropy_effect(logp: Tensor, entropy: Tensor) -> Tensor:
+    """S = pi (ln pi + H): by how much the entropy falls, to first order, as the token's logit rises by one.
+
+    It is minus dH/dz_a (arXiv 2602.03392, Theorem 3.2); `aepo.theory` has the same derivative.
+
+    Args:
+        logp: (...), of the token.
+        entropy: (...), of the distribution that it is from, in nats.
+
+    Returns:
+        (...): negative for a token rarer than e^-H.
+
+    >>> entropy_effect(torch.tensor([0.5, 0.5]).log(), torch.tensor([1.0, 0.0])).round(decimals=3)
+    tensor([ 0.1530, -0.3470])
+    """
+    return logp.exp() * (logp + entropy)
+
+
+def mean_effect(log_probs: Tensor) -> Tensor:
+    """E_{a ~ pi}[S_a] = sum_a pi_a^2 (ln pi_a + H), see `entropy_effect` (arXiv 2602.03392, Theorem 3.3).
+
+    Args:
+        log_probs: (..., V), normalised.
+
+    Returns:
+        (...), >= 0: a likely token's rise lowers the entropy, and likely tokens are sampled more.
+
+    >>> mean_effect(torch.tensor([0.9, 0.1]).log()).round(decimals=4)
+    tensor(0.1582)
+    """
+    safe = finite(log_probs)
+    return (log_probs.exp() * entropy_effect(safe, entropy_of(log_probs).unsqueeze(-1))).sum(-1)
+
+
+def mean_effect_of_squares(logp: Tensor, entropy: Tensor, squared_logp: Tensor, squared_entropy: Tensor) -> Tensor:
+    """`mean_effect` from a token's log-probs and the entropies of two distributions: pi, and q ~ pi^2, pi at T = 1/2.
+
+    With C = sum_a pi_a^2, ln q = 2 ln pi - ln C at every token, so E_q[ln pi] = (ln C - H_q) / 2, and the mean is
+    C (H + E_q[ln pi]).
+
+    Args:
+        logp, entropy: (...), of pi.
+        squared_logp, squared_entropy: (...), of q; the log-prob of the same token.
+
+    >>> p, q = torch.tensor([0.9, 0.1]), torch.tensor([0.81, 0.01]) / 0.82
+    >>> mean_effect_of_squares(p.log()[1], entropy_of(p.log()), q.log()[1], entropy_of(q.log())).round(decimals=4)
+    tensor(0.1582)
+    """
+    log_c = 2 * logp - squared_logp
+    return log_c.exp() * (entropy + (log_c - squared_entropy) / 2)
+
+
 def finite(log_probs: Tensor) -> Tensor:
     """Log-probabilities (..., V) whose product with a probability of 0 is 0 and not nan: no -inf among them."""
     return log_probs.clamp(min=torch.finfo(log_probs.dtype).min)

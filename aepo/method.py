@@ -136,6 +136,8 @@ class Method:
     """Whether the surrogate compares a token's entropy with that before the update."""
     needs_logp_t: bool = False
     """Whether `shape` looks at the log-prob at the control's temperature."""
+    needs_mean_effect: bool = False
+    """Whether `shape` looks at `Rollouts.mean_effect`."""
     entropy_coef: float | Callable[[Control], Tensor] = 0.0
     """lambda of the entropy bonus on the T = 1 rows, a number or one per run from the control; may be negative."""
     entropy_tokens: Callable[[Rollouts], Tensor] | None = None
@@ -248,7 +250,7 @@ def _of_one_length(blocks: list[Rollouts]) -> list[Rollouts]:
 
 
 def _padded(rollouts: Rollouts, length: int) -> Rollouts:
-    names = ("token", "mask", "old_logp", "entropy", "logp_t", "engine_logp")
+    names = ("token", "mask", "old_logp", "entropy", "logp_t", "mean_effect", "engine_logp")
     values = {name: getattr(rollouts, name) for name in names}
     more = (0, length - rollouts.token.shape[-1])
     padded = {name: torch.nn.functional.pad(value, more) for name, value in values.items() if value is not None}

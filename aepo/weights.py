@@ -119,8 +119,22 @@ def top_share(value: Tensor, weight: Tensor, share: float) -> Tensor:
     >>> top_share(torch.tensor([[3.0, 9.0, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]]), 0.2)
     tensor([[ True, False, False]])
     """
+    count = (weight != 0).flatten(-2).sum(-1, keepdim=True)
+    return largest(value, weight, (count * share).floor().long().clamp(min=1))
+
+
+def largest(value: Tensor, weight: Tensor, count: Tensor) -> Tensor:
+    """The `count` tokens with the largest values; ties with the last are all in.
+
+    Args:
+        value: (..., R, T).
+        weight: (..., R, T); tokens of weight 0 take no part.
+        count: (..., 1) int64, at least 1; more than there are takes all.
+
+    Returns:
+        (..., R, T) bool.
+    """
     on = weight != 0
     flat = value.masked_fill(~on, float("-inf")).flatten(-2)
-    k = (on.flatten(-2).sum(-1, keepdim=True) * share).floor().long().clamp(min=1)
-    floor = flat.sort(-1, descending=True).values.gather(-1, (k - 1).clamp(max=flat.shape[-1] - 1))
+    floor = flat.sort(-1, descending=True).values.gather(-1, (count - 1).clamp(max=flat.shape[-1] - 1))
     return (value >= floor.unsqueeze(-1)) & on

@@ -378,6 +378,7 @@ def rollouts(
         entropy=uniform(0.0, float(np.log(ACTIONS))),
         # A factor of e^1.5 between the two temperatures keeps ratios, and their rounding, of order 1.
         logp_t=(old_logp + uniform(-1.5, 1.5)).clamp(max=0.0),
+        mean_effect=uniform(0.0, 0.3),
     )
 
 
@@ -442,6 +443,7 @@ OPTIONS: dict[str, tuple] = {
     "low": (0.0, 0.2),
     "lowest": (0.8, 0.3, 1.0),
     "max_tokens": (None, 1, 7),
+    "mu": (2.5, 0.0, 0.4),
     "normalizer": tuple(NORMALIZERS),
     "prompt_fraction": (0.25, 0.5, 1.0),
     "rate": (0.05, 1.0),

@@ -94,6 +94,12 @@ def test_the_readme_is_a_page_with_a_picture_and_a_map():
     assert PROJECT["name"] == "aepo-rl"
 
 
+def test_the_pages_know_how_many_methods_there_are_and_name_each():
+    assert f"The same {len(zoo.METHODS)} methods run in simulator and trainer" in README.read_text(encoding="utf-8")
+    named = code_spans((ROOT / "docs" / "training.md").read_text(encoding="utf-8"))
+    assert sorted(set(zoo.METHODS) - set(named)) == []
+
+
 def test_the_map_shows_every_folder_and_no_other():
     (tree,) = (body for _, body in fences(README.read_text(encoding="utf-8")) if body.startswith("aepo/ "))
     shown, above = set(), []

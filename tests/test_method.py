@@ -61,6 +61,7 @@ def graded(reward: list[float], group_size: int, length: int = 1) -> Rollouts:
         group_size=group_size,
         old_logp=-torch.ones(len(reward), length, dtype=torch.float64),
         entropy=torch.ones(len(reward), length, dtype=torch.float64),
+        mean_effect=torch.zeros(len(reward), length, dtype=torch.float64),
     )
 
 

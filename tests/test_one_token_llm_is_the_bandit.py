@@ -23,6 +23,8 @@ from aepo.tabular import train as tabular
 STATES, LR, GROUP, PROMPTS = 7, 0.7, 4, 6
 TOLERANCE = 1e-10
 OPTIONS = {
+    "clip_b": [{"mu": 0.5}],
+    "clip_v": [{"mu": 0.5, "share": 0.2}],
     "clip_cov": [{"low": -0.5, "ratio": 0.3}],
     "entropy_ratio_clip": [{"low": 0.95, "high": 1.05}],
     "kl_cov": [{"ratio": 0.05}, {"ratio": 0.9, "coef": 0.5}],
@@ -118,6 +120,8 @@ def both_steps(
     )
     if method.needs_logp_t:
         scored = policy.tempered_score(scored, float(control.temperature))
+    if method.needs_mean_effect:
+        scored = policy.effect_score(scored)
     llm_update(policy, assemble(method, control, scored, scored_second), method, parts=parts)
 
     rows, rows_second = tabular.score(table[None], one_run(main)), None
@@ -129,6 +133,8 @@ def both_steps(
     )
     if method.needs_logp_t:
         rows = tabular.tempered_score(table[None], rows, run_control.temperature)
+    if method.needs_mean_effect:
+        rows = tabular.effect_score(table[None], rows)
     batch = assemble(method, run_control, rows, rows_second)
     expected = tabular.update(table[None], batch, method, lr=LR, parts=parts)[0]
 

@@ -25,7 +25,7 @@ ROUNDING = 400 * EPS
 EPSILON = 2e-6
 
 
-def scored(reward, old_logp, *, group_size: int, entropy=None, logp_t=None, mask=None) -> Rollouts:
+def scored(reward, old_logp, *, group_size: int, entropy=None, logp_t=None, mean_effect=None, mask=None) -> Rollouts:
     old_logp = double(old_logp)
     return Rollouts(
         prompt=torch.arange(len(reward)) // group_size,
@@ -36,6 +36,7 @@ def scored(reward, old_logp, *, group_size: int, entropy=None, logp_t=None, mask
         old_logp=old_logp,
         entropy=torch.ones_like(old_logp) if entropy is None else double(entropy),
         logp_t=None if logp_t is None else double(logp_t),
+        mean_effect=None if mean_effect is None else double(mean_effect),
     )
 
 
@@ -210,6 +211,45 @@ def test_steer_by_hand():
     rows = rows.replace(entropy=double(h))
     got = assemble(zoo.build("steer"), control(), rows).advantage
     assert_close(got, [[a * 0.8**0.5], [-a * 0.8**0.25]], atol=ROUNDING)
+
+
+# One prompt, four responses of one token, the last two wrong. pi = 1/2, 1/4, 1/2, 1/4 and H = ln 2, 0, 0, 0: S = pi
+# (ln pi + H) is 0, -(ln 4) / 4, -(ln 2) / 2, -(ln 4) / 4, in units of u = (ln 2) / 2: 0, -1, -1, -1.
+FALLING = {
+    "old_logp": [[-math.log(2)], [-math.log(4)], [-math.log(2)], [-math.log(4)]],
+    "entropy": [[math.log(2)], [0.0], [0.0], [0.0]],
+}
+U = math.log(2) / 2
+
+
+def test_clip_b_drops_wrong_tokens_far_below_the_mean_by_hand():
+    # S = (0, -1, -1, -1) u: mean -3/4 u, population deviation sqrt(3)/4 u = 0.433 u. The wrong ones are -0.577
+    # deviations away: mu = 0.5 drops both, 0.6 none. The second, right, is as far away and stays.
+    rows = scored([1, 1, 0, 0], **FALLING, group_size=4)
+    for mu, kept in ((0.5, [1, 1, 0, 0]), (0.6, [1, 1, 1, 1]), (2.5, [1, 1, 1, 1])):
+        got = [a for (a,) in advantages(zoo.build("clip_b", mu=mu), rows, control())]
+        assert got == pytest.approx([A * k for A, k in zip([A, A, -A, -A], kept, strict=True)]), mu
+
+
+def test_clip_b_drops_nothing_where_all_tokens_have_one_effect():
+    rows = scored([1, 0], [[-1.0]] * 2, group_size=2)
+    a = 0.5 / (0.5**0.5 + 1e-6)
+    assert advantages(zoo.build("clip_b", mu=0.0), rows, control()) == [[pytest.approx(a)], [pytest.approx(-a)]]
+
+
+def test_clip_v_drops_the_few_worst_tokens_against_their_own_distribution_by_hand():
+    # E[S] = (0, 0, 1, 0) u: D = E[S] - S = (0, 1, 2, 1) u, mean u, deviation u / sqrt(2). mu sqrt(1/2) = 0.9899 lies
+    # below 1: both wrong tokens may go, but of 4 tokens a share of 0.25 is one, that of D = 2 u; 0.5 are two.
+    rows = scored([1, 1, 0, 0], **FALLING, group_size=4, mean_effect=[[0.0], [0.0], [U], [0.0]])
+    for mu, share, kept in (
+        (1.4, 0.25, [1, 1, 0, 1]),
+        (1.4, 1e-4, [1, 1, 0, 1]),  # at least one
+        (1.4, 0.5, [1, 1, 0, 0]),
+        (1.5, 0.5, [1, 1, 0, 1]),  # 1.0607 u: only D = 2 u is above
+        (8.5, 1.0, [1, 1, 1, 1]),
+    ):
+        got = [a for (a,) in advantages(zoo.build("clip_v", mu=mu, share=share), rows, control())]
+        assert got == pytest.approx([A * k for A, k in zip([A, A, -A, -A], kept, strict=True)]), (mu, share)
 
 
 # -- tilted advantages --

@@ -43,6 +43,7 @@ class Row:
     ratio: list[float]
     entropy: list[float]
     """Before the update; that of `probs` is the entropy now."""
+    mean_effect: list[float]
     probs: list[list[float]]
     sample_advantage: float = 0.0
     gradient: list[list[float]] = field(default_factory=list)
@@ -82,6 +83,7 @@ def rows_of(rollouts: Rollouts, z: Tensor, log_ratio: Tensor, std: str) -> list[
                 logp_t=rollouts.logp_t[i, :length].tolist(),
                 ratio=[math.exp(x) for x in log_ratio[i, :length].tolist()],
                 entropy=rollouts.entropy[i, :length].tolist(),
+                mean_effect=rollouts.mean_effect[i, :length].tolist(),
                 probs=[softmax(x) for x in z[i, :length].tolist()],
                 gradient=[[0.0] * z.shape[-1] for _ in range(z.shape[-2])],
             )
@@ -359,6 +361,45 @@ def steer(main, second, options, seen):
     on_policy_term(main, options, clipped(options), lambda row, t: row.advantage * math.exp(-k * omega(row, t)))
 
 
+def effects(rows: list[Row]) -> dict[tuple[int, int], float]:
+    """pi (ln pi + H) of every token, before the update."""
+    return {
+        (i, t): math.exp(rows[i].old_logp[t]) * (rows[i].old_logp[t] + rows[i].entropy[t]) for i, t in tokens_of(rows)
+    }
+
+
+def without(main: list[Row], options: dict, dropped: set[tuple[int, int]]) -> None:
+    """GRPO less the gradient of some tokens."""
+    index = {id(row): i for i, row in enumerate(main)}
+    on_policy_term(
+        main, options, clipped(options), lambda row, t: 0.0 if (index[id(row)], t) in dropped else row.advantage
+    )
+
+
+def clip_b(main, second, options, seen):
+    effect = effects(main)
+    dropped = set()
+    if effect:
+        mean, std = statistics.fmean(effect.values()), statistics.pstdev(effect.values())
+        assume(std == 0 or std > 1e-9)
+        edge = {token: value - mean + options["mu"] * std for token, value in effect.items()}
+        assume(all(value == 0 or abs(value) > 1e-9 for value in edge.values()))
+        dropped = {(i, t) for (i, t), value in edge.items() if value < 0 and main[i].advantage < 0}
+    without(main, options, dropped)
+
+
+def clip_v(main, second, options, seen):
+    change = {(i, t): main[i].mean_effect[t] - value for (i, t), value in effects(main).items()}
+    dropped = set()
+    if change:
+        bound = options["mu"] * statistics.pstdev(change.values())
+        assume(all(abs(value - bound) > 1e-9 for value in change.values()))
+        wrong = {token: value for token, value in change.items() if value > bound and main[token[0]].advantage < 0}
+        if len(change) > 1 and wrong:  # of one token the deviation is 0, and nothing stands out
+            dropped = top(wrong, min(max(int(options["share"] * len(change)), 1), len(wrong)))
+    without(main, options, dropped)
+
+
 def entropic(main, second, options, seen):
     def credit(row, t):
         return row.advantage * (1 - seen.push if row.advantage > 0 else 1 + seen.push)
@@ -465,8 +506,10 @@ ORACLES = {
     "aepo_eq3": aepo_eq3,
     "aepo_pi": lambda main, second, options, seen: aepo(main, second, options | {"select": "reward"}, seen),
     "ce_gppo": ce_gppo,
+    "clip_b": clip_b,
     "clip_cov": clip_cov,
     "clip_higher": grpo,
+    "clip_v": clip_v,
     "dcpo": dcpo,
     "dr_grpo": dr_grpo,
     "dual_bonus": controlled_bonus,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aepo import zoo
 from aepo.batch import Rollouts
-from aepo.categorical import token_stats
+from aepo.categorical import mean_effect, mean_effect_of_squares, token_stats
 from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
@@ -188,6 +188,71 @@ def test_steer_is_its_sources_loss_on_policy(scale):
         return aggregated(weight * clipped_loss((logp - old_logp).exp(), a, 0.2, 0.28, 10.0), "token")
 
     assert_same_loss(zoo.build("steer", clip_high=0.28, dual_clip=10.0, average="token"), rows, source, 0 * MASK)
+
+
+# Trinity-RFT trinity/algorithm/advantage_fn/clipb_advantage.py, ClipBAdvantageFn. Its dropped tokens leave the
+# denominators, too; here they count as 0.
+@pytest.mark.parametrize("mu", [0.0, 0.4, 0.8, 2.5])
+def test_clip_b_is_its_sources_mask_on_the_loss(mu):
+    rows = batch_of(MIXED)
+    lp, h = (torch.where(MASK != 0, x, 0.0) for x in (rows.old_logp, rows.entropy))
+    s, n = lp.exp() * (h + lp), MASK.sum()
+    mean = (s * MASK).sum() / n
+    std = (((s - mean) ** 2 * MASK).sum() / n).sqrt()
+    kept = torch.where(grpo_advantage(MIXED) < 0, s - mean >= -(mu * std), torch.ones_like(s) > 0)
+    assert mu == 2.5 or (~kept & (MASK != 0)).any()
+
+    def source(logp):
+        loss = clipped_loss((logp - rows.old_logp).exp(), grpo_advantage(MIXED), 0.2, 0.2, math.inf)
+        return aggregated(loss * kept, "token")
+
+    assert_same_loss(zoo.build("clip_b", mu=mu, average="token"), rows, source, OFF_POLICY)
+
+
+# Trinity-RFT trinity/algorithm/advantage_fn/clipv_advantage.py, ClipVAdvantageFn.
+def clip_v_mask(d: Tensor, a: Tensor, mu: float, max_frac: float) -> Tensor:
+    n = MASK.sum()
+    mean = (d * MASK).sum() / n
+    std = (((d - mean) ** 2 * MASK).sum() / n).sqrt()
+    keep = torch.where(a > 0, torch.ones_like(d) > 0, d <= mu * std)
+    if ((MASK > 0) & ~keep).sum() / n <= max_frac:
+        return keep
+    most = max(int(max_frac * n.item()), 1)
+    to_clip = (a < 0) & (MASK > 0) & ~keep
+    if to_clip.sum() <= most:
+        return keep
+    chosen = d.masked_fill(~to_clip, -math.inf).view(-1).topk(most).indices
+    limited = torch.zeros(d.numel(), dtype=torch.bool).index_fill(0, chosen, True).view_as(d)
+    return (keep | to_clip) & ~limited
+
+
+@pytest.mark.parametrize("share", [1e-4, 0.1, 0.2, 1.0])
+@pytest.mark.parametrize("mu", [0.0, 0.5, 1.0, 8.5])
+def test_clip_v_is_its_sources_mask_on_the_loss(mu, share):
+    rows = batch_of(MIXED, mean_effect=uniform(0, 0.3, 8))
+    a = grpo_advantage(MIXED).expand(MASK.shape)
+    d = rows.mean_effect - rows.old_logp.exp() * (rows.entropy + rows.old_logp)
+    kept = clip_v_mask(torch.where(MASK != 0, d, 0.0), a, mu, share)
+
+    def source(logp):
+        loss = clipped_loss((logp - rows.old_logp).exp(), a, 0.2, 0.2, math.inf)
+        return aggregated(loss * kept, "token")
+
+    assert_same_loss(zoo.build("clip_v", mu=mu, share=share, average="token"), rows, source, OFF_POLICY)
+
+
+# Trinity-RFT examples/entropy/clipv_dp_actor.py, compute_N_from_logits: H sum p^2 + sum p^2 ln p. The second form is
+# what the trainer computes it from, the entropies of pi and of q ~ pi^2.
+@pytest.mark.parametrize("scale", [0.0, 1.0, 8.0])
+def test_the_mean_effect_is_the_sources_n_in_both_forms(scale):
+    z = scale * torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    logp = z.log_softmax(-1)
+    p2 = logp.exp() ** 2
+    want = -(logp.exp() * logp).sum(-1) * p2.sum(-1) + (p2 * logp).sum(-1)
+    assert_close(mean_effect(logp), want, atol=ROUNDING)
+    token = torch.arange(12).view(3, 4) % 6
+    one, squared = token_stats(z, token), token_stats(z, token, 0.5)
+    assert_close(mean_effect_of_squares(*one, *squared), want, atol=ROUNDING)
 
 
 # SIREN verl/verl/workers/actor/dp_actor.py, baseline_entropy_adv, with the kappa of Cheng et al., whose code is closed.

@@ -141,6 +141,8 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     trainer.rest()
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
+    if method.needs_mean_effect:
+        main = trainer.effect_score(main)
 
     # 5. Assemble, and correct.
     batch = assemble(method, control, main, second)

@@ -188,6 +188,12 @@ class Trainer:
             part = self.policy.tempered_score(ranks.own_rows(rollouts), temperature)
             return rollouts.replace(logp_t=ranks.gather(part).logp_t)
 
+    def effect_score(self, rollouts: Rollouts) -> Rollouts:
+        """Global scored rollouts with mean_effect, each rank scoring its part."""
+        with self.phases("score"):
+            part = self.policy.effect_score(ranks.own_rows(rollouts))
+            return rollouts.replace(mean_effect=ranks.gather(part).mean_effect)
+
 
 def verdicts_of_all_ranks(graded: Mapping[str, Graded], parts: Sequence[str]) -> dict[str, float]:
     """What a step's verdicts were: reward/timeouts, reward/errors, and the mean of each of several reward functions

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch, Rollouts, minibatches
-from aepo.categorical import entropy_of, finite, log_probs_and_probs, log_softmax
+from aepo.categorical import entropy_of, finite, log_probs_and_probs, log_softmax, mean_effect
 from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
@@ -76,6 +76,12 @@ def tempered_score(table: Tensor, rollouts: Rollouts, temperature: Tensor) -> Ro
     with torch.no_grad():
         log_probs = log_softmax(table, temperature.unsqueeze(-1))
         return rollouts.replace(logp_t=looked_up(log_probs, chain(rollouts), rollouts.token))
+
+
+def effect_score(table: Tensor, rollouts: Rollouts) -> Rollouts:
+    """The rollouts with mean_effect from this chain."""
+    with torch.no_grad():
+        return rollouts.replace(mean_effect=_by_state(mean_effect(log_softmax(table)), chain(rollouts)))
 
 
 def update(table: Tensor, batch: Batch, method: Method, *, lr: Tensor | float, parts: int = 1) -> Tensor:
@@ -231,6 +237,8 @@ def train_step(
     if method.needs_logp_t:
         tempered = tempered_log_probs(table, control.temperature)
         main = main.replace(logp_t=looked_up(tempered, world.state(main.prompt, main.token), main.token))
+    if method.needs_mean_effect:
+        main = main.replace(mean_effect=_by_state(mean_effect(known[0]), world.state(main.prompt, main.token)))
     batch = assemble(method, control, main, second)
     for i, part in enumerate(minibatches(batch, settings.minibatches)):
         if i:

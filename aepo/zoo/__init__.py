@@ -15,7 +15,17 @@ from aepo.method import Method
 from aepo.suggest import did_you_mean
 from aepo.zoo.aepo import aepo, aepo_adaptive, aepo_eq2, aepo_eq3, aepo_pi, reinforce_tempered
 from aepo.zoo.bonuses import adaptive_bonus, dual_bonus, pi_bonus, siren
-from aepo.zoo.clipping import ce_gppo, clip_cov, clip_higher, entropy_ratio_clip, kl_cov, steer, top_entropy
+from aepo.zoo.clipping import (
+    ce_gppo,
+    clip_b,
+    clip_cov,
+    clip_higher,
+    clip_v,
+    entropy_ratio_clip,
+    kl_cov,
+    steer,
+    top_entropy,
+)
 from aepo.zoo.entropy_advantage import entropy_adv
 from aepo.zoo.entropy_bonus import entropy_reg, entropy_reg_nll
 from aepo.zoo.grpo import dr_grpo, grpo, reinforce
@@ -31,8 +41,10 @@ METHODS: dict[str, Callable[..., Method]] = {
         aepo_eq3,
         aepo_pi,
         ce_gppo,
+        clip_b,
         clip_cov,
         clip_higher,
+        clip_v,
         dcpo,
         dr_grpo,
         dual_bonus,

@@ -1,4 +1,4 @@
-"""Methods that change which tokens may move the policy: clip ranges, covariance, entropy ratios, top-entropy tokens."""
+"""Methods that change which tokens may move the policy: clip ranges, covariance, entropy ratios, effects on entropy."""
 
 import dataclasses
 import hashlib
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch, Rollouts
+from aepo.categorical import entropy_effect
 from aepo.controller import Control
 from aepo.loss import dual_clipped
 from aepo.method import Method
-from aepo.weights import top_share
+from aepo.weights import largest, top_share
 from aepo.zoo.grpo import grpo
 
 
@@ -272,3 +273,78 @@ def steer(*, lowest: float = 0.8, scale: float = 0.02, **grpo_options) -> Method
         return advantage * torch.exp(-decay * omega)
 
     return dataclasses.replace(grpo(**grpo_options), name="steer", shape=shape, label=f"lowest={lowest:g}")
+
+
+# The source's: below it all tokens have one effect, and none stands out.
+NO_SPREAD = 1e-12
+
+
+def spread(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain mean and population standard deviation over the batch's tokens, each (..., 1, 1).
+
+    Args:
+        value: (..., R, T).
+        weight: (..., R, T); tokens of weight 0 (padding) take no part.
+    """
+    on = weight != 0
+    count = on.sum((-2, -1), keepdim=True).clamp(min=1)
+    mean = torch.where(on, value, 0.0).sum((-2, -1), keepdim=True) / count
+    square = torch.where(on, (value - mean).square(), 0.0).sum((-2, -1), keepdim=True)
+    return mean, (square / count).sqrt()
+
+
+def clip_b(*, mu: float = 2.5, **grpo_options) -> Method:
+    """Clip_B: no gradient for wrong tokens whose fall would lower the entropy far more than the batch's mean token's.
+
+    S = pi (ln pi + H) is what a token's rise takes from the entropy, so the fall of a rare token (S < 0) takes from it,
+    too. Dropped are tokens with A < 0 and S - mean(S) < -mu std(S), mean and deviation over the batch's tokens (arXiv
+    2602.03392; Trinity-RFT's ClipBAdvantageFn). One-sided: it follows no target. The source takes ln pi from the
+    rollout engine, though its comment says recomputed; here it is the trainer's. A dropped token keeps its place in the
+    denominators, which the source's mask takes away.
+
+    Args:
+        mu: deviations from the mean, 2.5.
+        grpo_options: as for `grpo`.
+    """
+    if not mu >= 0:
+        raise ValueError(f"mu must be >= 0, got {mu}")
+
+    def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
+        effect = entropy_effect(rollouts.scored("old_logp"), rollouts.scored("entropy"))
+        mean, std = spread(effect, weight)
+        dropped = (advantage < 0) & (effect - mean < -mu * std) & (std >= NO_SPREAD)
+        return advantage.masked_fill(dropped, 0.0)
+
+    return dataclasses.replace(grpo(**grpo_options), name="clip_b", shape=shape, label=f"mu={mu:g}")
+
+
+def clip_v(*, mu: float = 8.5, share: float = 1e-4, **grpo_options) -> Method:
+    """Clip_V: as `clip_b`, but a token's effect is held against its own distribution's mean, and few are dropped.
+
+    D = E_{a ~ pi}[S_a] - S is the first-order change of the entropy per unit of the update that a token makes alone
+    (Theorem 3.3 of arXiv 2602.03392). Dropped are tokens with A < 0 and D > mu std(D), the deviation over the batch's
+    tokens, but at most a `share` of the tokens, or one: those of largest D, all that tie with the last (Trinity-RFT's
+    ClipVAdvantageFn). E[S] needs the whole distribution: one more scoring pass. Denominators are as in `clip_b`.
+
+    Args:
+        mu: deviations from 0, 8.5 (the function's own default is 2, its registered default and script have 8.5).
+        share: of the tokens, the most that are dropped: 1e-4. At least one may be.
+        grpo_options: as for `grpo`.
+    """
+    if not mu >= 0:
+        raise ValueError(f"mu must be >= 0, got {mu}")
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}")
+
+    def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
+        own = entropy_effect(rollouts.scored("old_logp"), rollouts.scored("entropy"))
+        change = rollouts.scored("mean_effect") - own
+        _, std = spread(change, weight)
+        candidate = (advantage < 0) & (change > mu * std) & (std >= NO_SPREAD) & (weight != 0)
+        tokens = (weight != 0).flatten(-2).sum(-1, keepdim=True)
+        most = (tokens.double() * share).floor().long().clamp(min=1)
+        return advantage.masked_fill(largest(change, candidate, most) & candidate, 0.0)
+
+    return dataclasses.replace(
+        grpo(**grpo_options), name="clip_v", shape=shape, needs_mean_effect=True, label=f"mu={mu:g}, share={share:g}"
+    )

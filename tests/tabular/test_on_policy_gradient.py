@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aepo import zoo
+from aepo.categorical import mean_effect
 from aepo.controller import Loop
 from aepo.method import assemble
 from aepo.tabular.train import Policy, gradient, on_policy_gradient
@@ -51,6 +52,10 @@ def test_the_closed_form_is_the_gradient_of_the_shared_loss(name, world_name, ex
     if method.needs_logp_t:
         log_probs = tempered_log_probs(table, control.temperature)
         main = main.replace(logp_t=looked_up(log_probs, world.state(main.prompt, main.token), main.token))
+    if method.needs_mean_effect:
+        state = world.state(main.prompt, main.token)
+        by_state = mean_effect(policy.log_probs.detach())
+        main = main.replace(mean_effect=by_state.gather(1, state.flatten(1)).view(state.shape))
     batch = assemble(method, control, main, second)
     state = world.state(batch.prompt, batch.token)
     want = gradient(policy, state, batch, method)

@@ -73,6 +73,7 @@ class ResponseStats(nn.Module):
         mask: Tensor,
         temperature: float = 1.0,
         before: Tensor | None = None,
+        entropy_there: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """logp and entropy (R, T), float32 or wider; at another temperature than 1 the log-prob there and None.
 
@@ -85,14 +86,16 @@ class ResponseStats(nn.Module):
             temperature: > 0.
             before: as `microbatch.pack` returns it, for rows packed into one; input_ids and position_ids are then
                 (1, N) and attention_mask is None.
+            entropy_there: whether the entropy is wanted at another temperature, too.
         """
         if before is not None:
-            return self._packed(input_ids, position_ids, response, mask, temperature, before)
+            return self._packed(input_ids, position_ids, response, mask, temperature, before, entropy_there)
         with self._checkpointing():
             out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
         # The token at column j is predicted at column j - 1.
         hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
-        stats = self._head(hidden.flatten(0, 1), torch.where(mask != 0, response, IGNORED).flatten(), temperature)
+        label = torch.where(mask != 0, response, IGNORED).flatten()
+        stats = self._head(hidden.flatten(0, 1), label, temperature, entropy_there)
         logp, entropy = (None if x is None else x.view(response.shape) for x in stats)
         return logp, entropy
 
@@ -104,6 +107,7 @@ class ResponseStats(nn.Module):
         mask: Tensor,
         temperature: float,
         before: Tensor,
+        entropy_there: bool,
     ) -> tuple[Tensor, Tensor | None]:
         # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
         # and without a cache, and configs ask for a cache.
@@ -112,7 +116,7 @@ class ResponseStats(nn.Module):
                 input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
             )
         place = (mask != 0).nonzero(as_tuple=True)
-        stats = self._head(out.last_hidden_state[0, before], response[place], temperature)
+        stats = self._head(out.last_hidden_state[0, before], response[place], temperature, entropy_there)
         logp, entropy = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
         return logp, entropy
 
@@ -150,16 +154,24 @@ class ResponseStats(nn.Module):
                 f"model {type(self.model).__name__} does not keep packed sequences apart; set train.packing=false"
             )
 
-    def _head(self, hidden: Tensor, label: Tensor, temperature: float) -> tuple[Tensor, Tensor | None]:
+    def _head(
+        self, hidden: Tensor, label: Tensor, temperature: float, entropy_there: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         head = self.model.get_output_embeddings()
+        bias = getattr(head, "bias", None)
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        if entropy_there:
+            # The operation has the entropy of the logits that it is given, so it is given those divided by T.
+            hidden, bias, softcap = (x if x is None else x / temperature for x in (hidden, bias, softcap))
+            temperature = 1.0
         found = linear_token_stats(
             hidden,
             head.weight,
             label,
             temperature,
             need=("logp", "entropy") if temperature == 1 else ("logp_t",),
-            bias=getattr(head, "bias", None),
-            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            bias=bias,
+            softcap=softcap,
             ignore_index=IGNORED,
         )
         return (found.logp, found.entropy) if temperature == 1 else (found.logp_t, None)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Rollouts
+from aepo.categorical import mean_effect_of_squares
 from aepo.llm.policy.microbatch import MicroBatches, left_padded, micro_batches, pack
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
@@ -82,10 +83,16 @@ class Scorer:
         """The rollouts with logp_t, their log-probs at the temperature, on the CPU."""
         return rollouts.replace(logp_t=self._stats(rollouts, temperature)[0])
 
-    def _stats(self, rollouts: Rollouts, temperature: float) -> list[Tensor]:
-        """Log-prob at the temperature and, at 1, entropy: each (R, T), 0 on padding."""
+    def effect_score(self, rollouts: Rollouts) -> Rollouts:
+        """Scored rollouts with mean_effect of the same weights, on the CPU: one more pass, at temperature 1/2."""
+        logp, entropy = rollouts.scored("old_logp"), rollouts.scored("entropy")
+        squared = self._stats(rollouts, 0.5, entropy_there=True)
+        return rollouts.replace(mean_effect=mean_effect_of_squares(logp, entropy, *squared) * rollouts.mask)
+
+    def _stats(self, rollouts: Rollouts, temperature: float, *, entropy_there: bool = False) -> list[Tensor]:
+        """Log-prob at the temperature and, at 1 or where it is asked for, entropy: each (R, T), 0 on padding."""
         tokens = rollouts.token.shape
-        found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 else 1)]
+        found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 or entropy_there else 1)]
         micros: list[list[int]] = []
         if rollouts.token.numel():
             (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
@@ -101,6 +108,7 @@ class Scorer:
                     rollouts.token[index, :cut],
                     rollouts.mask[index, :cut],
                     temperature,
+                    entropy_there,
                 )
                 place = (index.unsqueeze(-1), torch.arange(cut))
                 found = [
@@ -111,7 +119,7 @@ class Scorer:
             # Ranks have sampled different lengths and so have different numbers of passes.
             for _ in range(missing):
                 one = torch.zeros(1, 1)
-                self._forward(self.module, one[0].long(), one.long(), one, temperature)
+                self._forward(self.module, one[0].long(), one.long(), one, temperature, entropy_there)
         if self.settle is not None:
             self.settle()
         return found
@@ -127,13 +135,19 @@ class Scorer:
         return micro_batches(lengths, world=world, token_budget=self.token_budget, packed=self.packing)
 
     def _forward(
-        self, module: Any, prompt: Tensor, token: Tensor, mask: Tensor, temperature: float = 1.0
+        self,
+        module: Any,
+        prompt: Tensor,
+        token: Tensor,
+        mask: Tensor,
+        temperature: float = 1.0,
+        entropy_there: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         prompts = [self.prompts[p] for p in prompt.tolist()]
         if self.packing:
             input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
             response = (token.to(self.device), mask.to(self.device))
-            return module(input_ids, None, position, *response, temperature, before)
+            return module(input_ids, None, position, *response, temperature, before, entropy_there)
         input_ids, attention, position = left_padded(prompts, self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
@@ -149,4 +163,6 @@ class Scorer:
             token.to(self.device),
             mask.to(self.device),
             temperature,
+            None,
+            entropy_there,
         )

@@ -77,6 +77,20 @@ def test_the_stats_are_those_of_the_models_own_logits_with_their_gradients(name,
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3])
+def test_the_entropy_at_another_temperature_is_that_of_the_models_own_logits(name, temperature):
+    wrapped = ResponseStats(model(name))
+    ids, position, response, mask = rows()
+    with torch.no_grad():
+        logp, entropy = wrapped(ids, None, position, response, mask, temperature, None, True)
+        logits = wrapped.model(input_ids=ids, position_ids=position).logits[:, 3:-1]
+    log_probs = (logits / temperature).log_softmax(-1)
+    want = log_probs.gather(-1, response.unsqueeze(-1)).squeeze(-1) * mask
+    torch.testing.assert_close(logp, want, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(entropy, -(log_probs.exp() * log_probs).sum(-1) * mask, rtol=1e-9, atol=1e-10)
+
+
 def test_a_model_that_scales_its_logits_is_refused_by_name():
     torch.manual_seed(0)
     scaled = GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=8.0))
