@@ -373,6 +373,40 @@ class Staircase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A strength while H < H*, 0 from there on; with a step it climbs below H* and falls above it (STARE).
+
+    Raises:
+        ValueError: not 0 < start <= high, or a negative step.
+
+    >>> gate = Gate(start=0.1, step=0.05, high=0.5)
+    >>> gate.update(gate.initial(torch.zeros(2)), torch.tensor([0.4, 0.6]), torch.tensor(0.5))[1].push
+    tensor([0.1500, 0.0000])
+    """
+
+    start: float
+    high: float
+    step: float = 0.0
+    """Per training step."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start <= self.high:
+            raise ValueError(f"strength must be in (0, high={self.high}], got {self.start}")
+        if self.step < 0:
+            raise ValueError(f"step must be >= 0, got {self.step}")
+
+    def initial(self, like: Tensor) -> State:
+        return {"strength": torch.full_like(like, self.start)}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        below = ~(entropy >= target)
+        # On the target it stands still.
+        towards = below.to(entropy.dtype) - (entropy > target).to(entropy.dtype)
+        strength = (state["strength"] + self.step * towards).clamp(0.0, self.high)
+        return {"strength": strength}, _pushed(strength * below, entropy, target)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Band:
     """1 below H* - width, -1 above H* + width, 0 between: three modes (Entrocraft).
 

@@ -104,13 +104,21 @@ def mean_weights(rollouts: Rollouts, reduction: Reduction) -> Tensor:
     return reduction(mask[first], row_weight[first]).expand_as(mask)
 
 
-def top_share(value: Tensor, weight: Tensor, share: float) -> Tensor:
+# Makes a whole number of a share, rounded up, but not one more for rounding: the value of STARE's code.
+UPWARDS = 0.999999
+
+
+def top_share(
+    value: Tensor, weight: Tensor, share: float, *, of: Tensor | None = None, upwards: bool = False
+) -> Tensor:
     """The `share` of the tokens with the largest values, at least one of them; ties with the last are all in.
 
     Args:
         value: (..., R, T).
         weight: (..., R, T); tokens of weight 0 (padding) take no part.
         share: in (0, 1].
+        of: (..., R, T); of which tokens it is the share, those of a weight that is not 0; None for those that take part.
+        upwards: whether a part of a token is rounded up to one; else down.
 
     Returns:
         (..., R, T) bool.
@@ -118,23 +126,12 @@ def top_share(value: Tensor, weight: Tensor, share: float) -> Tensor:
     >>> import torch
     >>> top_share(torch.tensor([[3.0, 9.0, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]]), 0.2)
     tensor([[ True, False, False]])
-    """
-    count = (weight != 0).flatten(-2).sum(-1, keepdim=True)
-    return largest(value, weight, (count * share).floor().long().clamp(min=1))
-
-
-def largest(value: Tensor, weight: Tensor, count: Tensor) -> Tensor:
-    """The `count` tokens with the largest values; ties with the last are all in.
-
-    Args:
-        value: (..., R, T).
-        weight: (..., R, T); tokens of weight 0 take no part.
-        count: (..., 1) int64, at least 1; more than there are takes all.
-
-    Returns:
-        (..., R, T) bool.
+    >>> top_share(torch.tensor([[3.0, 9.0, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]]), 0.6, upwards=True)
+    tensor([[ True, False,  True]])
     """
     on = weight != 0
     flat = value.masked_fill(~on, float("-inf")).flatten(-2)
-    floor = flat.sort(-1, descending=True).values.gather(-1, (count - 1).clamp(max=flat.shape[-1] - 1))
+    count = (on if of is None else of != 0).flatten(-2).sum(-1, keepdim=True)
+    k = (count.double() * share + UPWARDS if upwards else count * share).floor().long().clamp(min=1)
+    floor = flat.sort(-1, descending=True).values.gather(-1, (k - 1).clamp(max=flat.shape[-1] - 1))
     return (value >= floor.unsqueeze(-1)) & on

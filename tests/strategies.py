@@ -460,6 +460,7 @@ OPTIONS: dict[str, tuple] = {
     "t_low": (0.8, 0.5),
     "temperature": (1.2, 0.8, 1.0),
     "up": (1.03, 1.5),
+    "variant": ("O1", "C2"),
     "width": (0.05, 0.0, 0.5),
     "within": (0.1, 0.5, float("inf")),
 }
@@ -476,6 +477,8 @@ OPTIONS_OF: dict[tuple[str, str], tuple] = {
     ("entropy_reg", "coef"): (0.5, -0.1),
     ("entropy_reg_nll", "coef"): (0.5, -0.1),
     ("kl_cov", "coef"): (0.5, 0.0),
+    ("stare", "high"): (0.5, 1.0),
+    ("stare", "strength"): (0.1, 0.4),
 }
 """The same where a method's range is another."""
 

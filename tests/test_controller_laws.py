@@ -20,6 +20,7 @@ from aepo.controller import (
     Controller,
     Dual,
     FixedTemperature,
+    Gate,
     Hysteresis,
     Loop,
     Proportional,
@@ -38,6 +39,8 @@ BUILDERS = {
     "band": lambda: Band(width=0.1),
     "dual": lambda: Dual(rate=0.7, low=0.01, high=2.0, start=0.1),
     "fixed": FixedTemperature,
+    "gate": lambda: Gate(start=0.1, step=0.15, high=0.5),
+    "still_gate": lambda: Gate(start=0.1, high=0.5),
     "hysteresis": lambda: Hysteresis(low=-0.4, high=0.3, width=0.1),
     "pi": lambda: ProportionalIntegral(gain=2.0, rate=0.3, low=-0.5, high=1.0, within=0.4),
     "plain_pi": lambda: ProportionalIntegral(gain=0.0, rate=0.3, low=-0.5, high=1.0),
@@ -51,6 +54,8 @@ LIMITS = {
     "band": (-1.0, 1.0),
     "dual": (0.01, 2.0),
     "fixed": (0.0, 0.0),
+    "gate": (0.0, 0.5),
+    "still_gate": (0.0, 0.1),
     "hysteresis": (-0.4, 0.3),
     "pi": (-0.5, 1.0),
     "plain_pi": (-0.5, 1.0),
@@ -342,6 +347,16 @@ def test_the_staircase_moves_by_its_step_and_acts_only_below_the_target(measured
         assert control.push.item() == pytest.approx(coef if below else 0.0, abs=ROUNDING)
 
 
+@given(series, st.floats(0, 2), st.sampled_from([0.0, 0.15]))
+def test_the_gate_is_open_below_the_target_and_its_strength_climbs_there(measured, target, step):
+    strength = 0.1
+    controller = Gate(start=0.1, step=step, high=0.5)
+    for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
+        towards = -1 if h > target else 0 if h == target else 1
+        strength = min(max(strength + step * towards, 0.0), 0.5)
+        assert control.push.item() == pytest.approx(strength if towards > 0 else 0.0, abs=ROUNDING)
+
+
 @given(entropies, st.floats(0, 2), st.floats(0, 1))
 def test_the_band_has_three_modes(h, target, width):
     (push,) = strengths(driven(Band(width=width), [h], target)[1])
@@ -380,6 +395,9 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
         (lambda: Dual(rate=1.0, low=0.1, high=1.0, start=2.0), r"start must be in \[low=0\.1, high=1\.0\], got 2\.0"),
         (lambda: Staircase(step=0.0, low=0.0, high=1.0), r"step must be > 0, got 0\.0"),
         (lambda: Staircase(step=0.1, low=1.0, high=1.0), r"low must be below high"),
+        (lambda: Gate(start=0.6, high=0.5), r"strength must be in \(0, high=0\.5\], got 0\.6"),
+        (lambda: Gate(start=0.0, high=0.5), r"strength must be in \(0, high=0\.5\], got 0\.0"),
+        (lambda: Gate(start=0.1, step=-0.1, high=0.5), r"step must be >= 0, got -0\.1"),
         (lambda: AdaptiveGain(up=0.9, down=0.8), r"up >= 1 > down > 0 must hold, got up=0\.9, down=0\.8"),
         (lambda: AdaptiveGain(rate=-1.0), r"rate must be >= 0, got -1\.0"),
         (lambda: AdaptiveGain(start=200.0), r"0 < lowest <= start <= highest must hold, got 0\.5, 200\.0, 100\.0"),

@@ -19,7 +19,7 @@ from mutation import Mutant, assert_harmless, assert_noticed
 
 from aepo import advantage, categorical, controller, loss, method, normalizer, passk, tilt, weights
 from aepo.batch import Batch, Rollouts
-from aepo.zoo import clipping
+from aepo.zoo import clipping, surprisal
 from aepo.zoo.aepo import _tempered
 from aepo.zoo.reweighting import centred_ratio, dcpo, entrocraft, entropic
 
@@ -363,7 +363,7 @@ MUTANTS = [
     Mutant(
         "Clip_V drops every candidate",
         clipping.clip_v,
-        "largest(change, candidate, most) & candidate",
+        "top_share(change, candidate, share, of=weight)",
         "candidate",
         test_zoo_by_hand.test_clip_v_drops_the_few_worst_tokens_against_their_own_distribution_by_hand,
     ),
@@ -373,6 +373,27 @@ MUTANTS = [
         'rollouts.scored("mean_effect") - own',
         "-own",
         test_zoo_by_hand.test_clip_v_drops_the_few_worst_tokens_against_their_own_distribution_by_hand,
+    ),
+    Mutant(
+        "STARE amplifies the least surprising tokens",
+        surprisal.stare,
+        'surprisal, on, w = -rollouts.scored("old_logp")',
+        'surprisal, on, w = rollouts.scored("old_logp")',
+        test_zoo_by_hand.test_stare_by_hand,
+    ),
+    Mutant(
+        "STARE rounds its share down",
+        weights.top_share,
+        "* share + UPWARDS",
+        "* share + 0.0",
+        test_zoo_by_hand.test_stare_by_hand,
+    ),
+    Mutant(
+        "the gate stays open above the target",
+        controller.Gate.update,
+        "_pushed(strength * below",
+        "_pushed(strength",
+        test_zoo_by_hand.test_stare_by_hand,
     ),
     Mutant(
         "entropy-ratio clipping drops the value too",

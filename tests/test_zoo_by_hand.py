@@ -15,7 +15,7 @@ from strategies import EPS, assert_close, double, rollouts, scenes
 from aepo import zoo
 from aepo.batch import Batch, Rollouts
 from aepo.categorical import entropy, token_stats
-from aepo.controller import Band, Control, Dual, Hysteresis, Proportional, ProportionalIntegral, Staircase
+from aepo.controller import Band, Control, Dual, Gate, Hysteresis, Proportional, ProportionalIntegral, Staircase
 from aepo.loss import policy_loss
 from aepo.method import assemble
 from aepo.zoo.reweighting import centred_ratio
@@ -252,6 +252,38 @@ def test_clip_v_drops_the_few_worst_tokens_against_their_own_distribution_by_han
         assert got == pytest.approx([A * k for A, k in zip([A, A, -A, -A], kept, strict=True)]), (mu, share)
 
 
+# Four responses of three tokens, two right. The right ones' surprisals 1 .. 6, the wrong ones' 7 .. 12.
+SURPRISING = [[-1.0, -5.0, -3.0], [-2.0, -6.0, -4.0], [-7.0, -11.0, -9.0], [-8.0, -12.0, -10.0]]
+
+
+def test_stare_by_hand():
+    # A = +-a over six tokens each. A share of 0.1 is 0.6 tokens, rounded up to one: that of surprisal 6, and for C2
+    # that of 12. A share of 1/4 is 1.5, two: 5 and 6; 11 and 12. Below the target w = 0.1, above it all is GRPO.
+    rows = scored([1, 1, 0, 0], SURPRISING, group_size=4)
+    plain = double([[A] * 3] * 2 + [[-A] * 3] * 2)
+    for variant, share, factors in (
+        ("O1", 0.1, {(1, 1): 1.1}),
+        ("C2", 0.1, {(1, 1): 1.1, (3, 1): 0.9}),
+        ("C2", 0.25, {(1, 1): 1.1, (0, 1): 1.1, (3, 1): 0.9, (2, 1): 0.9}),
+    ):
+        method, want = zoo.build("stare", variant=variant, share=share), plain.clone()
+        for place, factor in factors.items():
+            want[place] *= factor
+        for h, expected in ((0.2, want), (0.3, plain), (0.4, plain)):
+            state = method.controller.initial(double(0.0))
+            _, decided = method.controller.update(state, double(h), double(0.3))
+            assert_close(assemble(method, decided, rows).advantage, expected, atol=ROUNDING)
+
+
+def test_stares_schedule_by_hand():
+    # W - 1 from 0.1 by 0.01: 0.11, 0.12 below the target, 0.11 (and the gate shut) above, 0.12 below again.
+    controller = zoo.build("stare", step=0.01).controller
+    state = controller.initial(double(0.0))
+    for h, w, push in ((0.1, 0.11, 0.11), (0.1, 0.12, 0.12), (0.4, 0.11, 0.0), (0.2, 0.12, 0.12)):
+        state, decided = controller.update(state, double(h), double(0.3))
+        assert (state["strength"].item(), decided.push.item()) == pytest.approx((w, push))
+
+
 # -- tilted advantages --
 
 
@@ -480,6 +512,7 @@ def test_which_controller_drives_which_method():
         "aepo_pi": ProportionalIntegral,
         "entrocraft": Band,
         "entropic": ProportionalIntegral,
+        "stare": Gate,
         "pi_bonus": ProportionalIntegral,
         "reweighting": ProportionalIntegral,
         "siren": Proportional,

@@ -400,6 +400,18 @@ def clip_v(main, second, options, seen):
     without(main, options, dropped)
 
 
+def stare(main, second, options, seen):
+    def chosen(sign: int) -> set[tuple[int, int]]:
+        values = {(i, t): -main[i].old_logp[t] for i, t in tokens_of(main) if sign * main[i].advantage > 0}
+        return top(values, max(int(len(values) * options["share"] + 0.999999), 1)) if values else set()
+
+    factor = dict.fromkeys(chosen(1), 1 + seen.push)
+    if options["variant"] == "C2":
+        factor |= dict.fromkeys(chosen(-1), 1 - seen.push)
+    index = {id(row): i for i, row in enumerate(main)}
+    on_policy_term(main, options, clipped(options), lambda row, t: row.advantage * factor.get((index[id(row)], t), 1.0))
+
+
 def entropic(main, second, options, seen):
     def credit(row, t):
         return row.advantage * (1 - seen.push if row.advantage > 0 else 1 + seen.push)
@@ -528,6 +540,7 @@ ORACLES = {
     "reweighting": reweighting,
     "shorter": shorter,
     "siren": siren,
+    "stare": stare,
     "steer": steer,
     "top_entropy": top_entropy,
 }

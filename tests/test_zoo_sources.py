@@ -190,6 +190,36 @@ def test_steer_is_its_sources_loss_on_policy(scale):
     assert_same_loss(zoo.build("steer", clip_high=0.28, dual_clip=10.0, average="token"), rows, source, 0 * MASK)
 
 
+# STARE verl/trainer/ppo/core_algos.py, STAREController and compute_stare_token_weights; run_short_cot_..._STARE.sh: O1,
+# 0.1, 1.1, 0.9, fixed. The weights multiply the loss of a token, and its ranks are those before the update.
+@pytest.mark.parametrize("entropies", [[0.2], [0.3], [0.5], [0.1, 0.1, 0.6, 0.2]])
+@pytest.mark.parametrize(("variant", "alpha"), [("O1", 0.0), ("C2", 0.0), ("C2", 0.05), ("C2", 0.3)])
+def test_stare_is_its_sources_loss(variant, alpha, entropies):
+    rows, a = batch_of(MIXED), grpo_advantage(MIXED).expand(MASK.shape)
+    method = zoo.build("stare", variant=variant, step=alpha, dual_clip=3.0, average="token")
+    w, m, gate_on, state = 1.1, 0.9, True, method.controller.initial(double(0.0))
+    for h in entropies:
+        gate_on, sign = h < 0.3, (0.3 > h) - (0.3 < h)
+        w, m = min(max(w + alpha * sign, 1.0), 1.5), min(max(m - alpha * sign, 0.5), 1.0)
+        state, decided = method.controller.update(state, double(h), double(0.3))
+
+    def chosen(candidates: Tensor) -> Tensor:
+        k = min(max(1, int(int(candidates.sum()) * 0.1 + 0.999999)), int(candidates.sum()))
+        places = (-rows.old_logp).masked_fill(~candidates, -math.inf).view(-1).topk(k).indices
+        return torch.zeros(MASK.numel(), dtype=torch.bool).index_fill(0, places, True).view(MASK.shape)
+
+    omega = torch.ones_like(a)
+    if gate_on:
+        omega[chosen((MASK > 0) & (a > 0))] = w
+        if variant == "C2":
+            omega[chosen((MASK > 0) & (a < 0))] = m
+
+    def source(logp):
+        return aggregated(omega * clipped_loss((logp - rows.old_logp).exp(), a, 0.2, 0.2, 3.0), "token")
+
+    assert_same_loss(method, rows, source, OFF_POLICY, decided=decided)
+
+
 # Trinity-RFT trinity/algorithm/advantage_fn/clipb_advantage.py, ClipBAdvantageFn. Its dropped tokens leave the
 # denominators, too; here they count as 0.
 @pytest.mark.parametrize("mu", [0.0, 0.4, 0.8, 2.5])

@@ -36,6 +36,7 @@ NAMES = {
     "reweighting": "Reweighting (ours)",
     "shorter": "Shorter but right",
     "siren": "SIREN",
+    "stare": "STARE",
     "steer": "STEER",
     "top_entropy": "80/20",
     "aepo_eq2": "Eq. 2",

@@ -30,6 +30,7 @@ from aepo.zoo.entropy_advantage import entropy_adv
 from aepo.zoo.entropy_bonus import entropy_reg, entropy_reg_nll
 from aepo.zoo.grpo import dr_grpo, grpo, reinforce
 from aepo.zoo.reweighting import dcpo, entrocraft, entropic, quantile, reweighting, shorter
+from aepo.zoo.surprisal import stare
 
 METHODS: dict[str, Callable[..., Method]] = {
     builder.__name__: builder
@@ -63,6 +64,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         reweighting,
         shorter,
         siren,
+        stare,
         steer,
         top_entropy,
     )

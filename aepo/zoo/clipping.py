@@ -13,7 +13,7 @@ from aepo.categorical import entropy_effect
 from aepo.controller import Control
 from aepo.loss import dual_clipped
 from aepo.method import Method
-from aepo.weights import largest, top_share
+from aepo.weights import top_share
 from aepo.zoo.grpo import grpo
 
 
@@ -341,9 +341,7 @@ def clip_v(*, mu: float = 8.5, share: float = 1e-4, **grpo_options) -> Method:
         change = rollouts.scored("mean_effect") - own
         _, std = spread(change, weight)
         candidate = (advantage < 0) & (change > mu * std) & (std >= NO_SPREAD) & (weight != 0)
-        tokens = (weight != 0).flatten(-2).sum(-1, keepdim=True)
-        most = (tokens.double() * share).floor().long().clamp(min=1)
-        return advantage.masked_fill(largest(change, candidate, most) & candidate, 0.0)
+        return advantage.masked_fill(top_share(change, candidate, share, of=weight), 0.0)
 
     return dataclasses.replace(
         grpo(**grpo_options), name="clip_v", shape=shape, needs_mean_effect=True, label=f"mu={mu:g}, share={share:g}"

@@ -187,6 +187,7 @@ LEVERS = {
     "limit": ("raise", "raise"),
     "gain": ("raise", "raise"),
     "coef": ("raise", "raise"),
+    "strength": ("raise", None),
     "alpha": ("raise", "raise"),
     "prompt_fraction": ("raise", "raise"),
 }
