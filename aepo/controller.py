@@ -407,6 +407,44 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doubling:
+    """A push that doubles while its sign is the wanted one, and halves while it is not, until it turns (REPO-R).
+
+    Below `lowest` a push that halves changes its sign; no push is above `limit`. On the target it stands still.
+
+    Raises:
+        ValueError: not 0 < lowest <= limit, or a start outside [-limit, limit].
+
+    >>> loop = Doubling(start=0.01, lowest=0.01, limit=1.0)
+    >>> state, control = loop.update(loop.initial(torch.zeros(2)), torch.tensor([0.4, 0.6]), torch.tensor(0.5))
+    >>> control.push
+    tensor([ 0.0200, -0.0100])
+    """
+
+    start: float
+    lowest: float
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest <= self.limit:
+            raise ValueError(f"lowest must be in (0, limit={self.limit}], got {self.lowest}")
+        if not abs(self.start) <= self.limit:
+            raise ValueError(f"start must be in [-limit, limit], limit={self.limit}, got {self.start}")
+
+    def initial(self, like: Tensor) -> State:
+        return {"push": torch.full_like(like, self.start)}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        # An unknown entropy counts as below the target.
+        wanted = (~(entropy >= target)).to(entropy.dtype) - (entropy > target).to(entropy.dtype)
+        along = wanted * state["push"]
+        turned = torch.where(-along / 2 < self.lowest, self.lowest, along / 2)
+        moved = wanted * torch.where(along > 0, (2 * along).clamp(max=self.limit), turned)
+        push = torch.where(wanted == 0, state["push"], moved)
+        return {"push": push}, _pushed(push, entropy, target)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Band:
     """1 below H* - width, -1 above H* + width, 0 between: three modes (Entrocraft).
 

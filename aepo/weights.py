@@ -117,7 +117,7 @@ def top_share(
         value: (..., R, T).
         weight: (..., R, T); tokens of weight 0 (padding) take no part.
         share: in (0, 1].
-        of: (..., R, T); of which tokens it is the share, those of a weight that is not 0; None for those that take part.
+        of: (..., R, T); of its tokens, those of a weight that is not 0, it is the share; None: of those that take part.
         upwards: whether a part of a token is rounded up to one; else down.
 
     Returns:

@@ -477,6 +477,9 @@ OPTIONS_OF: dict[tuple[str, str], tuple] = {
     ("entropy_reg", "coef"): (0.5, -0.1),
     ("entropy_reg_nll", "coef"): (0.5, -0.1),
     ("kl_cov", "coef"): (0.5, 0.0),
+    ("repo_r", "limit"): (1.0, 0.05),
+    ("repo_r", "lowest"): (1e-4, 0.01),
+    ("repo_r", "start"): (1e-3, 0.0, -0.02),
     ("stare", "high"): (0.5, 1.0),
     ("stare", "strength"): (0.1, 0.4),
 }

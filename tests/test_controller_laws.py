@@ -18,6 +18,7 @@ from aepo.controller import (
     BangBang,
     Control,
     Controller,
+    Doubling,
     Dual,
     FixedTemperature,
     Gate,
@@ -37,6 +38,7 @@ BUILDERS = {
     "adaptive_gain": AdaptiveGain,
     "bang_bang": BangBang,
     "band": lambda: Band(width=0.1),
+    "doubling": lambda: Doubling(start=0.02, lowest=0.01, limit=0.3),
     "dual": lambda: Dual(rate=0.7, low=0.01, high=2.0, start=0.1),
     "fixed": FixedTemperature,
     "gate": lambda: Gate(start=0.1, step=0.15, high=0.5),
@@ -52,6 +54,7 @@ LIMITS = {
     "adaptive_gain": (-1.0, 1.0),
     "bang_bang": (math.log(0.8), math.log(1.2)),
     "band": (-1.0, 1.0),
+    "doubling": (-0.3, 0.3),
     "dual": (0.01, 2.0),
     "fixed": (0.0, 0.0),
     "gate": (0.0, 0.5),
@@ -357,6 +360,23 @@ def test_the_gate_is_open_below_the_target_and_its_strength_climbs_there(measure
         assert control.push.item() == pytest.approx(strength if towards > 0 else 0.0, abs=ROUNDING)
 
 
+@given(series, st.floats(0, 2), st.sampled_from([0.02, 0.0, -0.3]))
+def test_the_doubling_push_is_never_small_and_turns_only_from_its_least_size(measured, target, start):
+    controller = Doubling(start=start, lowest=0.01, limit=0.3)
+    before = start
+    for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
+        push, wanted = control.push.item(), 0 if h == target else -1 if h > target else 1
+        if wanted == 0:
+            assert push == before
+        elif wanted * before > 0:
+            assert push == wanted * min(2 * abs(before), 0.3)
+        elif abs(before) / 2 >= 0.01:
+            assert push == before / 2
+        else:
+            assert push == wanted * 0.01
+        before = push
+
+
 @given(entropies, st.floats(0, 2), st.floats(0, 1))
 def test_the_band_has_three_modes(h, target, width):
     (push,) = strengths(driven(Band(width=width), [h], target)[1])
@@ -395,6 +415,12 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
         (lambda: Dual(rate=1.0, low=0.1, high=1.0, start=2.0), r"start must be in \[low=0\.1, high=1\.0\], got 2\.0"),
         (lambda: Staircase(step=0.0, low=0.0, high=1.0), r"step must be > 0, got 0\.0"),
         (lambda: Staircase(step=0.1, low=1.0, high=1.0), r"low must be below high"),
+        (lambda: Doubling(start=0.0, lowest=0.0, limit=1.0), r"lowest must be in \(0, limit=1\.0\], got 0\.0"),
+        (lambda: Doubling(start=0.0, lowest=2.0, limit=1.0), r"lowest must be in \(0, limit=1\.0\], got 2\.0"),
+        (
+            lambda: Doubling(start=-2.0, lowest=0.1, limit=1.0),
+            r"start must be in \[-limit, limit\], limit=1\.0, got -2",
+        ),
         (lambda: Gate(start=0.6, high=0.5), r"strength must be in \(0, high=0\.5\], got 0\.6"),
         (lambda: Gate(start=0.0, high=0.5), r"strength must be in \(0, high=0\.5\], got 0\.0"),
         (lambda: Gate(start=0.1, step=-0.1, high=0.5), r"step must be >= 0, got -0\.1"),

@@ -28,6 +28,7 @@ OPTIONS = {
     "clip_cov": [{"low": -0.5, "ratio": 0.3}],
     "entropy_ratio_clip": [{"low": 0.95, "high": 1.05}],
     "kl_cov": [{"ratio": 0.05}, {"ratio": 0.9, "coef": 0.5}],
+    "repo_r": [{"start": 0.5}],
     "reweighting": [{"scope": scope} for scope in ("group", "position", "batch", "sequence")],
     "siren": [{"coef": 5.0}],
     "stare": [{"variant": "C2"}],

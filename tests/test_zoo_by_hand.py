@@ -15,7 +15,17 @@ from strategies import EPS, assert_close, double, rollouts, scenes
 from aepo import zoo
 from aepo.batch import Batch, Rollouts
 from aepo.categorical import entropy, token_stats
-from aepo.controller import Band, Control, Dual, Gate, Hysteresis, Proportional, ProportionalIntegral, Staircase
+from aepo.controller import (
+    Band,
+    Control,
+    Doubling,
+    Dual,
+    Gate,
+    Hysteresis,
+    Proportional,
+    ProportionalIntegral,
+    Staircase,
+)
 from aepo.loss import policy_loss
 from aepo.method import assemble
 from aepo.zoo.reweighting import centred_ratio
@@ -275,6 +285,30 @@ def test_stare_by_hand():
             assert_close(assemble(method, decided, rows).advantage, expected, atol=ROUNDING)
 
 
+def test_repo_r_by_hand():
+    # zeta = 0.1: a right token of ln pi = -2 gets A (1 + 0.2), a wrong one A (1 - 0.2); of ln pi = -15 the wrong one's
+    # 1 - 1.5 stops at 0. zeta = -0.1: 1 - 0.2 and 1 + 0.2. Below e^-20 a token counts as one of e^-20.
+    rows = scored([1, 1, 0, 0], [[-2.0], [-50.0], [-2.0], [-15.0]], group_size=4)
+    method = zoo.build("repo_r")
+    for zeta, factors in ((0.1, [1.2, 3.0, 0.8, 0.0]), (-0.1, [0.8, 0.0, 1.2, 2.5]), (0.0, [1, 1, 1, 1])):
+        got = [a for (a,) in advantages(method, rows, control(zeta))]
+        assert got == pytest.approx([f * a for f, a in zip(factors, [A, A, -A, -A], strict=True)]), zeta
+
+
+def test_repo_rs_controller_by_hand():
+    # From 1e-3, limits 1e-4 and 1: twice too low, 2e-3, 4e-3; too high, 2e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4; then half
+    # is below 1e-4 and it turns to -1e-4, and doubles; too low again, it halves, and turns from -1e-4 to 1e-4.
+    controller = zoo.build("repo_r").controller
+    state = controller.initial(double(0.0))
+    zetas = [2e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4, -1e-4, -2e-4, -1e-4, 1e-4]
+    for h, zeta in zip([0.1] * 2 + [0.9] * 7 + [0.1] * 2, zetas, strict=True):
+        state, decided = controller.update(state, double(h), double(0.5))
+        assert decided.push.item() == pytest.approx(zeta, rel=1e-12)
+    for _ in range(20):
+        state, decided = controller.update(state, double(0.1), double(0.5))
+    assert decided.push.item() == 1.0
+
+
 def test_stares_schedule_by_hand():
     # W - 1 from 0.1 by 0.01: 0.11, 0.12 below the target, 0.11 (and the gate shut) above, 0.12 below again.
     controller = zoo.build("stare", step=0.01).controller
@@ -514,6 +548,7 @@ def test_which_controller_drives_which_method():
         "entropic": ProportionalIntegral,
         "stare": Gate,
         "pi_bonus": ProportionalIntegral,
+        "repo_r": Doubling,
         "reweighting": ProportionalIntegral,
         "siren": Proportional,
     }

@@ -400,6 +400,14 @@ def clip_v(main, second, options, seen):
     without(main, options, dropped)
 
 
+def repo_r(main, second, options, seen):
+    def credit(row, t):
+        sign = 1 if row.advantage > 0 else -1
+        return row.advantage * max(1 - sign * seen.push * max(row.old_logp[t], -20.0), 0.0)
+
+    on_policy_term(main, options, clipped(options), credit)
+
+
 def stare(main, second, options, seen):
     def chosen(sign: int) -> set[tuple[int, int]]:
         values = {(i, t): -main[i].old_logp[t] for i, t in tokens_of(main) if sign * main[i].advantage > 0}
@@ -537,6 +545,7 @@ ORACLES = {
     "quantile": quantile,
     "reinforce": reinforce,
     "reinforce_tempered": reinforce_tempered,
+    "repo_r": repo_r,
     "reweighting": reweighting,
     "shorter": shorter,
     "siren": siren,

@@ -190,6 +190,46 @@ def test_steer_is_its_sources_loss_on_policy(scale):
     assert_same_loss(zoo.build("steer", clip_high=0.28, dual_clip=10.0, average="token"), rows, source, 0 * MASK)
 
 
+# SkyRL pull request 1896, skyrl/backends/skyrl_train/utils/ppo_utils.py, repo_r_rescale_advantages. Its ln pi is that of
+# the current policy; on-policy it is ours.
+@pytest.mark.parametrize("zeta", [-1.0, -0.05, 0.0, 0.05, 0.4, 1.0])
+def test_repo_r_is_its_sources_loss_on_policy(zeta):
+    rows, a = batch_of(MIXED, old_logp=uniform(-30, -0.1, 7)), grpo_advantage(MIXED).expand(MASK.shape)
+    logp = rows.old_logp.clamp(min=-20.0)
+    up, down = (a * (1 - zeta * logp)).clamp(min=0), (a * (1 + zeta * logp)).clamp(max=0)
+    rescaled = torch.where(a > 0, up, torch.where(a < 0, down, a))
+
+    def source(logp):
+        loss = clipped_loss((logp - rows.old_logp).exp(), rescaled, 0.2, 0.2, math.inf)
+        return aggregated(loss, "token")
+
+    assert_same_loss(zoo.build("repo_r", average="token"), rows, source, 0 * MASK, decided=control(zeta))
+
+
+# The same file, repo_r_update_zeta; config.py, REPOConfig: 1e-3, 1e-4 and 0.05, at first 1.
+@pytest.mark.parametrize(("start", "limit"), [(1e-3, 0.05), (0.0, 0.05), (-0.05, 0.05), (0.5, 1.0)])
+def test_repo_rs_zeta_is_its_sources(start, limit):
+    def updated(zeta, h):
+        if h > 0.5:
+            if zeta >= 0:
+                zeta /= 2
+                return -1e-4 if zeta < 1e-4 else zeta
+            return max(-limit, zeta * 2)
+        if h < 0.5:
+            if zeta >= 0:
+                return min(limit, zeta * 2) if zeta > 0 else 1e-4
+            zeta /= 2
+            return 1e-4 if zeta > -1e-4 else zeta
+        return zeta
+
+    controller = zoo.build("repo_r", start=start, limit=limit).controller
+    state, zeta = controller.initial(double(0.0)), start
+    for h in [0.9] * 25 + [0.1] * 25 + [0.5] + [0.9, 0.1, 0.4] * 9 + [0.6] * 13:
+        zeta = updated(zeta, h)
+        state, decided = controller.update(state, double(h), double(0.5))
+        assert decided.push.item() == zeta
+
+
 # STARE verl/trainer/ppo/core_algos.py, STAREController and compute_stare_token_weights; run_short_cot_..._STARE.sh: O1,
 # 0.1, 1.1, 0.9, fixed. The weights multiply the loss of a token, and its ranks are those before the update.
 @pytest.mark.parametrize("entropies", [[0.2], [0.3], [0.5], [0.1, 0.1, 0.6, 0.2]])

@@ -33,6 +33,7 @@ NAMES = {
     "kl_cov": "KL-Cov",
     "pi_bonus": "PI bonus",
     "quantile": "Quantile advantage",
+    "repo_r": "REPO-R",
     "reweighting": "Reweighting (ours)",
     "shorter": "Shorter but right",
     "siren": "SIREN",

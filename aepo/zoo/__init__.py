@@ -30,7 +30,7 @@ from aepo.zoo.entropy_advantage import entropy_adv
 from aepo.zoo.entropy_bonus import entropy_reg, entropy_reg_nll
 from aepo.zoo.grpo import dr_grpo, grpo, reinforce
 from aepo.zoo.reweighting import dcpo, entrocraft, entropic, quantile, reweighting, shorter
-from aepo.zoo.surprisal import stare
+from aepo.zoo.surprisal import repo_r, stare
 
 METHODS: dict[str, Callable[..., Method]] = {
     builder.__name__: builder
@@ -61,6 +61,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         quantile,
         reinforce,
         reinforce_tempered,
+        repo_r,
         reweighting,
         shorter,
         siren,

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from aepo.batch import Rollouts
-from aepo.controller import Control, Gate
+from aepo.controller import Control, Doubling, Gate
 from aepo.method import Method
 from aepo.weights import top_share
 from aepo.zoo.grpo import grpo
@@ -59,4 +59,37 @@ def stare(
         controller=Gate(start=strength, step=step, high=high),
         shape=shape,
         label=f"{variant}, share={share:g}, w={strength:g}" + (f" to {high:g} by {step:g}" if step else ""),
+    )
+
+
+# The source's: a token rarer than e^-20 is one of e^-20.
+LEAST_LOGP = -20.0
+
+
+def repo_r(*, start: float = 1e-3, lowest: float = 1e-4, limit: float = 1.0, **grpo_options) -> Method:
+    """REPO-R: A max(1 - zeta ln pi, 0) where A > 0, A max(1 + zeta ln pi, 0) where A < 0 (arXiv 2603.11682, App. D.2).
+
+    zeta > 0 raises entropy: rare right tokens gain most, and rare wrong ones lose least. A controller doubles |zeta|
+    while its sign is the wanted one and halves it while it is not, until the sign turns at `lowest`. No second
+    sampling, no bonus, and it acts on both sides of the target. After SkyRL's code (pull request 1896), since the
+    paper's is not public. There ln pi is that of the current policy, and zeta answers the entropy of the step before
+    (`sees="previous"`); here ln pi is taken once, before the update.
+
+    Args:
+        start: the first zeta, 1e-3.
+        lowest, limit: least and largest |zeta|, 1e-4 and 1 as in SkyRL's first version. The paper's limit, which SkyRL
+            has now, is 0.05; where -ln pi is 3 at most, as on Env A, that is too little to hold any target.
+        grpo_options: as for `grpo`.
+    """
+
+    def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
+        logp = rollouts.scored("old_logp").clamp(min=LEAST_LOGP)
+        return advantage * (1 - advantage.sign() * control.strength[..., None, None] * logp).clamp(min=0)
+
+    return dataclasses.replace(
+        grpo(**grpo_options),
+        name="repo_r",
+        controller=Doubling(start=start, lowest=lowest, limit=limit),
+        shape=shape,
+        label=f"zeta {lowest:g}/{limit:g}",
     )
