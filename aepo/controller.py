@@ -373,6 +373,46 @@ class Staircase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TemperatureScheduler:
+    """T <- T (1 + T ln(H* / H) / (ln V + ln ln V)), V the vocabulary (E3, arXiv 2505.18573).
+
+    The state is the temperature that the next responses are sampled at. An unknown entropy moves nothing. The source
+    has no limits; without one a large H would make T negative.
+
+    Raises:
+        ValueError: a vocabulary below 2, or not 0 < t_low <= 1 <= t_high.
+
+    >>> law = TemperatureScheduler(vocabulary=16, t_low=0.5, t_high=2.0)
+    >>> law.update(law.initial(torch.zeros(2)), torch.tensor([0.4, 9.0]), torch.tensor(0.5))[1].temperature
+    tensor([1.0588, 0.5000])
+    """
+
+    vocabulary: int
+    t_low: float
+    t_high: float
+
+    def __post_init__(self) -> None:
+        if self.vocabulary < 2:
+            raise ValueError(f"vocabulary must be at least 2, got {self.vocabulary}")
+        if not 0 < self.t_low <= 1 <= self.t_high:
+            raise ValueError(f"0 < t_low <= 1 <= t_high must hold, got t_low={self.t_low}, t_high={self.t_high}")
+
+    @property
+    def scale(self) -> float:
+        """ln V + ln ln V."""
+        return math.log(self.vocabulary) + math.log(math.log(self.vocabulary))
+
+    def initial(self, like: Tensor) -> State:
+        return {"temperature": torch.ones_like(like)}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        before = state["temperature"]
+        moved = before * (1 + before * (target / entropy).log() / self.scale)
+        temperature = torch.where(moved.isnan(), before, moved.clamp(self.t_low, self.t_high))
+        return {"temperature": temperature}, Control(temperature=temperature, raise_entropy=~(entropy >= target))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gate:
     """A strength while H < H*, 0 from there on; with a step it climbs below H* and falls above it (STARE).
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aepo.advantage import group_normalized
 from aepo.batch import Batch, Rollouts
-from aepo.controller import Control, Controller, FixedTemperature
+from aepo.controller import Control, Controller, FixedTemperature, State
 from aepo.loss import ClippedSurrogate, Surrogate
 from aepo.normalizer import NORMALIZERS, Normalizer
 from aepo.weights import Reduction, mean_weights, sequence_mean
@@ -132,6 +132,9 @@ class Method:
     """What the control, the temperature or the entropy makes of the T = 1 rows' advantages."""
     mark: Shape | None = None
     """Which tokens of the T = 1 rows the surrogate treats apart, (..., R, T) bool."""
+    main_temperature: Callable[[State], Tensor] | None = None
+    """Temperature (...) that a step's main rollouts are sampled at, from the controller's state before it; None: 1.
+    Whatever it is, old_logp, the entropy and the ratio are those at T = 1."""
     compares_entropy: bool = False
     """Whether the surrogate compares a token's entropy with that before the update."""
     needs_logp_t: bool = False

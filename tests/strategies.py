@@ -461,6 +461,7 @@ OPTIONS: dict[str, tuple] = {
     "temperature": (1.2, 0.8, 1.0),
     "up": (1.03, 1.5),
     "variant": ("O1", "C2"),
+    "vocabulary": (151936, 2, 16),
     "width": (0.05, 0.0, 0.5),
     "within": (0.1, 0.5, float("inf")),
 }

@@ -27,6 +27,7 @@ from aepo.controller import (
     Proportional,
     ProportionalIntegral,
     Staircase,
+    TemperatureScheduler,
     temperature_law,
 )
 
@@ -47,6 +48,7 @@ BUILDERS = {
     "pi": lambda: ProportionalIntegral(gain=2.0, rate=0.3, low=-0.5, high=1.0, within=0.4),
     "plain_pi": lambda: ProportionalIntegral(gain=0.0, rate=0.3, low=-0.5, high=1.0),
     "proportional": lambda: Proportional(gain=2.0, low=-0.5, high=1.0, bias=0.1),
+    "scheduler": lambda: TemperatureScheduler(vocabulary=16, t_low=0.5, t_high=2.0),
     "staircase": lambda: Staircase(step=0.05, low=0.0, high=0.12),
     "temperature_law": lambda: temperature_law(gain=8.0, rate=0.2, t_low=0.5, t_high=2.0, within=0.1),
 }
@@ -63,6 +65,7 @@ LIMITS = {
     "pi": (-0.5, 1.0),
     "plain_pi": (-0.5, 1.0),
     "proportional": (-0.5, 1.0),
+    "scheduler": (math.log(0.5), math.log(2.0)),
     "staircase": (0.0, 0.12),
     "temperature_law": (math.log(0.5), math.log(2.0)),
 }
@@ -117,9 +120,11 @@ def test_an_unknown_entropy_counts_as_below_the_target_and_never_stays_in_the_st
     before, _ = driven(controller, measured)
     _, (lowest,) = driven(controller, [0.0], state=before)
     unknown = controls[-1].strength.item()
-    assert unknown >= lowest.strength.item() - ROUNDING or name == "dual"
+    assert unknown >= lowest.strength.item() - ROUNDING or name in ("dual", "scheduler")
     if name == "dual":
         assert unknown == pytest.approx(before["log_coef"].exp().item())
+    if name == "scheduler":
+        assert unknown == pytest.approx(before["temperature"].log().item())
 
 
 @every_controller
@@ -377,6 +382,16 @@ def test_the_doubling_push_is_never_small_and_turns_only_from_its_least_size(mea
         before = push
 
 
+@given(st.lists(st.floats(0.01, 3), min_size=1, max_size=12), st.floats(0.01, 2), st.sampled_from([2, 16, 151936]))
+def test_the_temperature_scheduler_is_its_formula_within_its_limits(measured, target, vocabulary):
+    controller = TemperatureScheduler(vocabulary=vocabulary, t_low=0.5, t_high=2.0)
+    t = 1.0
+    for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
+        t = t * (1 + t * math.log(target / h) / (math.log(vocabulary) + math.log(math.log(vocabulary))))
+        t = min(max(t, 0.5), 2.0)
+        assert control.temperature.item() == pytest.approx(t, rel=1e-12)
+
+
 @given(entropies, st.floats(0, 2), st.floats(0, 1))
 def test_the_band_has_three_modes(h, target, width):
     (push,) = strengths(driven(Band(width=width), [h], target)[1])
@@ -421,6 +436,8 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
             lambda: Doubling(start=-2.0, lowest=0.1, limit=1.0),
             r"start must be in \[-limit, limit\], limit=1\.0, got -2",
         ),
+        (lambda: TemperatureScheduler(vocabulary=1, t_low=0.5, t_high=2.0), "vocabulary must be at least 2, got 1"),
+        (lambda: TemperatureScheduler(vocabulary=9, t_low=1.5, t_high=2.0), "t_low <= 1 <= t_high must hold.*1.5"),
         (lambda: Gate(start=0.6, high=0.5), r"strength must be in \(0, high=0\.5\], got 0\.6"),
         (lambda: Gate(start=0.0, high=0.5), r"strength must be in \(0, high=0\.5\], got 0\.0"),
         (lambda: Gate(start=0.1, step=-0.1, high=0.5), r"step must be >= 0, got -0\.1"),

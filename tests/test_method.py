@@ -539,6 +539,7 @@ def test_a_method_is_controlled_if_another_entropy_makes_it_do_something_else(na
     ]
     assert method.controlled == (decided[0] != decided[1])
     acts = method.tempered is not None or method.has_bonus or method.shape is not None
+    acts = acts or method.main_temperature is not None
     assert acts or not method.controlled, "a controller without anything to act through"
 
 
@@ -558,8 +559,8 @@ def test_a_controlled_method_credits_or_weighs_tokens_otherwise_under_another_co
         torch.cat([batch.weight * batch.advantage, batch.entropy_weight], -1).flatten() for batch in batches
     )
     # A second branch is sampled at the control's temperature; dcpo and reweighting are scored at it: that is outside.
-    # Far from the target the adaptive strength is 1 on either side.
-    outside = method.tempered is not None or method.needs_logp_t
+    # Far from the target the adaptive strength is 1 on either side. e3's next main rollouts are sampled at it.
+    outside = method.tempered is not None or method.needs_logp_t or method.main_temperature is not None
     assert torch.equal(first, second) == (outside or not method.controlled)
 
 

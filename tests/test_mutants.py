@@ -375,6 +375,20 @@ MUTANTS = [
         test_zoo_by_hand.test_clip_v_drops_the_few_worst_tokens_against_their_own_distribution_by_hand,
     ),
     Mutant(
+        "E3 takes the logarithm of the vocabulary once",
+        controller.TemperatureScheduler.scale.fget,
+        "math.log(self.vocabulary) + math.log(math.log(self.vocabulary))",
+        "math.log(self.vocabulary)",
+        test_zoo_by_hand.test_e3s_controller_by_hand,
+    ),
+    Mutant(
+        "E3 cools where the entropy is too low",
+        controller.TemperatureScheduler.update,
+        "(target / entropy).log()",
+        "(entropy / target).log()",
+        test_zoo_by_hand.test_e3s_controller_by_hand,
+    ),
+    Mutant(
         "REPO-R does not look at the advantage's sign",
         surprisal.repo_r,
         "1 - advantage.sign() * control",

@@ -95,6 +95,7 @@ def test_options_include_those_passed_on_to_grpo():
         ("aepo", {"t_low": 1.4}, r"t_low must not exceed t_high, got t_low=1\.4, t_high=1\.2"),
         ("entropy_reg", {"coef_schedule": "sinusoid"}, "coef_schedule must be one of constant, linear, cosine, step"),
         ("entropy_reg_nll", {"coef_steps": 0}, "coef_steps must be > 0, got 0"),
+        ("e3", {"vocabulary": 1}, "vocabulary must be at least 2, got 1"),
         ("repo_r", {"start": 2.0}, r"start must be in \[-limit, limit\], limit=1\.0, got 2\.0"),
         ("stare", {"variant": "O2"}, "variant must be 'O1' or 'C2', got 'O2'"),
         ("stare", {"variant": "C2", "high": 1.5}, r"high must be at most 1 with variant='C2'.*got 1\.5"),

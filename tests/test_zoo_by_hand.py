@@ -25,6 +25,7 @@ from aepo.controller import (
     Proportional,
     ProportionalIntegral,
     Staircase,
+    TemperatureScheduler,
 )
 from aepo.loss import policy_loss
 from aepo.method import assemble
@@ -283,6 +284,17 @@ def test_stare_by_hand():
             state = method.controller.initial(double(0.0))
             _, decided = method.controller.update(state, double(h), double(0.3))
             assert_close(assemble(method, decided, rows).advantage, expected, atol=ROUNDING)
+
+
+def test_e3s_controller_by_hand():
+    # V = 16: ln 16 + ln ln 16 = 2.772589 + 1.019781 = 3.792370. H* = 1, H = 0.5: T = 1 + ln 2 / 3.792370 = 1.182774.
+    # H = 2: T (1 - T 0.182774) = 0.927081.
+    controller = zoo.build("e3", vocabulary=16).controller
+    state = controller.initial(double(0.0))
+    for h, temperature in ((0.5, 1.182774), (2.0, 0.927081)):
+        state, decided = controller.update(state, double(h), double(1.0))
+        assert decided.temperature.item() == pytest.approx(temperature, abs=1e-6)
+        assert zoo.build("e3").main_temperature(state).item() == decided.temperature.item()
 
 
 def test_repo_r_by_hand():
@@ -544,6 +556,7 @@ def test_sacs_dual_by_hand():
 def test_which_controller_drives_which_method():
     kinds = {
         "aepo_pi": ProportionalIntegral,
+        "e3": TemperatureScheduler,
         "entrocraft": Band,
         "entropic": ProportionalIntegral,
         "stare": Gate,

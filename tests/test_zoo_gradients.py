@@ -533,6 +533,7 @@ ORACLES = {
     "dcpo": dcpo,
     "dr_grpo": dr_grpo,
     "dual_bonus": controlled_bonus,
+    "e3": grpo,  # the same loss; the temperature of the samples is what differs
     "entrocraft": entrocraft,
     "entropic": entropic,
     "entropy_adv": entropy_adv,

@@ -18,6 +18,7 @@ from aepo.categorical import mean_effect, mean_effect_of_squares, token_stats
 from aepo.controller import Control, Loop
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
+from aepo.schedule import Cosine
 
 # Two prompts of four responses with 20 tokens; whatever the padding holds must not matter.
 MASK = (torch.arange(5) < torch.tensor([3, 1, 2, 3, 2, 3, 2, 4]).unsqueeze(-1)).double()
@@ -190,8 +191,35 @@ def test_steer_is_its_sources_loss_on_policy(scale):
     assert_same_loss(zoo.build("steer", clip_high=0.28, dual_clip=10.0, average="token"), rows, source, 0 * MASK)
 
 
-# SkyRL pull request 1896, skyrl/backends/skyrl_train/utils/ppo_utils.py, repo_r_rescale_advantages. Its ln pi is that of
-# the current policy; on-policy it is ours.
+# E3-RL4LLMs e3/worker/temperature_scheduler.py, TemperatureScheduler.step, with its annealing: the target along half a
+# cosine from the first entropy to annealing_factor of it, here a relative target's schedule.
+@pytest.mark.parametrize("vocabulary", [16, 151936])
+def test_e3_is_its_sources_temperature_with_the_annealed_target(vocabulary):
+    measured, begin, end, factor = [0.9, 0.7, 0.5, 1.1, 0.6, 0.4, 0.8, 0.5, 0.3], 3, 9, 0.9
+    temperature, target, wanted = 1.0, None, []
+    for steps, h in enumerate(measured, 1):
+        if steps > 1:
+            target = measured[0] if target is None else target
+            scale = math.log(vocabulary) + math.log(math.log(vocabulary))
+            temperature = temperature * (1 + temperature * math.log(target / h) / scale)
+            if steps >= begin:
+                decay = 0.5 * (1 + math.cos(math.pi * (steps - begin) / (end - begin)))
+                target = measured[0] * ((1 - factor) * decay + factor)
+        wanted.append(temperature)
+    controller = zoo.build("e3", vocabulary=vocabulary, t_low=0.01, t_high=100.0).controller
+    loop, got = Loop.start(controller, double(0.0)), []
+    for step, h in enumerate(measured):
+        # The source's step counts from 1, and its target answers a step later.
+        level = Cosine(start=1.0, end=factor, steps=end - begin)(max(step - begin, 0))
+        loop, decided = loop.decide(
+            controller, entropy=double(h), target=level, sees="current", step=step, relative=True
+        )
+        got.append(decided.temperature.item())
+    assert got == pytest.approx(wanted, rel=1e-12)
+
+
+# SkyRL pull request 1896, skyrl/backends/skyrl_train/utils/ppo_utils.py, repo_r_rescale_advantages: under the current
+# policy. On-policy it is ours.
 @pytest.mark.parametrize("zeta", [-1.0, -0.05, 0.0, 0.05, 0.4, 1.0])
 def test_repo_r_is_its_sources_loss_on_policy(zeta):
     rows, a = batch_of(MIXED, old_logp=uniform(-30, -0.1, 7)), grpo_advantage(MIXED).expand(MASK.shape)

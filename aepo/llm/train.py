@@ -79,14 +79,16 @@ class Step:
     control: Control
     batch: Batch
     metrics: dict[str, Any]
+    temperatures: Mapping[str, float]
+    """By branch: what the responses were sampled at."""
 
 
 def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     """One step of training (`aepo.tabular.train.train_step` in the large).
 
     1. Push the weights to the engine; a canary proves that they arrived.
-    2. Sample the step's prompts at T = 1, grade and score them. Where the controller sees the previous entropy, the
-       tempered samples come out of the same call.
+    2. Sample the step's prompts at T = 1, or at the temperature that the method moves; grade and score them. Where the
+       controller sees the previous entropy, the tempered samples come out of the same call.
     3. Control: the entropy decides the temperature and the strength of the second branch (Eq. 1).
     4. Sample the first prompts again at that temperature, unless step 2 did.
     5. Assemble the global batch: `aepo.method.assemble` makes Eq. 1, 2 or 3 of both branches. Then correct its weights
@@ -122,9 +124,10 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     # 1. Push.
     sync = trainer.push()
 
-    # 2. Sample at T = 1.
+    # 2. Sample, at T = 1 unless the method moves that.
     prompts = trainer.prompts(step)
-    requests = [Request(branch="main", prompts=prompts, temperature=1.0)]
+    sampled_at = 1.0 if method.main_temperature is None else float(method.main_temperature(loop.state))
+    requests = [Request(branch="main", prompts=prompts, temperature=sampled_at)]
     if method.tempered is not None and settings.controller.sees == "previous":
         _, early = decide(loop.previous_entropy)
         requests.append(trainer.tempered_request(prompts, early))
@@ -139,6 +142,8 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         (graded["tempered"],) = trainer.rollouts(step, trainer.tempered_request(prompts, control))
     second = graded["tempered"].rollouts if "tempered" in graded else None
     trainer.rest()
+    # The engine's log-probs are those at the temperature that it sampled at.
+    compared = main if sampled_at == 1 else main.replace(old_logp=trainer.tempered_score(main, sampled_at).logp_t)
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
     if method.needs_mean_effect:
@@ -152,7 +157,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     if settings.rollout.corrects:
         batch = corrected(
             batch,
-            main,
+            compared,
             None if second is None else trainer.tempered_score(second, float(control.temperature)),
             cap=settings.rollout.correction_cap,
             sequence_bound=settings.rollout.correction_sequence_bound,
@@ -169,6 +174,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         method=method,
         control=control,
         main=main,
+        compared=compared,
         second=second,
         batch=batch,
         estimate=estimate,
@@ -185,7 +191,15 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         # Gradients need not show it: a nan that a mask takes out, say.
         if not math.isfinite(metrics[name]):
             raise FloatingPointError(f"step {step}: {name} is {metrics[name]}")
-    return next_loop, Step(main=main, second=second, graded=graded, control=control, batch=batch, metrics=metrics)
+    return next_loop, Step(
+        main=main,
+        second=second,
+        graded=graded,
+        control=control,
+        batch=batch,
+        metrics=metrics,
+        temperatures={"main": sampled_at, "tempered": float(control.temperature)},
+    )
 
 
 def failed_in_a_row(trainer: Trainer, record: Step, *, step: int, before: int) -> int:
@@ -224,7 +238,6 @@ def failed_in_a_row(trainer: Trainer, record: Step, *, step: int, before: int) -
 
 def step_samples(trainer: Trainer, record: Step, *, step: int) -> list[dict[str, Any]]:
     """Rows of samples.jsonl: what a person is shown of a step, out of this rank's responses; for rank 0."""
-    temperatures = {"main": 1.0, "tempered": record.metrics["temperature"]}
     return [
         row
         for branch, graded in record.graded.items()
@@ -234,7 +247,7 @@ def step_samples(trainer: Trainer, record: Step, *, step: int) -> list[dict[str,
             trainer.task,
             step=step,
             branch=branch,
-            temperature=temperatures[branch],
+            temperature=record.temperatures[branch],
             count=trainer.settings.log.samples,
         )
     ]

@@ -26,6 +26,7 @@ NAMES = {
     "dcpo": "DCPO",
     "dr_grpo": "Dr. GRPO",
     "dual_bonus": "SAC-style dual",
+    "e3": "E3, main temperature",
     "entrocraft": "Entrocraft",
     "entropic": "EntroPIC",
     "entropy_ratio_clip": "Entropy-ratio clipping",

@@ -206,21 +206,22 @@ def train_step(
     policy = Policy.of(leaf, world.table(leaf), graph=not closed)
     table, known = policy.table.detach(), (policy.log_probs.detach(), policy.entropy.detach())
 
-    def rollouts(branch: str, prompts: Tensor, temperature: Tensor) -> Rollouts:
+    def rollouts(branch: str, prompts: Tensor, temperature: Tensor | None) -> Rollouts:
         n = settings.group_size
         if settings.exact:
-            rows = world.enumerate(table, prompts, temperature=temperature)
+            there = parameters.new_ones(len(parameters)) if temperature is None else temperature
+            rows = world.enumerate(table, prompts, temperature=there)
         else:
             uniforms = noise(branch, step, len(prompts) * n * world.length)
             # At T = 1 the distributions are known already.
-            source = policy.probs.detach() if branch == "main" else tempered_log_probs(table, temperature).exp()
+            source = policy.probs.detach() if temperature is None else tempered_log_probs(table, temperature).exp()
             rows = world.sample(source, prompts, uniforms, n=n)
         state = world.state(rows.prompt, rows.token)
         return rows.replace(old_logp=looked_up(known[0], state, rows.token), entropy=_by_state(known[1], state))
 
     count = settings.states_per_step or world.training
     prompts = prompts_of_step(step, training=world.training, count=count)
-    main = rollouts("main", prompts, parameters.new_ones(len(parameters)))
+    main = rollouts("main", prompts, method.main_temperature and method.main_temperature(loop.state))
     entropy = main.mean_entropy()
     loop, control = loop.decide(
         method.controller,

@@ -29,6 +29,7 @@ from aepo.zoo.clipping import (
 from aepo.zoo.entropy_advantage import entropy_adv
 from aepo.zoo.entropy_bonus import entropy_reg, entropy_reg_nll
 from aepo.zoo.grpo import dr_grpo, grpo, reinforce
+from aepo.zoo.main_temperature import e3
 from aepo.zoo.reweighting import dcpo, entrocraft, entropic, quantile, reweighting, shorter
 from aepo.zoo.surprisal import repo_r, stare
 
@@ -49,6 +50,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         dcpo,
         dr_grpo,
         dual_bonus,
+        e3,
         entrocraft,
         entropic,
         entropy_adv,

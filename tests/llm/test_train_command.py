@@ -78,6 +78,25 @@ def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method)
 
 
 @pytest.mark.slow
+def test_e3_samples_at_its_temperature_is_compared_there_and_resumes_bit_for_bit(tmp_path):
+    chosen = ("--method.name=e3", "--method.vocabulary=4", "--target.value=2.6", "--log.samples=2")
+    same = {"small": [word for word in SMALL if not word.startswith("--method.")]}
+    whole = trained(tmp_path / "whole", "--train.steps=4", "--log.samples_every=1", *chosen, **same)
+    assert [row["entropy_off_policy"] for row in whole] == [False, True, True, True]
+    assert whole[0]["entropy"] < 2.6 and whole[0]["temperature"] > 1.05
+    # Each step samples at what the step before chose, and engine and trainer agree there.
+    shown = [json.loads(line) for line in (tmp_path / "whole" / "samples.jsonl").read_text().splitlines()]
+    chose = [1.0, *(row["temperature"] for row in whole)]
+    assert {(row["branch"], row["temperature"] - chose[row["step"]]) for row in shown} == {("main", 0.0)}
+    assert all(row["mismatch/abs"] < 1e-4 for row in whole)
+    trained(tmp_path / "parts", "--train.steps=2", *chosen, **same)
+    parts = trained(tmp_path / "parts", "--train.steps=4", "--resume", *chosen, **same)
+    assert without_times(whole) == without_times(parts)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
 def test_every_zero_stage_trains_the_same_parameters(tmp_path):
     found = []
     for stage in range(4):

@@ -152,6 +152,20 @@ def test_previous_control_is_one_step_late_and_starts_by_raising():
     assert not torch.equal(history.raise_entropy, history.entropy < 0.5)
 
 
+def test_e3_samples_the_main_rollouts_at_its_temperature_and_measures_the_policy_at_1():
+    world, method, right = bandit([3]), build("e3", vocabulary=16), bandit([3]).correct[0].numpy()
+    temperature, parameters, hot = 1.0, world.parameters, 0
+    for steps in range(1, 8):
+        at = train(world, method, Constant(2.7), [3], Settings(steps=steps, exact=True))
+        plain = parameters[0].flatten().numpy()
+        # The last step's rollouts are weighed as those of pi^T, T the temperature that the step before chose.
+        assert at.reward[0, -1].item() == pytest.approx((softmax(plain / temperature) * right).sum(), abs=1e-12)
+        assert at.entropy[0, -1].item() == pytest.approx(entropy(plain), abs=1e-12)
+        temperature, parameters = at.temperature[0, -1].item(), at.parameters
+        hot += temperature > 1.01
+    assert hot > 3
+
+
 def test_a_moving_target_is_recorded_and_followed():
     history = train(bandit([1]), build("aepo"), lambda step: 0.9 if step < 20 else 0.1, [1], Settings(steps=40))
     assert history.target[0].tolist() == [0.9] * 20 + [0.1] * 20

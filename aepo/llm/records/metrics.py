@@ -95,6 +95,11 @@ METRICS = (
         column=Column("H", 6, ".3f"),
     ),
     Metric(
+        name="entropy_off_policy",
+        unit="true or false",
+        meaning="Whether H is over responses that were sampled at another temperature than 1, as those of `e3` are",
+    ),
+    Metric(
         name="entropy_estimate",
         unit="nats",
         meaning="The authors' estimate of H: minus the mean log-prob of the sampled tokens of both branches",
@@ -109,7 +114,7 @@ METRICS = (
     Metric(
         name="temperature",
         unit="",
-        meaning="Temperature that the controller chose for the second branch",
+        meaning="Temperature that the controller chose: for the second branch, or for the next step of `e3`",
         column=Column("T", 5, ".2f"),
     ),
     Metric(
@@ -231,6 +236,7 @@ def step_metrics(
     method: Method,
     control: Control,
     main: Rollouts,
+    compared: Rollouts,
     second: Rollouts | None,
     batch: Batch,
     estimate: Tensor,
@@ -245,6 +251,8 @@ def step_metrics(
         settings, method: of the run.
         control: what the controller decided.
         main, second: scored responses of every rank at T = 1 and at the control's temperature.
+        compared: `main` with the log-probs at the temperature that it was sampled at in place of old_logp, which the
+            engine's are compared with; `main` itself where that is 1.
         batch: what was trained on.
         estimate: the authors' estimate of the entropy, of the batch before any correction.
         done: what the optimizer steps measured.
@@ -269,6 +277,7 @@ def step_metrics(
         "step": step,
         "reward": float(main.mean_reward()),
         "entropy": entropy,
+        "entropy_off_policy": compared is not main,
         "entropy_estimate": float(estimate),
         "target": goal,
         "error": None if goal is None else abs(entropy - goal),
@@ -290,7 +299,7 @@ def step_metrics(
         "train/skipped": done.skipped,
         **extremes(main),
         # Below top_p = 1 the engine's log-probs are those of the nucleus: no measure of its numerics.
-        **(measured(main) if settings.rollout.top_p == 1 else {}),
+        **(measured(compared) if settings.rollout.top_p == 1 else {}),
         **beside,
     }
     return ordered(found)

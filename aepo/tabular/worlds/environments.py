@@ -68,8 +68,10 @@ def _short(seeds: Sequence[int]) -> World:
 CONTEXTUAL = Settings(steps=1000, group_size=8, lr=3.0)
 LN_16, LN_4 = 2.772588722239781, 1.3862943611198906
 # The paper gives no alpha; 4 is the strength at which its two temperatures hold Env A.
-ALPHA_4: dict[str, dict[str, object]] = {name: {"alpha": 4.0} for name in ("aepo", "aepo_eq2", "aepo_eq3")}
-WIDE: dict[str, dict[str, object]] = {
+OF_16: dict[str, dict[str, object]] = {"e3": {"vocabulary": 16}}
+OF_4: dict[str, dict[str, object]] = {"e3": {"vocabulary": 4}}
+ALPHA_4: dict[str, dict[str, object]] = OF_16 | {name: {"alpha": 4.0} for name in ("aepo", "aepo_eq2", "aepo_eq3")}
+WIDE: dict[str, dict[str, object]] = OF_16 | {
     "aepo": {"alpha": 4.0, "t_low": 0.5, "t_high": 2.0},
     "aepo_eq2": {"alpha": 4.0},
     "aepo_eq3": {"alpha": 4.0, "t_low": 0.5, "t_high": 2.0},
@@ -85,7 +87,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             settings=Settings(),
             prompts=1,
             entropy_limit=LN_16,
-            strengths={},
+            strengths=OF_16,
         ),
         Environment(
             name="env_a",
@@ -121,7 +123,8 @@ ENVIRONMENTS: dict[str, Environment] = {
             settings=Settings(steps=1000, group_size=64, lr=3.0),
             prompts=1,
             entropy_limit=LN_4,
-            strengths={
+            strengths=OF_4
+            | {
                 "aepo": {"t_low": 0.5, "t_high": 2.0, "prompt_fraction": 1.0},
                 "aepo_eq3": {"t_low": 0.5, "t_high": 2.0},
             },
@@ -133,7 +136,7 @@ ENVIRONMENTS: dict[str, Environment] = {
             settings=Settings(steps=1000, group_size=64, lr=0.3),
             prompts=1,
             entropy_limit=LN_4,
-            strengths={"aepo": {"t_low": 0.5, "t_high": 2.0}},
+            strengths=OF_4 | {"aepo": {"t_low": 0.5, "t_high": 2.0}},
         ),
     )
 }
