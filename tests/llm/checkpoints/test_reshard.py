@@ -62,8 +62,11 @@ def assert_the_same_was_loaded(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "saved", "resumed"),
     [
-        (0, 2, 1), (1, 2, 1), (2, 1, 2), (2, 2, 3), (3, 2, 1), (3, 1, 2),
-        *(pytest.param(*case, marks=EXHAUSTIVE) for case in [(0, 1, 2), (1, 1, 2), (2, 2, 1), (3, 2, 3)]),
+        (1, 2, 1), (2, 2, 3), (3, 2, 1), (3, 1, 2),
+        *(
+            pytest.param(*case, marks=EXHAUSTIVE)
+            for case in [(0, 2, 1), (0, 1, 2), (1, 1, 2), (2, 1, 2), (2, 2, 1), (3, 2, 3)]
+        ),
     ],
 )  # fmt: skip
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, stage, saved, resumed):
@@ -86,10 +89,12 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, stage, saved, resu
 @pytest.mark.parametrize(
     ("stage", "more"),
     [
-        (1, "dtype=bfloat16"), (2, "offload_optimizer=true"), (3, "dtype=bfloat16"),
+        (2, "offload_optimizer=true"), (3, "dtype=bfloat16"),
         *(
             pytest.param(*case, marks=EXHAUSTIVE)
-            for case in [(1, "offload_optimizer=true"), (2, "dtype=bfloat16"), (3, "offload_optimizer=true")]
+            for case in [
+                (1, "dtype=bfloat16"), (1, "offload_optimizer=true"), (2, "dtype=bfloat16"), (3, "offload_optimizer=true")
+            ]
         ),
     ],
 )  # fmt: skip
@@ -103,7 +108,7 @@ def test_weights_and_moments_survive_it_in_half_precision_and_in_host_memory(tmp
     assert_the_same_was_loaded(tmp_path)
 
 
-@pytest.mark.parametrize(("saved", "resumed"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("saved", "resumed"), [(1, 2), pytest.param(2, 1, marks=EXHAUSTIVE)])
 def test_zero_1_and_2_may_be_exchanged_and_others_are_refused(tmp_path, saved, resumed):
     out = tmp_path / "run"
     whole, _ = dumped(out, f"--train.zero_stage={saved}", ranks=2)
