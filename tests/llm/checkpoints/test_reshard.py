@@ -93,7 +93,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, stage, saved, resu
         *(
             pytest.param(*case, marks=EXHAUSTIVE)
             for case in [
-                (1, "dtype=bfloat16"), (1, "offload_optimizer=true"), (2, "dtype=bfloat16"), (3, "offload_optimizer=true")
+                (1, "dtype=bfloat16"), (1, "offload_optimizer=true"),
+                (2, "dtype=bfloat16"), (3, "offload_optimizer=true"),
             ]
         ),
     ],
