@@ -169,9 +169,9 @@ def test_reward_modules_that_end_or_cannot_give_a_number_are_one_line(tmp_path, 
 
 @pytest.mark.parametrize("ends", ["raise RuntimeError('only in\\nworkers')", "sys.exit(4)", "import os; os._exit(5)"])
 def test_a_reward_that_only_this_process_can_import_is_one_line_with_its_code(tmp_path, monkeypatch, ends):
-    name = f"only_here_{abs(hash(ends))}"
+    name = f"only_here_{len(ends)}"
     (tmp_path / f"{name}.py").write_text(
-        f"import sys\nif sys.argv[0] == '-c':\n    {ends}\ndef f(response, answer): return 1.0\n"
+        f"import os, sys\nif os.getpid() != {os.getpid()}:\n    {ends}\ndef f(response, answer): return 1.0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with GradingPool(load_reward(f"{name}:f"), workers=1, deadline_seconds=1.0) as pool:
