@@ -7,6 +7,8 @@ r"""What a text holds: several answers, a label and its value, parts in brackets
 import re
 from collections.abc import Iterator
 
+from aepo.llm.grading.formulas import GREEK
+
 _LISTING = re.compile(
     r"\\(?:text|textrm|mbox|mathrm)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"
     r"|\\(?:lor|vee|land|wedge|quad|qquad)(?![A-Za-z])|;|\\\\(?!\w)",
@@ -181,10 +183,7 @@ def sides(text: str) -> tuple[list[str], list[str]]:
 def letters(text: str) -> list[str]:
     """The names in a formula; Euler's number and i are none."""
     found = re.findall(r"\\text\{[^{}]*\}|\\([A-Za-z]+)|([A-Za-df-hj-z])", text)
-    return [letter or command for command, letter in found if letter or command in _GREEK]
-
-
-_GREEK = frozenset("alpha beta gamma delta epsilon theta lambda mu phi rho sigma tau omega".split())
+    return [letter or command for command, letter in found if letter or command in GREEK]
 
 
 def same_argument(answer: str, wanted: str) -> str:

@@ -114,10 +114,11 @@ def _with_constants(parsed: Any) -> Any:
     return parsed
 
 
-_GREEK = frozenset(
+GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
     "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega hbar ell".split()
 )
+"""Commands of letters that stand for something; pi is a number."""
 
 
 def names(text: str) -> frozenset[str]:
@@ -128,4 +129,4 @@ def names(text: str) -> frozenset[str]:
     """
     text = re.sub(r"\\(?:text|operatorname|mathbb)\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}", " ", text)
     found = re.findall(r"\\([a-zA-Z]+)|([a-zA-Z])", text)
-    return frozenset(({command for command, _ in found} & _GREEK) | ({letter for _, letter in found} - {"", "e", "i"}))
+    return frozenset(({command for command, _ in found} & GREEK) | ({letter for _, letter in found} - {"", "e", "i"}))

@@ -1,5 +1,6 @@
 """Which tokens end a response: more than one, as a base model's tokenizer ends texts and not the turns of a chat."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,9 +9,12 @@ from aepo.llm.questions.files import DataError, shown
 from aepo.llm.questions.templates import CHAT, TEMPLATES
 from aepo.llm.settings import EndTokens
 
+log = logging.getLogger("aepo")
+
 CLOSES_A_TURN = {name: "<|im_end|>" for name in TEMPLATES if name.startswith("qwen")}
 """Of the named templates, what stands behind each message."""
 ANSWER = "An answer."
+NO_TURN = "responses end with the model's own end tokens, and not where a turn would close"
 
 
 def end_ids(tokenizer: Any, template: str, *, ends: EndTokens, published: Iterable[int] = ()) -> tuple[int, ...]:
@@ -37,9 +41,11 @@ def _closing(tokenizer: Any, template: str) -> tuple[int, ...]:
         try:
             _, shown_answer, text = tokenizer.apply_chat_template(messages, tokenize=False).rpartition(ANSWER)
         # The template is a program of the model's publisher: it may raise anything, or show no answers.
-        except Exception:
+        except Exception as problem:
+            log.warning("the chat template shows no answer (%s): %s", " ".join(str(problem).split())[:200], NO_TURN)
             return ()
         if not shown_answer:
+            log.warning("the chat template shows no answer: %s", NO_TURN)
             return ()
     else:
         text = CLOSES_A_TURN.get(template, "")

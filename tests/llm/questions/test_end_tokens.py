@@ -41,6 +41,16 @@ def test_a_template_without_turns_or_a_tokenizer_that_spells_them_adds_nothing()
     assert end_ids(chatting(None), "chat", ends="turn") == (EOS,)
 
 
+@pytest.mark.parametrize(
+    "body", ["{{ raise_exception('no answers here') }}", "{{ messages[0]['content'] }}"], ids=["raises", "shows none"]
+)
+def test_a_chat_template_that_shows_no_answer_leaves_the_models_end_and_says_so(caplog, body):
+    tokenizer = qwen()
+    tokenizer.chat_template = body
+    assert end_ids(tokenizer, "chat", ends="turn") == (EOS,)
+    assert "the chat template shows no answer" in caplog.text and "not where a turn would close" in caplog.text
+
+
 def test_the_publishers_end_tokens_are_read_and_an_unreadable_file_is_named(tmp_path):
     assert published_ends(str(tmp_path)) == ()
     file = tmp_path / "generation_config.json"
