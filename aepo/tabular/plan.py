@@ -166,7 +166,7 @@ def follows_target(method: Method) -> bool:
 def configuration(options: Options, method: str, **changes) -> Configuration:
     """The method under the command line's options; `changes` to the method's own options come last."""
     known = zoo_options(method)
-    strengths = options.where.strengths.get(method, {})
+    strengths = dict(options.where.strengths.get(method, {}))
     values = {name: value for name, value in (strengths | options.overrides | changes).items() if name in known}
     base = Configuration(
         method=method,

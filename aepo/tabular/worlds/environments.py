@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ class Environment:
     """Training prompts: states of a contextual world, 1 elsewhere."""
     entropy_limit: float
     """ln of the number of actions, nats: no token entropy is larger."""
-    strengths: dict[str, dict[str, object]]
+    strengths: Mapping[str, Mapping[str, object]]
     """Method -> options that differ from the zoo's here; a report names them."""
 
 
@@ -68,10 +68,10 @@ def _short(seeds: Sequence[int]) -> World:
 CONTEXTUAL = Settings(steps=1000, group_size=8, lr=3.0)
 LN_16, LN_4 = 2.772588722239781, 1.3862943611198906
 # The paper gives no alpha; 4 is the strength at which its two temperatures hold Env A.
-OF_16: dict[str, dict[str, object]] = {"e3": {"vocabulary": 16}}
-OF_4: dict[str, dict[str, object]] = {"e3": {"vocabulary": 4}}
-ALPHA_4: dict[str, dict[str, object]] = OF_16 | {name: {"alpha": 4.0} for name in ("aepo", "aepo_eq2", "aepo_eq3")}
-WIDE: dict[str, dict[str, object]] = OF_16 | {
+OF_16: dict[str, Mapping[str, object]] = {"e3": {"vocabulary": 16}}
+OF_4: dict[str, Mapping[str, object]] = {"e3": {"vocabulary": 4}}
+ALPHA_4: Mapping[str, Mapping[str, object]] = OF_16 | {name: {"alpha": 4.0} for name in ("aepo", "aepo_eq2", "aepo_eq3")}
+WIDE: Mapping[str, Mapping[str, object]] = OF_16 | {
     "aepo": {"alpha": 4.0, "t_low": 0.5, "t_high": 2.0},
     "aepo_eq2": {"alpha": 4.0},
     "aepo_eq3": {"alpha": 4.0, "t_low": 0.5, "t_high": 2.0},
