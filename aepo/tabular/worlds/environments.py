@@ -70,7 +70,9 @@ LN_16, LN_4 = 2.772588722239781, 1.3862943611198906
 # The paper gives no alpha; 4 is the strength at which its two temperatures hold Env A.
 OF_16: dict[str, Mapping[str, object]] = {"e3": {"vocabulary": 16}}
 OF_4: dict[str, Mapping[str, object]] = {"e3": {"vocabulary": 4}}
-ALPHA_4: Mapping[str, Mapping[str, object]] = OF_16 | {name: {"alpha": 4.0} for name in ("aepo", "aepo_eq2", "aepo_eq3")}
+ALPHA_4: Mapping[str, Mapping[str, object]] = OF_16 | {
+    name: {"alpha": 4.0} for name in ("aepo", "aepo_eq2", "aepo_eq3")
+}
 WIDE: Mapping[str, Mapping[str, object]] = OF_16 | {
     "aepo": {"alpha": 4.0, "t_low": 0.5, "t_high": 2.0},
     "aepo_eq2": {"alpha": 4.0},
