@@ -146,8 +146,6 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     compared = main if sampled_at == 1 else main.replace(old_logp=trainer.tempered_score(main, sampled_at).logp_t)
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
-    if method.needs_mean_effect:
-        main = trainer.effect_score(main)
 
     # 5. Assemble, and correct.
     batch = assemble(method, control, main, second)

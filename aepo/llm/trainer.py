@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from aepo.authority import measurable
 from aepo.batch import Rollouts
 from aepo.controller import Control
 from aepo.llm import seeds
@@ -146,7 +147,8 @@ class Trainer:
             engine_logp=logp,
         )
         with self.phases("score"):
-            return Graded(rollouts=ranks.gather(self.policy.score(mine)), verdicts=verdicts)
+            effects = self.method.needs_mean_effect or measurable(self.method)
+            return Graded(rollouts=ranks.gather(self.policy.score(mine, effects=effects)), verdicts=verdicts)
 
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
         """Verdicts on this rank's responses."""
@@ -179,7 +181,7 @@ class Trainer:
 
     def tempered_request(self, prompts: np.ndarray, control: Control) -> Request:
         """The first prompts again, at the control's temperature."""
-        again = prompts[: self.method.tempered.prompt_count(len(prompts))]
+        again = prompts[: self.method.tempered.prompt_count(len(prompts), control)]
         return Request(branch="tempered", prompts=again, temperature=float(control.temperature))
 
     def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
@@ -187,12 +189,6 @@ class Trainer:
         with self.phases("score"):
             part = self.policy.tempered_score(ranks.own_rows(rollouts), temperature)
             return rollouts.replace(logp_t=ranks.gather(part).logp_t)
-
-    def effect_score(self, rollouts: Rollouts) -> Rollouts:
-        """Global scored rollouts with mean_effect, each rank scoring its part."""
-        with self.phases("score"):
-            part = self.policy.effect_score(ranks.own_rows(rollouts))
-            return rollouts.replace(mean_effect=ranks.gather(part).mean_effect)
 
 
 def verdicts_of_all_ranks(graded: Mapping[str, Graded], parts: Sequence[str]) -> dict[str, float]:

@@ -169,6 +169,9 @@ class Step:
     """What one step measured, before its update: each (N,)."""
 
     entropy: Tensor
+    policy_entropy: Tensor
+    """The exact mean over all training states where responses are one action, which B of them only estimate; else
+    `entropy` itself."""
     reward: Tensor
     control: Control
     control_samples: int
@@ -233,7 +236,8 @@ def train_step(
     )
     second = None
     if method.tempered is not None:
-        again = prompts[: method.tempered.prompt_count(len(prompts))]
+        # As many as any control may ask for: a run's random numbers do not depend on the runs beside.
+        again = prompts[: method.tempered.most_prompts(len(prompts))]
         second = rollouts("tempered", again, control.temperature)
     if method.needs_logp_t:
         tempered = tempered_log_probs(table, control.temperature)
@@ -253,6 +257,7 @@ def train_step(
         loop,
         Step(
             entropy=entropy,
+            policy_entropy=known[1].mean(-1) if world.length == 1 else entropy,
             reward=main.mean_reward(),
             control=control,
             control_samples=0 if second is None else second.reward.shape[-1],
@@ -271,6 +276,8 @@ class History:
     """A run's record, each (N, steps): what every step measured before its update."""
 
     entropy: Tensor
+    policy_entropy: Tensor
+    """Over all training states, see `Step`."""
     target: Tensor
     reward: Tensor
     temperature: Tensor
@@ -330,6 +337,7 @@ def train(
         raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
     return History(
         entropy=torch.stack([r.entropy for r in records], -1),
+        policy_entropy=torch.stack([r.policy_entropy for r in records], -1),
         target=torch.stack([_target(r.control) for r in records], -1),
         reward=torch.stack([r.reward for r in records], -1),
         temperature=torch.stack([r.control.temperature for r in records], -1),

@@ -5,6 +5,7 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 `python -m aepo.llm.records.metrics` prints the table of the documentation.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from aepo.authority import authority, drift, measurable
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control
 from aepo.correction import measured
@@ -121,6 +123,23 @@ METRICS = (
         name="push", unit="", meaning="The controller's push; where it has none, ln T: above 0 it raises the entropy"
     ),
     Metric(name="raise_entropy", unit="true or false", meaning="Whether the controller raises the entropy"),
+    Metric(
+        name="control/drift_main",
+        unit="nats per unit of the learning rate",
+        meaning="By how much GRPO's part of the update moves H, to first order, as if every place of a response had "
+        "logits of its own; null where the controller does not act through credits",
+    ),
+    Metric(
+        name="control/drift_second",
+        unit="nats per unit of the learning rate",
+        meaning="The same of what the controller adds: the second branch, or a reweighting",
+    ),
+    Metric(
+        name="control/authority",
+        unit="",
+        meaning="Minus the second drift over the main one: below 1 the controller is overruled; null where the main "
+        "part goes towards the target by itself",
+    ),
     Metric(name="positives", unit="responses", meaning="Tempered responses that take part in the update"),
     Metric(
         name="normalizer", unit="name", meaning="How the tempered responses are counted; null without a second branch"
@@ -284,6 +303,7 @@ def step_metrics(
         "temperature": float(control.temperature),
         "push": float(control.strength),
         "raise_entropy": bool(control.raise_entropy),
+        **_drifts(method, control, batch, main, second),
         "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
         "normalizer": method.tempered.normalizer if method.tempered is not None else None,
         "live_rows": int(batch.live.sum()),
@@ -303,6 +323,18 @@ def step_metrics(
         **beside,
     }
     return ordered(found)
+
+
+def _drifts(
+    method: Method, control: Control, batch: Batch, main: Rollouts, second: Rollouts | None
+) -> dict[str, float | None]:
+    """control/*: how far the two parts of the update move H."""
+    names = ("control/drift_main", "control/drift_second", "control/authority")
+    if not measurable(method):
+        return dict.fromkeys(names)
+    found = drift(method, batch, main, second)
+    values = (float(found.main), float(found.second), float(authority(found, control)))
+    return {name: None if math.isnan(value) else value for name, value in zip(names, values, strict=True)}
 
 
 def ordered(found: Mapping[str, Any]) -> dict[str, Any]:
