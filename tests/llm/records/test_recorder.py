@@ -362,6 +362,39 @@ def test_the_picture_shows_entropy_target_reward_and_temperature(name, panels):
         assert list(drawn["T"][0]) == [row["temperature"] for row in rows]
 
 
+def evaluated(step: int) -> dict:
+    """Metrics of a run that evaluates every tenth step, from some step on with another k."""
+    found = {"held_out/pass@1": 0.3 + step / 100, f"held_out/pass@{4 if step < 20 else 8}": 0.6 + step / 100}
+    return {**metrics(step), **({} if step % 10 else {**found, "time/evaluate": 12.345})}
+
+
+def test_the_picture_shows_held_out_passes_where_they_were_measured():
+    figure = entropy_figure([evaluated(step) for step in range(30)], zoo.build("grpo"))
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel() == "reward"]
+    curves = {line.get_label().removeprefix("held-out "): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert curves["pass@1"] == [[0, 0.3], [10, 0.4], [20, 0.5]]
+    assert curves["pass@4"] == [[0, 0.6], [10, 0.7]] and curves["pass@8"] == [[20, pytest.approx(0.8)]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"held-out pass@{k}" for k in (1, 4, 8)]
+    assert len({line.get_color() for line in axes.get_lines()}) == 4
+
+
+def test_evaluations_are_in_every_place_also_after_a_resume(tmp_path, capsys):
+    settings = chosen(tmp_path)
+    for first, last in ((0, 15), (10, 21)):
+        recorder = Recorder(settings, first_step=first)
+        for step in range(first, last):
+            recorder.write(evaluated(step))
+        recorder.plot()
+        recorder.close()
+    at = [0, 10, 20]
+    assert [row["step"] for row in read(metrics_path(settings)) if "held_out/pass@1" in row] == at
+    assert [event.step for event in events(tmp_path).Scalars("held_out/pass@1")] == at
+    assert [row["step"] for row in recorder.plotted if "held_out/pass@1" in row] == at
+    said = [line for line in capsys.readouterr().out.splitlines() if "held out" in line]
+    # Step 10 was made twice.
+    assert said[0] == "  held out: pass@1 0.300, pass@4 0.600 (12.3 s)" and said[1] == said[2] and len(said) == 4
+
+
 def test_the_picture_is_drawn_while_the_run_goes_on_and_covers_what_was_before_a_resume(tmp_path):
     picture = tmp_path / "entropy.png"
     settings = chosen(tmp_path, "log.plot_every=4")
