@@ -15,7 +15,7 @@ import numpy as np
 from aepo import atomic, zoo
 from aepo.llm.records import console_row
 from aepo.llm.records.entropy_plot import drawn, plot_entropy
-from aepo.llm.records.samples import console_line, markdown
+from aepo.llm.records.samples import SAMPLES_FILE, console_line, markdown
 from aepo.llm.records.verl_names import aliases
 from aepo.llm.records.wandb_run import WandbRun
 from aepo.llm.settings import MethodSettings, Settings
@@ -140,16 +140,22 @@ def metrics_path(settings: Settings) -> Path:
 
 def samples_path(settings: Settings) -> Path:
     """Responses with their verdicts, a row each."""
-    return Path(settings.out) / "samples.jsonl"
+    return Path(settings.out) / SAMPLES_FILE
 
 
 def strict(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which knows no nan and no infinity: numbers that are neither, and None in their place.
+    """For JSON, which knows no nan and no infinity: numbers that are neither, also in lists, and None in their place.
 
-    >>> strict({"target": float("nan"), "entropy": 0.5})
-    {'target': None, 'entropy': 0.5}
+    >>> strict({"target": float("nan"), "entropy": [0.5, float("inf")]})
+    {'target': None, 'entropy': [0.5, None]}
     """
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, list):
+            return [finite(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {k: finite(v) for k, v in values.items()}
 
 
 def line(row: Mapping[str, Any]) -> str:
