@@ -1,5 +1,6 @@
 """Responses with their verdicts, for a person who wants to see what the reward rewards."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.llm.grading import Verdict
-from aepo.llm.records.text_pieces import text_pieces
+from aepo.llm.records.text_pieces import UNKNOWN, text_pieces
 
 if TYPE_CHECKING:
     # It brings transformers, which whoever reads the file need not have.
@@ -17,6 +18,8 @@ SAMPLES_FILE = "samples.jsonl"
 """Under the run's `out`, a row a response."""
 BY_TOKEN = ("tokens", "entropy", "logp")
 """Of a row, the lists with an entry for each token."""
+LINE_END = "\u21b5"
+"""An arrow, in front of the end of a line whose token is marked: the end itself has no place to be coloured."""
 DECIMALS = 4
 """Of a token's numbers: more than a person tells apart, and half as long a file."""
 # A row of the console; the file has the whole text.
@@ -126,7 +129,27 @@ def one_line(text: str) -> str:
     >>> one_line("a\\n b\\x1b[2J")
     'a b\ufffd[2J'
     """
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return shown(" ".join(text.split()))
+
+
+def shown(text: str, *, visible: bool = False) -> str:
+    """A text without what a terminal would take for a command, or UTF-8 cannot hold; line ends and tabs stay.
+
+    Args:
+        text: of any origin.
+        visible: whether a line end is shown by a sign too.
+
+    >>> shown("a\\n\\tb\\x1b[2J"), shown("\\n", visible=True) == LINE_END + "\\n"
+    ('a\\n\\tb\ufffd[2J', True)
+    """
+    # On Windows and in web pages a line ends with two characters.
+    safe = "".join(c if _harmless(c) else UNKNOWN for c in text.replace("\r\n", "\n"))
+    return safe.replace("\n", f"{LINE_END}\n") if visible else safe
+
+
+def _harmless(character: str) -> bool:
+    # Blanks other than the one of ASCII do not count as printable.
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
 
 
 def cut(text: str, width: int, *, keep: str) -> str:
