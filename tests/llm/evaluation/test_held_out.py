@@ -46,6 +46,9 @@ class Noted(EmbeddedEngine):
         self.__dict__.setdefault("calls", []).append((prompts, asked, sampled))
         return sampled
 
+    def rest(self):
+        self.__dict__.setdefault("calls", []).append("rest")
+
 
 BASE = ("train.prompts_per_step=8", "train.minibatches=2", "train.lr=3e-3", "rollout.group_size=4", "model.layers=1",
         "model.hidden_size=16", "model.heads=2", "model.kv_heads=1", "data.max_prompt_tokens=8")  # fmt: skip
@@ -123,6 +126,16 @@ def test_a_step_measures_the_policy_before_its_update_whoever_asks():
         again = plain.evaluate(step)
         assert passed(there[step]) == {f"held_out/{name}": value for name, value in again.items()}
     assert len({row["held_out/pass@1"] for row in there}) > 2, "it changes with the weights"
+
+
+@pytest.mark.parametrize(("sees", "calls"), [("current", 2), ("previous", 1)])
+def test_an_evaluation_is_the_engines_last_work_before_it_rests(sees, calls):
+    # Whatever an engine keeps of it, such as prefixes in a cache, the next push of weights drops.
+    trainer = a_trainer(*ON, f"controller.sees={sees}", "evaluation.every=1")
+    run(trainer, 1)
+    *sampled, rests = trainer.engine.calls
+    held_out = [trainer.task.prompts[p] for p in trainer.task.held_out]
+    assert rests == "rest" and [prompts == held_out for prompts, *_ in sampled] == [False] * calls + [True]
 
 
 def test_an_evaluation_counts_for_its_own_time_and_not_for_the_throughput(monkeypatch):

@@ -45,6 +45,12 @@ def test_bytes_that_are_no_text_cost_no_character_beside_them():
         assert [piece for piece, token in zip(found, tokens, strict=True) if token == 1] == ["<eos>"] * tokens.count(1)
 
 
+def test_a_response_that_is_cut_within_a_character_says_so_at_its_last_byte():
+    tokens = BYTES.encode("h\u00e9 \U0001f600")
+    assert pieces(tokens[:-1]) == ["h", "", "\u00e9", " ", "", "", UNKNOWN]
+    assert pieces([*tokens[:2], BYTES.eos_token_id]) == ["h", UNKNOWN, "<eos>"]
+
+
 @pytest.mark.parametrize("byte", [0x80, 0xF0])
 def test_a_long_run_of_bytes_that_are_no_text_is_read_a_few_at_a_time(byte):
     read = []
