@@ -6,7 +6,7 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,11 @@ class Metric:
     several: str | None = None
     """The form of its keys, a regular expression, where the name stands for several."""
 
-    def keys(self, found: Iterable[str]) -> list[str]:
+    def keys(self, found: Collection[str]) -> list[str]:
         """Its keys among those found."""
-        return [name for name in found if re.fullmatch(self.several or re.escape(self.name), name)]
+        if self.several is None:
+            return [self.name] if self.name in found else []
+        return [name for name in found if re.fullmatch(self.several, name)]
 
 
 HELD_OUT = "held_out/"
