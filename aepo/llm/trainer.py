@@ -16,6 +16,7 @@ from aepo.llm.checkpoints import checkpoint
 from aepo.llm.engines.canary import Canary
 from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.start import Needs, canary_for, start
+from aepo.llm.evaluation.held_out import held_out_passes
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.rewards import troubles
@@ -150,6 +151,15 @@ class Trainer:
             effects = self.method.needs_mean_effect or measurable(self.method)
             return Graded(rollouts=ranks.gather(self.policy.score(mine, effects=effects)), verdicts=verdicts)
 
+    def evaluate(self, step: int | None) -> dict[str, float]:
+        """pass@k on the held-out prompts, of the weights that were pushed last; called by all ranks together.
+
+        Args:
+            step: in which; None at the end of the run.
+        """
+        with self.phases("evaluate"):
+            return held_out_passes(self.engine, self.task, self.settings.evaluation, seed=self.settings.seed, step=step)
+
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
         """Verdicts on this rank's responses."""
         responses = [t[: int(m)] for t, m in zip(token.tolist(), mask.sum(1), strict=True)]
@@ -175,7 +185,8 @@ class Trainer:
             rollouts,
             self.task.prompts,
             generate_seconds=seconds["time/generate"],
-            step_seconds=seconds["time/step"],
+            # An evaluation trains nothing.
+            step_seconds=seconds["time/step"] - seconds.get("time/evaluate", 0.0),
         )
         return {**speeds, "perf/memory_gib": ranks.largest(self.memory.look() / GIB)}
 

@@ -6,7 +6,8 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,16 +72,18 @@ class Metric:
     """Where the console shows it; None: it does not."""
     stored: bool = True
     """Whether it stands in metrics.jsonl, and not in the console's row alone."""
+    several: str | None = None
+    """The form of its keys, a regular expression, where the name stands for several."""
 
-    def keys(self, found: Iterable[str]) -> list[str]:
-        """Its keys among those found; of a metric of reward functions one a function."""
-        if self.name != OF_A_FUNCTION:
-            return [name for name in found if name == self.name]
-        return [name for name in found if name.startswith("reward/") and ":" in name]
+    def keys(self, found: Collection[str]) -> list[str]:
+        """Its keys among those found."""
+        if self.several is None:
+            return [self.name] if self.name in found else []
+        return [name for name in found if re.fullmatch(self.several, name)]
 
 
-OF_A_FUNCTION = "reward/MODULE:FUNCTION"
-"""The one name of the list that stands for several: one for each reward function of a run that has more than one."""
+HELD_OUT = "held_out/"
+"""Before the name of what an evaluation during training measures."""
 
 METRICS = (
     Metric(name="step", unit="", meaning="Number of the step, counted from 0", column=Column("step", 6, "d")),
@@ -175,9 +178,17 @@ METRICS = (
         name="reward/timeouts", unit="responses", meaning="Verdicts that took too long, over all ranks and branches"
     ),
     Metric(
-        name=OF_A_FUNCTION,
+        name="reward/MODULE:FUNCTION",
         unit="",
         meaning="Mean of what this one of several reward functions gave the T = 1 responses, before weights and rules",
+        several=r"reward/.*:.*",
+    ),
+    Metric(
+        name=f"{HELD_OUT}pass@K",
+        unit="share",
+        meaning="Unbiased pass@K on the held-out prompts, of the policy before the update at T = 1; for each K, only "
+        "in steps that evaluate",
+        several=rf"{HELD_OUT}pass@\w+",
     ),
     Metric(name="response_length_min", unit="tokens", meaning="Shortest T = 1 response"),
     Metric(name="response_length_max", unit="tokens", meaning="Longest T = 1 response"),
@@ -204,7 +215,11 @@ METRICS = (
         meaning="Response tokens of all ranks per second of generation on the slowest",
         column=Column("tok/s", 7, ".0f"),
     ),
-    Metric(name="perf/throughput", unit="tokens/s", meaning="Tokens of `perf/tokens` per second of the step and rank"),
+    Metric(
+        name="perf/throughput",
+        unit="tokens/s",
+        meaning="Tokens of `perf/tokens` per second of the step and rank, less `time/evaluate`",
+    ),
     Metric(
         name="perf/memory_gib",
         unit="GiB",
@@ -229,6 +244,11 @@ METRICS = (
     ),
     Metric(
         name="time/update", unit="s", meaning="Optimizer steps, on this rank", column=Column("update s", 8, seconds)
+    ),
+    Metric(
+        name="time/evaluate",
+        unit="s",
+        meaning="The evaluation on held-out prompts, on this rank; only in steps that evaluate",
     ),
     Metric(name="time/step", unit="s", meaning="The whole step, on this rank", column=Column("step s", 6, seconds)),
     Metric(

@@ -14,8 +14,8 @@ import numpy as np
 
 from aepo import atomic, zoo
 from aepo.llm.records import console_row
-from aepo.llm.records.entropy_plot import PLOTTED, plot_entropy
-from aepo.llm.records.samples import console_line, markdown
+from aepo.llm.records.entropy_plot import drawn, plot_entropy
+from aepo.llm.records.samples import SAMPLES_FILE, console_line, markdown
 from aepo.llm.records.verl_names import aliases
 from aepo.llm.records.wandb_run import WandbRun
 from aepo.llm.settings import MethodSettings, Settings
@@ -52,7 +52,7 @@ class Recorder:
         before = read(metrics_path(settings))
         kept = cut(metrics_path(settings), first_step=first_step)
         cut(samples_path(settings), first_step=first_step)
-        self.plotted = [{name: row[name] for name in PLOTTED} for row in kept]
+        self.plotted = [drawn(row) for row in kept]
         self.recent = deque((row["raise_entropy"] for row in kept), maxlen=DUTY_STEPS)
         self.metrics, self.samples = (
             path(settings).open("a", encoding="utf-8") for path in (metrics_path, samples_path)
@@ -73,7 +73,7 @@ class Recorder:
         self.metrics.write(line(row))
         self.metrics.flush()
         self._numbers(row, step)
-        self.plotted.append({name: row[name] for name in PLOTTED})
+        self.plotted.append(drawn(row))
         self._console(row)
         if len(self.recent) == DUTY_STEPS and (step + 1) % DUTY_STEPS == 0:
             warning = saturation_warning(duty_up, self.settings.method)
@@ -99,6 +99,8 @@ class Recorder:
         if (done - 1) % HEADER_EVERY == 0:
             print(console_row.header(), flush=True)
         print(console_row.row({**row, "eta": left}), flush=True)
+        if passed := console_row.held_out(row):
+            print(passed, flush=True)
 
     def wants_samples(self, step: int) -> bool:
         """Whether samples of this step are asked for."""
@@ -138,16 +140,22 @@ def metrics_path(settings: Settings) -> Path:
 
 def samples_path(settings: Settings) -> Path:
     """Responses with their verdicts, a row each."""
-    return Path(settings.out) / "samples.jsonl"
+    return Path(settings.out) / SAMPLES_FILE
 
 
 def strict(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which knows no nan and no infinity: numbers that are neither, and None in their place.
+    """For JSON, which knows no nan and no infinity: numbers that are neither, also in lists, and None in their place.
 
-    >>> strict({"target": float("nan"), "entropy": 0.5})
-    {'target': None, 'entropy': 0.5}
+    >>> strict({"target": float("nan"), "entropy": [0.5, float("inf")]})
+    {'target': None, 'entropy': [0.5, None]}
     """
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, list):
+            return [finite(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {k: finite(v) for k, v in values.items()}
 
 
 def line(row: Mapping[str, Any]) -> str:
