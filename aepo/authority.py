@@ -153,3 +153,89 @@ def expected_credit(method: Method, success: Tensor, group_size: int) -> tuple[T
     chance = (log_choose + torch.xlogy(others, p) + torch.xlogy(group_size - 1 - others, 1 - p)).exp()
     right, wrong = advantage[1:, 0], advantage[:-1, -1]
     return (chance * right).sum(-1), (chance * wrong).sum(-1)
+
+
+def sufficient_alpha(alpha: float, found: float) -> float:
+    """The weight of the second part that balances the main one, where `alpha` has the authority `found`.
+
+    The second part is proportional to alpha.
+
+    >>> sufficient_alpha(1.0, 0.5)
+    2.0
+    """
+    return alpha / found
+
+
+def sufficient_temperature(temperature: float, found: float) -> float | None:
+    """The temperature that balances the main part, where `temperature` has the authority `found`; None if none does.
+
+    To first order the second part is proportional to 1 - 1/T (`aepo.theory.steering_coefficient`), which no T brings
+    above 1.
+
+    >>> sufficient_temperature(1.25, 0.5), sufficient_temperature(0.8, 0.5)
+    (1.6666666666666667, 0.6666666666666666)
+    >>> sufficient_temperature(1.25, 0.1) is None
+    True
+    """
+    wanted = (1 - 1 / temperature) / found
+    return None if wanted >= 1 else 1 / (1 - wanted)
+
+
+def at_the_limit(method: Method, *, up: bool, turns: int = 600) -> Control:
+    """What the method's controller does in the end about a target that it never reaches: its limit.
+
+    Args:
+        method: any.
+        up: whether the target lies above the entropy.
+        turns: of the loop, enough for a control that grows by a few per cent a step.
+    """
+    zero = torch.zeros((), dtype=torch.float64)
+    state = method.controller.initial(zero)
+    target = zero + (1e3 if up else -1e3)
+    control = None
+    for _ in range(turns):
+        state, control = method.controller.update(state, zero, target)
+    assert control is not None
+    return control
+
+
+def predicted_authority(method: Method, success: float, *, group_size: int, prompts: int, up: bool = True) -> float:
+    """The authority that a method with a second branch will have at its limit, before anything is sampled.
+
+    One state whose right answers are equally likely and have the mass p: there the main part pulls mass towards one of
+    them at the rate p A, A a right response's expected advantage, and the second part spreads it at alpha S (1 - 1/T),
+    S the mass of right answers at temperature T, for which p stands. Above 1 every entropy below that of uniform right
+    answers can be held; below 1 the entropy falls from there. The learning rate does not enter: it multiplies both.
+
+    Args:
+        method: with a second branch.
+        success: p, in (0, 1).
+        group_size: G.
+        prompts: of a batch.
+        up: the limit that raises the entropy, or the one that lowers it.
+
+    Returns:
+        Minus the second part over the main one; negative where both lower the entropy.
+
+    Raises:
+        ValueError: a method without a second branch, or a p outside (0, 1).
+    """
+    tempered = method.tempered
+    if tempered is None:
+        raise ValueError(f"method {method.name!r} has no second branch")
+    if not 0 < success < 1:
+        raise ValueError(f"success must be in (0, 1), got {success}")
+    control = at_the_limit(method, up=up)
+    of_right, _ = expected_credit(method, torch.tensor(success, dtype=torch.float64), group_size)
+    pull, weight = success * float(of_right), tempered.alpha * success
+    if tempered.strength is not None:
+        weight *= float(tempered.strength(control))
+    if tempered.normalizer == "positives":
+        weight /= success
+    if tempered.normalizer == "replace":
+        cap = tempered.cap_up if up else tempered.cap_down
+        right = success * tempered.prompt_count(prompts, control) * group_size
+        weight = min(right if cap is None else min(cap, right), prompts * group_size) / (prompts * group_size)
+        pull *= 1 - weight
+    spread = weight * (1 - 1 / float(control.temperature))
+    return spread / pull if pull else math.inf

@@ -255,7 +255,7 @@ def test_what_can_be_evaluated_is_taken():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_real_runs_with_and_without_evaluations_and_resumed_are_the_same_to_the_bit(tmp_path, ranks):
     chosen = ("--controller.sees=previous",)
     on = (*chosen, "--evaluation.every=1")

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import logging
 import math
 import struct
 from pathlib import Path
@@ -30,13 +29,12 @@ from aepo.llm.records.recorder import (
     metrics_path,
     read,
     samples_path,
-    saturation_warning,
     summarize,
 )
 from aepo.llm.records.samples import chosen_rows, console_line, samples
 from aepo.llm.records.usage import Memory, extremes
 from aepo.llm.records.verl_names import ALIASES, aliases
-from aepo.llm.settings import MethodSettings, Settings, SettingsError, load
+from aepo.llm.settings import Settings, SettingsError, load
 from aepo.llm.train import main
 
 UP = np.random.default_rng(0).random(200) < 0.5
@@ -163,46 +161,6 @@ def test_a_method_that_follows_no_target_has_no_duty_cycle(tmp_path, caplog):
     recorded(settings, 0, 50, up=True)
     assert all(row["duty_up"] is None for row in read(metrics_path(settings)))
     assert not caplog.records
-
-
-@pytest.mark.parametrize(("ups", "warns"), [(50, "up"), (48, "up"), (47, None), (3, None), (2, "down"), (0, "down")])
-def test_a_run_says_what_to_change_when_its_controller_is_saturated_also_after_a_resume(tmp_path, caplog, ups, warns):
-    caplog.set_level(logging.WARNING, "aepo")
-    settings = chosen(tmp_path)
-    for first, last in ((0, 30), (30, 50)):
-        recorder = Recorder(settings, first_step=first)
-        for step in range(first, last):
-            recorder.write(metrics(step, up=step < ups))
-            assert step == 49 or not caplog.records
-        recorder.close()
-    said = [record.getMessage() for record in caplog.records]
-    if warns is None:
-        assert not said
-    else:
-        share = ups / 50 if warns == "up" else 1 - ups / 50
-        assert len(said) == 1 and f"pushed {warns} in {share:.0%} of the last 50 steps" in said[0]
-        lever, other = ("raise method.t_high (now 1.5)", "t_low") if warns == "up" else ("lower method.t_low", "t_high")
-        assert lever in said[0] and other not in said[0]
-        assert "raise method.alpha (now 1)" in said[0] and "raise method.prompt_fraction (now 0.25)" in said[0]
-
-
-@pytest.mark.parametrize("duty", [0.0, 1.0])
-@pytest.mark.parametrize("name", [name for name in zoo.METHODS if name != "grpo"])
-def test_the_warning_names_options_that_the_method_has(name, duty):
-    method = MethodSettings(name=name)
-    said = saturation_warning(duty, method)
-    assert (said is not None) == method.build().controlled
-    if said is not None:
-        named = {word.removeprefix("method.") for word in said.split() if word.startswith("method.")}
-        assert named <= set(zoo.options(name))
-        # A band has neither gain nor limit, and a gate never pushes down: only the target can be moved.
-        assert named or name == "entrocraft" or (name == "stare" and not duty)
-
-
-def test_the_warning_shows_the_caps_that_the_method_itself_sets():
-    assert "raise method.cap_up (now 60)" in saturation_warning(1.0, MethodSettings(name="aepo", normalizer="replace"))
-    assert "cap_up" not in saturation_warning(1.0, MethodSettings(name="aepo"))
-    assert "prompt_fraction" not in saturation_warning(1.0, MethodSettings(name="aepo", prompt_fraction=1.0))
 
 
 # The console
