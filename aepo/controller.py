@@ -329,9 +329,9 @@ class AdaptiveGain:
 class WideningReach:
     """`AdaptiveGain` whose push may become as large as the target needs: its limit of 1 becomes a reach r >= 1.
 
-    The demand is d = clip(g e + I, -r, r), with e = H* - H, and g and I as in `AdaptiveGain`. While d stands at r and
-    the error asks for more, r grows by `grow` a step; else it shrinks by as much, never below |d|. The demand is met by
-    rule:
+    The demand is d = clip(g e + I, -r, r), with e = H* - H, and g and I as in `AdaptiveGain`. While d stands at r, the
+    error asks for more and |e| does not fall below its recent mean, r grows by `grow` a step; else it shrinks by as
+    much, never below |d|. The demand is met by rule:
 
     1. Strength and prompts together: the second term counts |d| times alpha, and |d| times `prompt_fraction` of the
        prompts are sampled again, up to `widest_fraction`. Each unit of strength so keeps its samples: noise, which
@@ -366,6 +366,8 @@ class WideningReach:
     """Per nat."""
     grow: float = 1.05
     """Of the reach, per step."""
+    smoothing: float = 0.1
+    """Weight of a step's |e| in the mean that the next ones are compared with."""
     strength: float = 16.0
     """Largest strength of the second term, times alpha."""
     t_low: float = 0.67
@@ -422,12 +424,17 @@ class WideningReach:
         return math.log(self.t_highest if up else self.t_lowest) / math.log(self.t_high if up else self.t_low)
 
     def initial(self, like: Tensor) -> State:
-        return {**self._adaptive().initial(like), "reach": torch.ones_like(like)}
+        return {**self._adaptive().initial(like), "reach": torch.ones_like(like), "size": torch.zeros_like(like)}
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
         reach = state["reach"]
         adaptive, demand, further = self._adaptive().demanded(state, entropy, target, limit=reach)
         size = demand.abs()
+        # A push that brings the entropy nearer is enough, however far away it still is.
+        known = (target - entropy).abs()
+        known = torch.where(known.isnan(), state["size"], known)
+        lasting = state["size"] + self.smoothing * (known - state["size"])
+        further = further & (known >= lasting)
         reach = torch.where(further, self.grow * reach, (reach / self.grow).maximum(size)).clamp(1.0, self.largest)
         up = demand > 0
         # 1. Strength and prompts together, so that the samples a unit of strength has stay as many.
@@ -444,7 +451,7 @@ class WideningReach:
             push=demand.sign() * strength,
             prompt_fraction=share,
         )
-        return {**adaptive, "reach": reach}, control
+        return {**adaptive, "reach": reach, "size": lasting}, control
 
 
 @dataclass(frozen=True, kw_only=True)

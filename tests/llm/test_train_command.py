@@ -18,6 +18,11 @@ HAS_STATE = (
     "--method.name=aepo_adaptive", "--method.normalizer=all", "--method.cap_up=null", "--method.cap_down=null",
     "--method.t_low=0.67", "--method.t_high=1.5", "--target.relative=true", "--target.value=0.5",
 )  # fmt: skip
+# The same with limits that widen, towards a target that needs it: more prompts are sampled again from step to step.
+WIDENS = (
+    "--method.name=aepo_reach", "--method.normalizer=all", "--method.cap_up=null", "--method.cap_down=null",
+    "--method.grow=2", "--target.value=2.5",
+)  # fmt: skip
 
 
 SLOW = pytest.mark.slow
@@ -42,7 +47,12 @@ def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param((), id="aepo", marks=SLOW), pytest.param(HAS_STATE, id="aepo_adaptive")]
+    "method",
+    [
+        pytest.param((), id="aepo", marks=SLOW),
+        pytest.param(HAS_STATE, id="aepo_adaptive", marks=[SLOW, pytest.mark.exhaustive]),
+        pytest.param(WIDENS, id="aepo_reach"),
+    ],
 )
 def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(tmp_path, method):
     small = [word for word in SMALL if not (method and word.startswith("--method."))]

@@ -1,0 +1,85 @@
+"""The mean step's prediction against runs that are sampled."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from aepo import zoo
+from aepo.schedule import Constant
+from aepo.tabular.reach import FAR, band, mean_credit, mean_run
+from aepo.tabular.settings import Settings
+from aepo.tabular.train import train
+from aepo.tabular.worlds.bandit import bandit
+from aepo.tabular.worlds.environments import ENVIRONMENTS
+
+SEEDS = range(4)
+
+
+def late(values: torch.Tensor) -> float:
+    """The mean over runs and the last half of the steps."""
+    return float(values[:, values.shape[1] // 2 :].mean())
+
+
+@pytest.mark.parametrize("target", [FAR, -FAR])
+@pytest.mark.parametrize(
+    ("correct", "alpha", "t_high", "lr"),
+    [
+        (8, 1.0, 1.2, 1.0),
+        (8, 0.25, 2.0, 1.0),
+        (4, 1.0, 1.2, 1.0),
+        (8, 16.0, 2.0, 0.3),
+        (2, 1.0, 2.0, 3.0),
+        (8, 4.0, 1.2, 3.0),
+    ],
+)
+def test_a_pinned_bandit_saturates_where_the_mean_step_says(correct, alpha, t_high, lr, target):
+    world = bandit(SEEDS, correct=correct)
+    settings = Settings(steps=800, lr=lr)
+    method = zoo.build("aepo", alpha=alpha, t_low=1 / t_high, t_high=t_high)
+    measured = train(world, method, Constant(target), list(SEEDS), settings).entropy
+    predicted, _ = mean_run(world, method, settings, Constant(target))
+    assert late(predicted) == pytest.approx(late(measured), abs=0.1)
+
+
+def test_noise_takes_what_samples_take_and_more_of_them_take_less():
+    # Alpha 4 at learning rate 3: without noise the policy would sit at the ceiling of ln 8.
+    world, method = bandit(SEEDS), zoo.build("aepo", alpha=4.0)
+    lost = {}
+    for size in (64, 256, 1024):
+        settings = Settings(steps=800, lr=3.0, group_size=size)
+        predicted, taken = mean_run(world, method, settings, Constant(FAR))
+        measured = late(train(world, method, Constant(FAR), list(SEEDS), settings).entropy)
+        lost[size] = late(taken)
+        assert late(predicted) == pytest.approx(measured, abs=0.12)
+    assert lost[64] > 2 * lost[256] > 4 * lost[1024] > 0.02
+
+
+@pytest.mark.parametrize("name", ["env_a", "env_n"])
+def test_the_band_of_a_contextual_world_is_where_pinned_runs_end(name):
+    world = ENVIRONMENTS[name].build(SEEDS)
+    settings = dataclasses.replace(ENVIRONMENTS[name].settings, steps=400)
+    method = zoo.build("aepo", alpha=4.0)
+    found = band(world, method, settings)
+    for edge, target in ((found.lowest, -FAR), (found.highest, FAR)):
+        measured = train(world, method, Constant(target), list(SEEDS), settings).policy_entropy
+        assert late(edge) == pytest.approx(late(measured), abs=0.06)
+    inside, outside = (late(found.lowest) + late(found.highest)) / 2, late(found.highest) + 0.3
+    assert float(found.miss(Constant(inside)).max()) < 0.1
+    assert float(found.miss(Constant(outside)).mean()) == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["aepo", "aepo_reach"])
+def test_the_mean_credit_is_the_mean_gradient_of_sampled_groups(name):
+    # One step of the mean against the mean of many sampled ones.
+    world, method = bandit([3]), zoo.build(name)
+    settings = Settings(steps=1, group_size=6)
+    many = 4000
+    drawn = train(world.repeated(many), method, Constant(1.5), list(range(many)), settings).parameters
+    exact = dataclasses.replace(settings, exact=True)
+    mean = train(world, mean_credit(method, 6), Constant(1.5), [0], exact).parameters
+    error = drawn.std(0) / many**0.5
+    assert ((drawn.mean(0) - mean[0]).abs() < 5 * error + 1e-12).all()
+    # And not the step of an unlimited number of samples, which divides by another deviation.
+    plain = train(world, method, Constant(1.5), [0], exact).parameters
+    assert ((drawn.mean(0) - plain[0]).abs() > 5 * error).any()
