@@ -55,6 +55,40 @@ class Controller(Protocol):
         """Next state and this step's control from the entropy seen (nan: unknown) and the target, both (...)."""
         ...
 
+    def controls(self, count: int) -> Control:
+        """The controls that `update` may decide on, in whatever state: (U,), float64.
+
+        Args:
+            count: how many of a range of pushes or temperatures, its two ends among them; >= 2. A controller that
+                knows only a few has these.
+        """
+        ...
+
+
+def _spread(low: float, high: float, count: int) -> Tensor:
+    """(count,): evenly spaced, both ends included."""
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}: the ends of a range are two controls")
+    return torch.linspace(low, high, count, dtype=torch.float64)
+
+
+def _log_spread(low: float, high: float, count: int) -> Tensor:
+    """(count,): evenly spaced in the logarithm, both ends included."""
+    return _spread(math.log(low), math.log(high), count).exp()
+
+
+def _either_way(temperature: Tensor, push: Tensor | None = None) -> Control:
+    """(2 U,): each of U controls once where entropy is to go down and once where it is to go up."""
+    return Control(
+        temperature=temperature.repeat(2),
+        raise_entropy=torch.tensor([False, True]).repeat_interleave(len(temperature)),
+        push=None if push is None else push.repeat(2),
+    )
+
+
+def _pushed_either_way(push: Tensor) -> Control:
+    return _either_way(push.exp(), push)
+
 
 def _positive_temperatures(low: float, high: float) -> None:
     for name, value in (("t_low", low), ("t_high", high)):
@@ -91,6 +125,67 @@ class BangBang:
         high = torch.full_like(entropy, self.t_high)
         return state, Control(temperature=high.masked_fill(~up, self.t_low), raise_entropy=up)
 
+    def controls(self, count: int) -> Control:
+        return Control(
+            temperature=torch.tensor([self.t_low, self.t_high], dtype=torch.float64),
+            raise_entropy=torch.tensor([False, True]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignAndSize(BangBang):
+    """Bang-bang whose push is the error, its size at most `limit`; an unknown entropy is far below (DCPO).
+
+    Raises:
+        ValueError: as for `BangBang`, or limit <= 0.
+
+    >>> _, control = SignAndSize(limit=0.1).update({}, torch.tensor([0.4, 0.52, float("nan")]), torch.tensor(0.5))
+    >>> control.temperature, control.push
+    (tensor([1.2000, 0.8000, 1.2000]), tensor([ 0.1000, -0.0200,  0.1000]))
+    """
+
+    limit: float
+    """In nats."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.limit > 0:
+            raise ValueError(f"limit must be > 0, got {self.limit}")
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        state, control = super().update(state, entropy, target)
+        push = (target - entropy).nan_to_num(nan=self.limit).clamp(-self.limit, self.limit)
+        return state, dataclasses.replace(control, push=push)
+
+    def controls(self, count: int) -> Control:
+        push = _spread(0.0, self.limit, count)
+        low, high = (torch.full_like(push, temperature) for temperature in (self.t_low, self.t_high))
+        return Control(
+            temperature=torch.cat([low, high]),
+            raise_entropy=torch.arange(2 * count) >= count,
+            push=torch.cat([-push, push]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """One control whatever the entropy: what a controller could do if it always did that.
+
+    The control may carry one value per run. A method that moves the temperature of the main rollouts finds it in the
+    state, as with the controllers that it is made for.
+    """
+
+    control: Control
+
+    def initial(self, like: Tensor) -> State:
+        return {"temperature": self.control.temperature}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        return state, self.control
+
+    def controls(self, count: int) -> Control:
+        return self.control
+
 
 @dataclass(frozen=True, kw_only=True)
 class FixedTemperature:
@@ -113,6 +208,9 @@ class FixedTemperature:
         temperature = torch.full_like(entropy, self.temperature)
         return state, Control(temperature=temperature, raise_entropy=~(entropy >= target))
 
+    def controls(self, count: int) -> Control:
+        return _either_way(torch.tensor([self.temperature], dtype=torch.float64))
+
 
 def _limits(low: float, high: float) -> None:
     if not low < high:
@@ -121,6 +219,12 @@ def _limits(low: float, high: float) -> None:
 
 def _pushed(push: Tensor, entropy: Tensor, target: Tensor) -> Control:
     return Control(temperature=push.exp(), raise_entropy=~(entropy >= target), push=push)
+
+
+def _acting_below(push: Tensor) -> Control:
+    """(U + 1,): no push above the target, each of U below it."""
+    every = torch.cat([torch.zeros(1, dtype=torch.float64), push])
+    return Control(temperature=every.exp(), raise_entropy=torch.arange(len(every)) > 0, push=every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +257,10 @@ class Hysteresis:
         push = torch.full_like(entropy, self.high).masked_fill(~up, self.low)
         return {"up": up}, Control(temperature=push.exp(), raise_entropy=up, push=push)
 
+    def controls(self, count: int) -> Control:
+        push = torch.tensor([self.low, self.high], dtype=torch.float64)
+        return Control(temperature=push.exp(), raise_entropy=torch.tensor([False, True]), push=push)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional:
@@ -183,6 +291,9 @@ class Proportional:
         push = self.bias + self.gain * (target - entropy)
         push = push.nan_to_num(nan=self.high).clamp(self.low, self.high)
         return state, _pushed(push, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        return _pushed_either_way(_spread(self.low, self.high, count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +335,9 @@ class ProportionalIntegral:
         push = (self.gain * known + integral).clamp(self.low, self.high)
         push = torch.where(error.isnan(), self.high, push)
         return {"integral": integral}, _pushed(push, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        return _pushed_either_way(_spread(self.low, self.high, count))
 
 
 def temperature_law(
@@ -302,11 +416,16 @@ class AdaptiveGain:
         moves = (error.abs() < self.within) & ~further
         integral = (state["integral"] + self.rate * gain * error * moves).clamp(-1, 1)
         push = torch.where(unknown, 1.0, (gain * error + integral).clamp(-1, 1))
-        hot = torch.full_like(push, self.t_high)
-        control = Control(
-            temperature=torch.where(push > 0, hot, self.t_low), raise_entropy=~(entropy >= target), push=push
-        )
+        control = Control(temperature=self._temperature(push), raise_entropy=~(entropy >= target), push=push)
         return {"gain": gain, "integral": integral, "error": error}, control
+
+    def controls(self, count: int) -> Control:
+        push = _spread(-1.0, 1.0, count)
+        return _either_way(self._temperature(push), push)
+
+    def _temperature(self, push: Tensor) -> Tensor:
+        hot = torch.full_like(push, self.t_high)
+        return torch.where(push > 0, hot, self.t_low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,6 +461,9 @@ class Dual:
         log_coef = (state["log_coef"] + self.rate * error).clamp(lowest, highest)
         return {"log_coef": log_coef}, _pushed(log_coef.exp(), entropy, target)
 
+    def controls(self, count: int) -> Control:
+        return _pushed_either_way(_log_spread(self.low, self.high, count))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Staircase:
@@ -370,6 +492,9 @@ class Staircase:
         # Arithmetic in the entropy's dtype: a where over two plain numbers would round the step to float32.
         coef = (state["coef"] + self.step * (2 * below.to(entropy.dtype) - 1)).clamp(self.low, self.high)
         return {"coef": coef}, _pushed(coef * below, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        return _acting_below(_spread(self.low, self.high, count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,6 +536,9 @@ class TemperatureScheduler:
         temperature = torch.where(moved.isnan(), before, moved.clamp(self.t_low, self.t_high))
         return {"temperature": temperature}, Control(temperature=temperature, raise_entropy=~(entropy >= target))
 
+    def controls(self, count: int) -> Control:
+        return _either_way(_log_spread(self.t_low, self.t_high, count))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -444,6 +572,10 @@ class Gate:
         towards = below.to(entropy.dtype) - (entropy > target).to(entropy.dtype)
         strength = (state["strength"] + self.step * towards).clamp(0.0, self.high)
         return {"strength": strength}, _pushed(strength * below, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        started = torch.tensor([self.start], dtype=torch.float64)
+        return _acting_below(_spread(0.0, self.high, count) if self.step else started)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,6 +615,10 @@ class Doubling:
         push = torch.where(wanted == 0, state["push"], moved)
         return {"push": push}, _pushed(push, entropy, target)
 
+    def controls(self, count: int) -> Control:
+        sizes = _log_spread(self.lowest, self.limit, count)
+        return _pushed_either_way(torch.cat([-sizes, sizes]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
@@ -507,6 +643,11 @@ class Band:
         below = error.isnan() | (error > self.width)
         push = below.to(entropy.dtype) - (error < -self.width).to(entropy.dtype)
         return state, _pushed(push, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        # Inside the band the push is 0 on either side of the target.
+        push = torch.tensor([-1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+        return Control(temperature=push.exp(), raise_entropy=torch.tensor([False, False, True, True]), push=push)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
