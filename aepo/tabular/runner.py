@@ -53,8 +53,8 @@ class Result:
     control_samples: int
     """Responses per step that were sampled for control alone."""
     floor: Array | None = None
-    """(C, F): the floor of the first seeds' runs over their last half, nats (`aepo.tabular.floor.Floor.high`); None if
-    it was not measured."""
+    """(C, F): the mean floor of the first seeds' runs over their last half, nats, as `high` of
+    `aepo.tabular.floor.Floor`; None if it was not measured."""
     floor_low: Array | None = None
     """(C, F): the estimate from below."""
 
