@@ -43,6 +43,11 @@ class Control:
         """(...): `push`, or ln T where there is none."""
         return self.temperature.log() if self.push is None else self.push
 
+    def chosen(self, index: Tensor) -> "Control":
+        """Some of several controls, (U,), by their places or by a mask; without a target and an error."""
+        push = None if self.push is None else self.push[index]
+        return Control(temperature=self.temperature[index], raise_entropy=self.raise_entropy[index], push=push)
+
 
 class Controller(Protocol):
     """A value with explicit state."""

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aepo.controller import Control, Held, Loop
+from aepo.controller import Held, Loop
 from aepo.method import Method
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import Noise, Policy, main_rollouts, prompts_asked, train_step
@@ -43,29 +43,6 @@ class Floor:
     as the floor."""
 
 
-def allowed_controls(method: Method, count: int = CONTROLS) -> Control:
-    """(U,): the controls that the method's controller may decide on, each once.
-
-    Where a step does not ask whether the entropy is to go up, controls that differ in nothing else are one.
-
-    Args:
-        method: any.
-        count: how many of a range, see `aepo.controller.Controller.controls`.
-    """
-    found = method.controller.controls(count)
-    tempered = method.tempered
-    asks = tempered is not None and tempered.cap_up != tempered.cap_down
-    columns = [found.temperature, found.strength, *([found.raise_entropy.double()] if asks else [])]
-    rows = torch.stack(columns, -1).tolist()
-    first = torch.tensor([rows.index(row) for row in rows])
-    once = first == torch.arange(len(rows))
-    return Control(
-        temperature=found.temperature[once],
-        raise_entropy=found.raise_entropy[once],
-        push=None if found.push is None else found.push[once],
-    )
-
-
 def next_entropies(
     parameters: Tensor,
     world: World,
@@ -90,13 +67,13 @@ def next_entropies(
         world, method, settings: of the run.
         step: whose prompts are asked; the next step's are measured on.
         seeds: N.
-        controls: how many of a range, see `allowed_controls`.
+        controls: how many of a range, see `Method.controls`.
         resamples: M.
         order_known: whether the prompts of the next step are those of the run, which a controller could know; else
             each resample draws them from all, as they look to a controller that sees entropies alone. Without
             `Settings.states_per_step` both are every prompt.
     """
-    allowed = allowed_controls(method, controls)
+    allowed = method.controls(controls)
     count, runs = len(allowed.temperature), len(parameters)
     # Resamples share one order of the prompts in a pass, so an unknown order has a pass for each.
     several = max(1, AT_ONCE // (count * runs)) if order_known else 1
@@ -105,17 +82,11 @@ def next_entropies(
         drawn = range(first, min(first + several, resamples))
         copies = len(drawn) * count
         # Resample after resample, in it control after control, in that run after run.
-        held = Held(
-            control=Control(
-                temperature=allowed.temperature.repeat(len(drawn)).repeat_interleave(runs),
-                raise_entropy=allowed.raise_entropy.repeat(len(drawn)).repeat_interleave(runs),
-                push=None if allowed.push is None else allowed.push.repeat(len(drawn)).repeat_interleave(runs),
-            )
-        )
+        held = allowed.chosen(torch.arange(count).repeat(len(drawn)).repeat_interleave(runs))
         entropy = _next_entropy(
             parameters.repeat(copies, *[1] * (parameters.dim() - 1)),
             world.repeated(copies),
-            dataclasses.replace(method, controller=held),
+            dataclasses.replace(method, controller=Held(control=held)),
             # One step of each: drawing the numbers of more would be most of the work.
             Noise([f"{seed}/resample {i}" for i in drawn for _ in range(count) for seed in seeds], chunk=1),
             step=step,

@@ -16,7 +16,7 @@ from aepo.controller import Loop
 from aepo.schedule import Constant
 from aepo.tabular import floor as measured
 from aepo.tabular import runner
-from aepo.tabular.floor import Floor, allowed_controls, floor_along, floor_states, next_entropies, of_first_seeds
+from aepo.tabular.floor import Floor, floor_along, floor_states, next_entropies, of_first_seeds
 from aepo.tabular.options import Options
 from aepo.tabular.plan import configuration
 from aepo.tabular.runner import batches, run_all
@@ -235,29 +235,6 @@ def test_every_method_has_a_floor_in_every_world(name):
         assert 0 <= found.low[0] and np.isfinite(found.high[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "count"),
-    [
-        ("aepo", {}, 2),
-        ("aepo", {"normalizer": "replace"}, 2),
-        ("aepo_eq2", {}, 1),
-        # The authors' caps: the same temperature, but another number of rows.
-        ("aepo_eq2", {"normalizer": "replace"}, 2),
-        ("aepo_adaptive", {}, 5),
-        ("aepo_pi", {"alpha": 1.0, "normalizer": "replace"}, 10),
-        ("adaptive_bonus", {}, 5),  # low is 0, as is what it does above the target
-        ("dcpo", {}, 10),
-        ("entrocraft", {}, 3),
-        ("repo_r", {}, 10),
-        ("stare", {}, 2),
-        ("grpo", {}, 1),
-    ],
-)
-def test_controls_that_the_step_cannot_tell_apart_are_one(name, options, count):
-    found = allowed_controls(zoo.build(name, **options))
-    assert len(found.temperature) == len(found.raise_entropy) == len(found.strength) == count
-
-
 def test_the_temperature_of_the_main_rollouts_is_held_in_the_next_step_too():
     # The second token is nearly sure after a 0 and a coin after a 1, which are the rarer the colder the first token is.
     z = torch.tensor([[[2.0, 0.0], [5.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
@@ -265,7 +242,7 @@ def test_the_temperature_of_the_main_rollouts_is_held_in_the_next_step_too():
     method, still = zoo.build("e3", vocabulary=4), Settings(lr=STILL, group_size=2000)
     values = next_entropies(z, world, method, still, step=0, seeds=[2], resamples=8)[0].mean(-1)
     h = entropy(softmax(z[0].numpy()))
-    for value, temperature in zip(values.tolist(), allowed_controls(method).temperature.tolist(), strict=True):
+    for value, temperature in zip(values.tolist(), method.controls(5).temperature.tolist(), strict=True):
         first = softmax(z[0, 0].numpy() / temperature)
         # A mean of 16,000 numbers that are 0.33 apart at most.
         assert value == pytest.approx((h[0] + first @ h[1:]) / 2, abs=4 * 0.17 / math.sqrt(16_000))
