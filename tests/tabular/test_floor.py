@@ -25,7 +25,8 @@ from aepo.tabular.train import Noise, train, train_step
 from aepo.tabular.worlds.bandit import Bandit, bandit
 from aepo.tabular.worlds.contextual import contextual
 from aepo.tabular.worlds.sequences import sequences
-from aepo.theory import estimated_floor
+from aepo.tabular.worlds.world import prompts_of_step
+from aepo.theory import estimated_floor, noise_floor
 
 # So small a step that the entropies are those of the policy itself to the last digits.
 STILL = 1e-14
@@ -88,21 +89,42 @@ def test_the_floor_on_the_bandit_is_that_of_every_outcome_and_its_chance():
     assert max(apart) > 1.2, "the controls must differ, or the least of them says nothing"
 
 
-def test_what_the_next_step_does_not_sample_is_noise_too():
-    # Two tokens of two: the second one's distribution depends on the first, and the next step samples two responses.
+def sampled_entropies(z: np.ndarray) -> list[tuple[float, float]]:
+    """Of two responses of two tokens of two: (chance, mean entropy); a token's state is what stands before it."""
+    p, h = softmax(z), entropy(softmax(z))
+    one = [(p[0, i], (h[0] + h[1 + i]) / 2) for i in range(2)]
+    return [(a[0] * b[0], (a[1] + b[1]) / 2) for a, b in itertools.product(one, repeat=2)]
+
+
+@pytest.mark.parametrize("lr", [STILL, 8.0])
+def test_what_the_next_step_samples_is_noise_too_and_independent_of_the_step(lr):
     world = sequences([3], vocabulary=2, length=2, correct=2)
-    p = softmax(world.parameters[0].numpy())
-    h = entropy(p)
-    response = [(i, p[0, i], (h[0] + h[1 + i]) / 2) for i in range(2)]
-    pairs = [(a[1] * b[1], (a[2] + b[2]) / 2) for a, b in itertools.product(response, repeat=2)]
-    chance, values = np.array(pairs).T
-    count = 4000
-    found = of_one_state(
-        world.parameters, world, zoo.build("grpo"), Settings(lr=STILL, group_size=2), seeds=[3], resamples=count
+    z, right = world.parameters[0].numpy(), world.correct[0].numpy()
+    p = softmax(z)
+    # Of each response its chance, its reward, and what a push towards it adds to the logits of the three states.
+    responses = []
+    for i, j in itertools.product(range(2), repeat=2):
+        score = np.zeros_like(z)
+        score[0], score[1 + i] = (np.eye(2)[i] - p[0]) / 2, (np.eye(2)[j] - p[1 + i]) / 2
+        responses.append((p[0, i] * p[1 + i, j], float(right[2 * i + j]), score))
+    outcomes = []
+    for pair in itertools.product(responses, repeat=2):
+        reward = np.array([one[1] for one in pair])
+        advantage = (reward - reward.mean()) / (reward.std(ddof=1) + 1e-6)
+        moved = z + lr * sum(a * one[2] for a, one in zip(advantage, pair, strict=True)) / 2
+        outcomes += [(pair[0][0] * pair[1][0] * chance, h) for chance, h in sampled_entropies(moved)]
+    chance, values = np.array(outcomes).T
+    assert chance.sum() == pytest.approx(1.0)
+    count = 8000
+    found = next_entropies(
+        world.parameters, world, zoo.build("grpo"), Settings(lr=lr, group_size=2), step=0, seeds=[3], resamples=count
     )
-    want = least_distance(values, chance)
+    want, deviation = least_distance(values, chance), math.sqrt(chance @ values**2 - (chance @ values) ** 2)
     assert want > 0.01
-    assert found.low[0] == pytest.approx(want, abs=4 * float(values.std()) / math.sqrt(count))
+    assert noise_floor(found.numpy())[0] == pytest.approx(want, abs=4 * deviation / math.sqrt(count))
+    # Not only the floor: the whole distribution, as far as its mean and its deviation tell.
+    assert found.mean().item() == pytest.approx(chance @ values, abs=4 * deviation / math.sqrt(count))
+    assert found.std().item() == pytest.approx(deviation, rel=0.05)
 
 
 def test_prompts_that_nobody_knows_yet_are_noise_too():
@@ -113,6 +135,13 @@ def test_prompts_that_nobody_knows_yet_are_noise_too():
     known = of_one_state(world.parameters, world, grpo, still, seeds=[5], resamples=8)
     drawn = of_one_state(world.parameters, world, grpo, still, seeds=[5], resamples=count, order_known=False)
     assert known.high[0] < 1e-10
+    for step in range(4):
+        values = next_entropies(world.parameters, world, grpo, still, step=step, seeds=[5], resamples=2)
+        asked = prompts_of_step(step + 1, training=7, count=1)
+        np.testing.assert_allclose(values, h[asked].repeat(2)[None, None], rtol=0, atol=1e-10)
+    orders = next_entropies(world.parameters, world, grpo, still, step=0, seeds=[5], resamples=40, order_known=False)
+    # Each resample has an order of its own: 40 draws of 7.
+    assert len(np.unique(orders.numpy().round(9))) == 7
     want = least_distance(h, np.full(7, 1 / 7))
     assert drawn.low[0] == pytest.approx(want, abs=4 * float(h.std()) / math.sqrt(count))
 
