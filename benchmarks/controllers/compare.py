@@ -8,7 +8,8 @@ The protocol (cells, seeds, opponents, budget, verdict) is protocol.yaml beside 
 
 Every cell has its error in units of the floor too, which noise sets to any controller that acts through the same limits
 (docs/simulator.md): `floor`, with `floor_low` the estimate from below. Where a step asks B of the prompts, a controller
-that knows which come next has a lower floor than one that sees entropies alone; the latter is `floor_order_unknown`.
+that knows which come next has a lower floor than one that sees entropies alone; the latter is `floor_order_unknown`,
+of prompts that are drawn from all of them (in the run those that an epoch has asked do not come again in it).
 """
 
 import argparse
@@ -251,10 +252,11 @@ def floor() -> None:
     (RESULTS / "controllers_floor.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, cells in runs.items():
         for cell, numbers in cells.items():
-            other = numbers.get("floor_order_unknown", numbers["floor"])
+            unknown = numbers.get("floor_order_unknown")
             print(
                 f"{name}: {cell}: error {numbers['error']:.5f}, floor {numbers['floor']:.5f}, "
-                f"{numbers['error_over_floor']:.1f} times; order unknown {other:.5f}"
+                f"{numbers['error_over_floor']:.1f} times"
+                + ("" if unknown is None else f"; {unknown:.5f} where the prompts' order is unknown")
             )
 
 
