@@ -94,7 +94,7 @@ def main(
     floor: Annotated[
         bool,
         typer.Option(
-            "--floor/--no-floor", help="Measure the error that noise alone leaves; about a seventh of the arena's time."
+            "--floor/--no-floor", help="Measure the error that noise alone leaves; about a sixth of the arena's time."
         ),
     ] = Options.floor,
     workers: Annotated[int, typer.Option(help="Processes; the numbers do not depend on it.")] = Options.workers,
