@@ -34,6 +34,11 @@ COMMANDS = {
     "train": Command(
         module="aepo.llm.processes.launch", extra="llm", description="train a language model, on one or several GPUs"
     ),
+    "show": Command(
+        module="aepo.llm.records.show",
+        extra="sim",
+        description="a run's responses, the tokens of high entropy coloured",
+    ),
     "evaluate": Command(
         module="aepo.llm.evaluation", extra="llm", description="sample a model on benchmarks: avg@k and pass@k"
     ),

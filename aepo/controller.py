@@ -35,6 +35,8 @@ class Control:
     """(...): H* of this step, in nats."""
     error: Tensor | None = None
     """(...): H* - H as the controller saw it, in nats; nan where H was unknown."""
+    prompt_fraction: Tensor | None = None
+    """(...): share of the batch's prompts that are sampled again; None: the method's own."""
     step: int = 0
     """The training step, for methods that draw random numbers."""
 
@@ -45,8 +47,12 @@ class Control:
 
     def chosen(self, index: Tensor) -> "Control":
         """Some of several controls, (U,), by their places or by a mask; without a target and an error."""
-        push = None if self.push is None else self.push[index]
-        return Control(temperature=self.temperature[index], raise_entropy=self.raise_entropy[index], push=push)
+        return Control(
+            temperature=self.temperature[index],
+            raise_entropy=self.raise_entropy[index],
+            push=None if self.push is None else self.push[index],
+            prompt_fraction=None if self.prompt_fraction is None else self.prompt_fraction[index],
+        )
 
 
 class Controller(Protocol):
@@ -82,11 +88,16 @@ def _log_spread(low: float, high: float, count: int) -> Tensor:
     return _spread(math.log(low), math.log(high), count).exp()
 
 
+def _both_directions(count: int) -> Tensor:
+    """(2 U,) bool: whether entropy is to go up, for each of U controls once no and once yes."""
+    return torch.tensor([False, True]).repeat_interleave(count)
+
+
 def _either_way(temperature: Tensor, push: Tensor | None = None) -> Control:
     """(2 U,): each of U controls once where entropy is to go down and once where it is to go up."""
     return Control(
         temperature=temperature.repeat(2),
-        raise_entropy=torch.tensor([False, True]).repeat_interleave(len(temperature)),
+        raise_entropy=_both_directions(len(temperature)),
         push=None if push is None else push.repeat(2),
     )
 
@@ -409,6 +420,20 @@ class AdaptiveGain:
         }
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        state, push, _ = self.demanded(state, entropy, target, limit=torch.ones_like(entropy))
+        return state, Control(temperature=self._temperature(push), raise_entropy=~(entropy >= target), push=push)
+
+    def demanded(self, state: State, entropy: Tensor, target: Tensor, *, limit: Tensor) -> tuple[State, Tensor, Tensor]:
+        """One turn with another limit than 1 on the push.
+
+        Args:
+            state, entropy, target: as for `update`.
+            limit: (...), > 0.
+
+        Returns:
+            The next state; the push in [-limit, limit], which is `limit` where the entropy is unknown; and whether the
+            error asks for more than the limit, bool. Each (...).
+        """
         unknown = (target - entropy).isnan()
         error = torch.where(unknown, 0.0, target - entropy)
         turned = error * state["error"] < 0
@@ -417,12 +442,11 @@ class AdaptiveGain:
         gain = grown.clamp(self.lowest, self.highest)
         gain = torch.where(unknown, state["gain"], gain)
         raw = gain * error + state["integral"]
-        further = ((raw >= 1) & (error > 0)) | ((raw <= -1) & (error < 0))
+        further = ((raw >= limit) & (error > 0)) | ((raw <= -limit) & (error < 0))
         moves = (error.abs() < self.within) & ~further
-        integral = (state["integral"] + self.rate * gain * error * moves).clamp(-1, 1)
-        push = torch.where(unknown, 1.0, (gain * error + integral).clamp(-1, 1))
-        control = Control(temperature=self._temperature(push), raise_entropy=~(entropy >= target), push=push)
-        return {"gain": gain, "integral": integral, "error": error}, control
+        integral = (state["integral"] + self.rate * gain * error * moves).clamp(-limit, limit)
+        push = torch.where(unknown, limit, (gain * error + integral).clamp(-limit, limit))
+        return {"gain": gain, "integral": integral, "error": error}, push, further
 
     def controls(self, count: int) -> Control:
         push = _spread(-1.0, 1.0, count)
@@ -431,6 +455,139 @@ class AdaptiveGain:
     def _temperature(self, push: Tensor) -> Tensor:
         hot = torch.full_like(push, self.t_high)
         return torch.where(push > 0, hot, self.t_low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideningReach:
+    """`AdaptiveGain` whose push may become as large as the target needs: its limit of 1 becomes a reach r >= 1.
+
+    The demand is d = clip(g e + I, -r, r), with e = H* - H, and g and I as in `AdaptiveGain`. While d stands at r and
+    the error asks for more, r grows by `grow` a step; else it shrinks by as much, never below |d|. The demand is met by
+    rule:
+
+    1. Strength and prompts together: the second term counts |d| times alpha, and |d| times `prompt_fraction` of the
+       prompts are sampled again, up to `widest_fraction`. Each unit of strength so keeps its samples: noise, which
+       lowers the entropy in proportion to strength over samples, does not grow with the push.
+    2. Once no more prompts are left, a wider range: ln T grows with |d| up to that of `t_highest` (`t_lowest`).
+    3. Then strength alone, up to `strength` times alpha.
+
+    Raises:
+        ValueError: what `AdaptiveGain` refuses, grow <= 1, strength < 1, a widest range inside the range, or
+            not 0 < prompt_fraction <= widest_fraction <= 1.
+
+    >>> law = WideningReach(strength=4.0, t_high=1.5, t_highest=2.25, start=100.0, grow=4.0)
+    >>> state = law.initial(torch.zeros(1))
+    >>> for _ in range(3):
+    ...     state, control = law.update(state, torch.tensor([0.5]), torch.tensor(1.0))
+    ...     print(*(round(float(x), 2) for x in (control.strength, control.temperature, control.prompt_fraction)))
+    1.0 1.5 0.25
+    4.0 1.5 1.0
+    4.0 2.25 1.0
+    """
+
+    up: float = 1.05
+    down: float = 1 / 1.05
+    rate: float = 0.05
+    within: float = 0.1
+    """The integral moves only while |e| is below this, in nats."""
+    start: float = 4.0
+    """The first gain, per nat."""
+    lowest: float = 0.5
+    """Per nat."""
+    highest: float = 100.0
+    """Per nat."""
+    grow: float = 1.05
+    """Of the reach, per step."""
+    strength: float = 16.0
+    """Largest strength of the second term, times alpha."""
+    t_low: float = 0.67
+    t_high: float = 1.5
+    t_lowest: float = 0.4
+    t_highest: float = 2.5
+    prompt_fraction: float = 0.25
+    """Share of the prompts that are sampled again where strength and range suffice."""
+    widest_fraction: float = 1.0
+    """The largest share."""
+
+    def __post_init__(self) -> None:
+        self._adaptive()
+        if not self.grow > 1:
+            raise ValueError(f"grow must be > 1, got {self.grow}")
+        if not self.strength >= 1:
+            raise ValueError(f"strength must be >= 1, got {self.strength}")
+        if not (0 < self.t_lowest <= self.t_low and self.t_high <= self.t_highest):
+            raise ValueError(
+                "0 < t_lowest <= t_low and t_high <= t_highest must hold, got "
+                f"{self.t_lowest}, {self.t_low}, {self.t_high}, {self.t_highest}"
+            )
+        if not 0 < self.prompt_fraction <= self.widest_fraction <= 1:
+            raise ValueError(
+                "0 < prompt_fraction <= widest_fraction <= 1 must hold, got "
+                f"{self.prompt_fraction}, {self.widest_fraction}"
+            )
+
+    def _adaptive(self) -> AdaptiveGain:
+        return AdaptiveGain(
+            up=self.up,
+            down=self.down,
+            rate=self.rate,
+            within=self.within,
+            start=self.start,
+            lowest=self.lowest,
+            highest=self.highest,
+            t_low=self.t_low,
+            t_high=self.t_high,
+        )
+
+    @property
+    def covered(self) -> float:
+        """The demand at which the widest share of the prompts is sampled again."""
+        return min(self.widest_fraction / self.prompt_fraction, self.strength)
+
+    @property
+    def largest(self) -> float:
+        """The largest demand that any of the three means still answers."""
+        return self.strength * max(self._widest(up=True), self._widest(up=False))
+
+    def _widest(self, *, up: bool) -> float:
+        """By how much ln T may grow beyond the range."""
+        return math.log(self.t_highest if up else self.t_lowest) / math.log(self.t_high if up else self.t_low)
+
+    def initial(self, like: Tensor) -> State:
+        return {**self._adaptive().initial(like), "reach": torch.ones_like(like)}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        reach = state["reach"]
+        adaptive, demand, further = self._adaptive().demanded(state, entropy, target, limit=reach)
+        size = demand.abs()
+        reach = torch.where(further, self.grow * reach, (reach / self.grow).maximum(size)).clamp(1.0, self.largest)
+        up = demand > 0
+        # 1. Strength and prompts together, so that the samples a unit of strength has stay as many.
+        share = (self.prompt_fraction * size.clamp(min=1.0)).clamp(max=self.widest_fraction)
+        # 2. The range, once all prompts are asked again.
+        widest = torch.full_like(size, self._widest(up=True)).masked_fill(~up, self._widest(up=False))
+        wider = (size / self.covered).clamp(min=1.0).minimum(widest)
+        log_t = torch.full_like(size, math.log(self.t_high)).masked_fill(~up, math.log(self.t_low))
+        # 3. Strength alone.
+        strength = (size / wider).clamp(max=self.strength)
+        control = Control(
+            temperature=(log_t * wider).exp(),
+            raise_entropy=~(entropy >= target),
+            push=demand.sign() * strength,
+            prompt_fraction=share,
+        )
+        return {**adaptive, "reach": reach}, control
+
+    def controls(self, count: int) -> Control:
+        # Nothing, and from the ordinary limit on in equal ratios: the largest demand is tens of times that.
+        sizes = _log_spread(1.0, self.largest, max(min(count, 2), count // 2))
+        demand = torch.cat([-sizes.flip(0), torch.zeros(1, dtype=torch.float64), sizes])
+        # On the target the integral alone demands.
+        there = torch.zeros_like(demand)
+        reached = {"integral": demand, "reach": torch.full_like(demand, self.largest)}
+        _, found = self.update({**self.initial(there), **reached}, there, there)
+        twice = found.chosen(torch.arange(len(demand)).repeat(2))
+        return dataclasses.replace(twice, raise_entropy=_both_directions(len(demand)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,8 @@ class Tempered:
     """The same when entropy is to fall."""
     prompt_fraction: float = 0.25
     """Share of the batch's prompts, from its first on, that are sampled again (the authors' code: a quarter)."""
+    widest_fraction: float | None = None
+    """The largest share that the controller may ask for; None: it asks for none, and `prompt_fraction` stays."""
 
     def __post_init__(self) -> None:
         if self.normalizer not in NORMALIZERS:
@@ -98,10 +100,46 @@ class Tempered:
                 raise ValueError(f"{name} must be at least 1 or None, got {cap}")
         if not 0 < self.prompt_fraction <= 1:
             raise ValueError(f"prompt_fraction must be in (0, 1], got {self.prompt_fraction}")
+        if self.widest_fraction is not None and not self.prompt_fraction <= self.widest_fraction <= 1:
+            raise ValueError(
+                f"widest_fraction must be in [prompt_fraction={self.prompt_fraction}, 1], got {self.widest_fraction}"
+            )
 
-    def prompt_count(self, prompts: int) -> int:
-        """How many of the batch's prompts are sampled again, at least one."""
-        return max(1, round(self.prompt_fraction * prompts))
+    def prompt_count(self, prompts: int, control: Control | None = None) -> int:
+        """How many of the batch's prompts are sampled again, at least one.
+
+        Args:
+            prompts: of the batch.
+            control: whose share of them it is, where that has one; the largest of several runs. None: the method's.
+        """
+        chosen = None if control is None else control.prompt_fraction
+        return max(1, round((self.prompt_fraction if chosen is None else float(chosen.max())) * prompts))
+
+    def most_prompts(self, prompts: int) -> int:
+        """How many of the batch's prompts may be sampled again whatever the control."""
+        widest = self.prompt_fraction if self.widest_fraction is None else self.widest_fraction
+        return max(1, round(widest * prompts))
+
+    def asked(self, second: Rollouts, control: Control, *, prompts: int) -> Rollouts:
+        """The tempered rows, those left out by weight 0 that are of more prompts than this run's control asks for.
+
+        Runs side by side have one shape, so a run's rows are as many as the widest of its controls may ask for.
+
+        Args:
+            second: the tempered rows.
+            control: this step's.
+            prompts: of the batch.
+        """
+        if control.prompt_fraction is None:
+            return second
+        there = second.reward.shape[-1] // second.group_size
+        asked = (control.prompt_fraction * prompts).round().clamp(1, there)
+        if bool((asked == there).all()):
+            return second
+        row = torch.arange(second.reward.shape[-1], device=second.reward.device) // second.group_size
+        chance = second.reward.new_full((), 1.0 / second.group_size) if second.share is None else second.share
+        counts = (row < asked.unsqueeze(-1)) * (there / asked.unsqueeze(-1))
+        return dataclasses.replace(second, share=chance * counts)
 
     def kept(self, rollouts: Rollouts, control: Control) -> Tensor:
         """(..., R) bool: the samples that take part after the caps, earlier rows first."""
@@ -171,8 +209,8 @@ class Method:
         """
         found = self.controller.controls(count)
         asked = self.tempered is not None and self.tempered.cap_up != self.tempered.cap_down
-        differ = [found.temperature, found.strength, *([found.raise_entropy.double()] if asked else [])]
-        rows = torch.stack(differ, -1).tolist()
+        differ = [found.temperature, found.strength, found.prompt_fraction, found.raise_entropy if asked else None]
+        rows = torch.stack([each.double() for each in differ if each is not None], -1).tolist()
         return found.chosen(torch.tensor([rows.index(row) == i for i, row in enumerate(rows)]))
 
     @property
@@ -221,8 +259,9 @@ def assemble(method: Method, control: Control, main: Rollouts, second: Rollouts 
     if tempered is None:
         weight = mean_weights(main, method.reduction)
     else:
-        kept = tempered.kept(blocks[1], control)
-        main_weight, second_weight = NORMALIZERS[tempered.normalizer](main, blocks[1], kept, method.reduction)
+        asked = tempered.asked(blocks[1], control, prompts=main.reward.shape[-1] // main.group_size)
+        kept = tempered.kept(asked, control)
+        main_weight, second_weight = NORMALIZERS[tempered.normalizer](main, asked, kept, method.reduction)
         second_weight = second_weight * tempered.alpha
         if tempered.strength is not None:
             second_weight = second_weight * tempered.strength(control)[..., None, None]

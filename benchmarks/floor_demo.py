@@ -106,8 +106,9 @@ def entropies(trainer: Trainer, stepper: DeepSpeedStepper, loop: Loop, *, step: 
     for control, sample in np.ndindex(*found.shape[1:]):
         one = allowed.chosen(torch.tensor(control))
         # As the trainer's own controls are: one number in single precision each.
-        push = None if one.push is None else one.push.float()
-        held = Held(control=dataclasses.replace(one, temperature=one.temperature.float(), push=push))
+        numbers = {name: getattr(one, name) for name in ("temperature", "push", "prompt_fraction")}
+        single = {name: value.float() for name, value in numbers.items() if value is not None}
+        held = Held(control=dataclasses.replace(one, **single))
         noise = seeds.number(trainer.settings.seed, "floor", step, sample)
         checkpoint.restore(folder, trainer.policy, stepper)
         found[:, control, sample] = next_entropies(Resampled.from_run(trainer, held, noise=noise), step=step)

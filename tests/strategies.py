@@ -403,8 +403,9 @@ def log_ratios(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 @st.composite
-def controls(draw, runs: tuple[int, ...] = ()) -> Control:
-    """Any temperature, push, error (nan: unknown) and side of the caps, one per run, at some step."""
+def controls(draw, runs: tuple[int, ...] = (), *, asks: bool = False) -> Control:
+    """Any temperature, push, error (nan: unknown) and side of the caps, one per run, at some step; a share of the
+    prompts where the method's controller `asks` for one."""
 
     def per_run(dtype, *elements) -> np.ndarray:
         return draw(hnp.arrays(dtype, runs, elements=st.sampled_from(elements)))
@@ -416,6 +417,7 @@ def controls(draw, runs: tuple[int, ...] = ()) -> Control:
         push=double(per_run(np.float64, 0.0, 0.5, -0.3, 1.0, -1.5)) if pushed else None,
         error=double(per_run(np.float64, 0.0, 0.04, -0.7, 2.0, np.nan)),
         step=draw(st.integers(0, 5)),
+        prompt_fraction=double(per_run(np.float64, 0.25, 0.4, 1.0)) if asks else None,
     )
 
 
@@ -435,6 +437,7 @@ OPTIONS: dict[str, tuple] = {
     "coef_steps": (1000, 1, 4),
     "down": (0.8, 0.5),
     "dual_clip": (None, 3.0, 1.5),
+    "grow": (1.05, 2.0),
     "gain": (1.0, 8.0),
     "high": (0.5, 5.0),
     "k": (0.4, 0.0, 0.75, 1.0),
@@ -457,11 +460,14 @@ OPTIONS: dict[str, tuple] = {
     "step": (1e-4, 0.5),
     "strength": (2.0, 0.0, 0.5),
     "t_high": (1.2, 1.5),
+    "t_highest": (2.5, 1.5, 4.0),
     "t_low": (0.8, 0.5),
+    "t_lowest": (0.4, 0.2),
     "temperature": (1.2, 0.8, 1.0),
     "up": (1.03, 1.5),
     "variant": ("O1", "C2"),
     "vocabulary": (151936, 2, 16),
+    "widest_fraction": (1.0, 0.5),
     "width": (0.05, 0.0, 0.5),
     "within": (0.1, 0.5, float("inf")),
 }
@@ -470,6 +476,8 @@ OPTIONS: dict[str, tuple] = {
 OPTIONS_OF: dict[tuple[str, str], tuple] = {
     ("adaptive_bonus", "low"): (0.0, 1e-3),
     ("aepo_adaptive", "normalizer"): ("all", "positives"),
+    ("aepo_reach", "normalizer"): ("all", "positives"),
+    ("aepo_reach", "strength"): (16.0, 1.0, 2.5),
     ("clip_cov", "low"): (1.0, -0.1, -10.0),
     ("clip_cov", "high"): (5.0, 1.5),
     ("dual_bonus", "low"): (1e-4, 0.01),
@@ -504,6 +512,8 @@ def recipes(draw, names: tuple[str, ...] | None = None, **fixed: object) -> tupl
     }
     if options.get("normalizer") == "replace":
         options["alpha"] = 1.0
+    if "widest_fraction" in options:
+        options["widest_fraction"] = max(options["widest_fraction"], options["prompt_fraction"])
     return name, options
 
 
@@ -545,8 +555,9 @@ def scenes(
     main = draw(rollouts(prompts=prompts, **shape))
     second = None
     if method.tempered is not None:
-        second = draw(rollouts(prompts=method.tempered.prompt_count(prompts), **shape))
-    return Scene(name=name, options=options, method=method, control=draw(controls(runs)), main=main, second=second)
+        second = draw(rollouts(prompts=method.tempered.most_prompts(prompts), **shape))
+    control = draw(controls(runs, asks=second is not None and method.tempered.widest_fraction is not None))
+    return Scene(name=name, options=options, method=method, control=control, main=main, second=second)
 
 
 @st.composite

@@ -20,6 +20,7 @@ from aepo.llm.evaluation import __main__ as evaluation
 from aepo.llm.evaluation.reporting import report
 from aepo.llm.gpu_check import __main__ as gpu_check
 from aepo.llm.processes import launch
+from aepo.llm.records import show
 from aepo.llm.settings import parse
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +109,7 @@ def test_a_command_gets_its_arguments_untouched_and_its_exit_code_passes(monkeyp
         (doctor.main, "doctor", "python -m aepo.llm.doctor"),
         (evaluation.main, "evaluate", "python -m aepo.llm.evaluation"),
         (report.main, "report", "python -m aepo.llm.evaluation report"),
+        (show.main, "show", "python -m aepo.llm.records.show"),
         (gpu_check.main, "gpu-check", "python -m aepo.llm.gpu_check"),
         (parse, "train", "deepspeed aepo/llm/train.py"),
     ],

@@ -30,6 +30,7 @@ from aepo.controller import (
     SignAndSize,
     Staircase,
     TemperatureScheduler,
+    WideningReach,
     temperature_law,
 )
 
@@ -54,6 +55,7 @@ BUILDERS = {
     "scheduler": lambda: TemperatureScheduler(vocabulary=16, t_low=0.5, t_high=2.0),
     "staircase": lambda: Staircase(step=0.05, low=0.0, high=0.12),
     "temperature_law": lambda: temperature_law(gain=8.0, rate=0.2, t_low=0.5, t_high=2.0, within=0.1),
+    "widening_reach": lambda: WideningReach(strength=4.0, grow=1.5),
 }
 LIMITS = {
     "adaptive_gain": (-1.0, 1.0),
@@ -72,6 +74,7 @@ LIMITS = {
     "scheduler": (math.log(0.5), math.log(2.0)),
     "staircase": (0.0, 0.12),
     "temperature_law": (math.log(0.5), math.log(2.0)),
+    "widening_reach": (-4.0, 4.0),
 }
 # Of each controller: together they are hundreds of examples a law.
 SOME = settings(max_examples=30)
@@ -107,6 +110,9 @@ def test_the_output_stays_within_the_limits_whatever_is_measured(name, measured,
         assert low - ROUNDING <= control.strength.item() <= high + ROUNDING
         if name == "adaptive_gain":  # two temperatures; the push is the strength of the term sampled at them
             assert control.temperature.item() == (2.0 if control.push.item() > 0 else 0.5)
+        elif name == "widening_reach":
+            reached = math.log(control.temperature.item()) / math.log(1.5 if control.push.item() > 0 else 0.67)
+            assert 1.0 - ROUNDING <= reached <= 2.5
         elif name == "sign_and_size":
             assert control.temperature.item() == (1.2 if control.raise_entropy.item() else 0.8)
         else:
@@ -221,17 +227,20 @@ def test_the_listed_controls_span_whatever_is_decided(name, measured, target, co
 
 @every_controller
 def test_a_range_has_both_ends_and_as_many_controls_as_were_asked_for(name):
-    of = {
-        count: sorted({round(s, 12) for s in BUILDERS[name]().controls(count).strength.tolist()}) for count in (2, 5, 9)
-    }
+    of = {}
+    for count in (2, 5, 9):
+        listed = BUILDERS[name]().controls(count)
+        pairs = zip(listed.strength.tolist(), listed.temperature.tolist(), strict=True)
+        of[count] = sorted({(round(s, 12), round(t, 12)) for s, t in pairs})
     assert all((of[count][0], of[count][-1]) == (of[9][0], of[9][-1]) for count in of)
     if name in FEW:
         assert of[2] == of[5] == of[9]
     else:
-        # Two signs of one size, or none of either, are one range mirrored.
-        mirrored = {"doubling": 0, "sign_and_size": -1}
         for count in of:
-            want = count if name not in mirrored else 2 * count + mirrored[name]
+            # Two of them have a range of sizes for either sign.
+            want = 2 * count if name in ("doubling", "sign_and_size") else count
+            if name == "widening_reach":  # the same sizes down and up, two at least, and nothing
+                want = 1 + 2 * max(2, count // 2)
             assert len(of[count]) == want, (name, count)
         with pytest.raises(ValueError, match="count must be at least 2, got 1"):
             BUILDERS[name]().controls(1)

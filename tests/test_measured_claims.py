@@ -75,6 +75,10 @@ def test_with_one_correct_action_aepo_collapses_and_the_report_says_so(sweep):
     assert len(said) == 1 and "AEPO collapses too" in said[0]["evidence"]
 
 
+# Three seeds take a quarter of an hour where one takes minutes, and what they measure changes with the trainer alone.
+THREE_SEEDS = pytest.mark.exhaustive
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """A row per run of `make demo SEEDS=3`: GRPO and AEPO at two targets on three seeds."""
@@ -87,12 +91,14 @@ def demo(tmp_path_factory):
     return table, out
 
 
+@THREE_SEEDS
 def test_the_demo_grpo_collapses_on_every_seed(demo):
     table, _ = demo
     grpo = table[table.method == "grpo"]
     assert len(grpo) == 3 and (grpo.entropy_last < grpo.entropy_first / 4).all()
 
 
+@THREE_SEEDS
 def test_the_demo_aepo_holds_both_targets_without_losing_accuracy(demo):
     table, _ = demo
     baseline = table[table.method == "grpo"].reward_last_100.mean()
@@ -103,11 +109,12 @@ def test_the_demo_aepo_holds_both_targets_without_losing_accuracy(demo):
         assert runs.reward_last_100.mean() >= baseline - 0.02, f"H* = {target}"
 
 
-def test_the_first_steps_of_one_seed_show_the_collapse_and_two_held_targets(demo):
-    # What `make demo` draws: its one seed makes the first steps of the same runs.
-    _, out = demo
+def test_one_seed_shows_the_collapse_and_two_held_targets(tmp_path):
+    # What `make demo` draws.
+    subprocess.run([sys.executable, "-m", "aepo.llm.demo", "--out", str(tmp_path)], check=True, cwd=ROOT)
+    assert (tmp_path / "entropy.png").stat().st_size > 10_000 and (tmp_path / "table.md").exists()
     grpo, *aepo = (
-        np.array([row["entropy"] for row in read(run.folder(out) / "metrics.jsonl")[:STEPS_OF_ONE_SEED]])
+        np.array([row["entropy"] for row in read(run.folder(tmp_path) / "metrics.jsonl")])
         for run in every_run(1, (0.5, 1.0))
     )
     assert len(grpo) == STEPS_OF_ONE_SEED and grpo[-50:].mean() < 0.25 * grpo[0]

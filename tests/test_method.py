@@ -596,6 +596,7 @@ def test_assembling_leaves_its_arguments_untouched_and_draws_no_random_number(sc
         # The authors' caps: the same temperature, but another number of rows.
         ("aepo_eq2", {"normalizer": "replace"}, 2),
         ("aepo_adaptive", {}, 5),
+        ("aepo_reach", {}, 5),
         ("aepo_pi", {"alpha": 1.0, "normalizer": "replace"}, 10),
         ("adaptive_bonus", {}, 5),  # low is 0, as is what it does above the target
         ("dcpo", {}, 10),

@@ -117,15 +117,14 @@ def both_steps(
         stepper_model, torch.optim.SGD(stepper_model.parameters(), lr=LR), max_grad_norm=float("inf")
     )
     policy = Policy(stepper, [(s,) for s in range(STATES)], pad_id=0, token_budget=token_budget, lr=LR)
-    scored, scored_second = policy.score(main), second and policy.score(second)
+    effects = method.needs_mean_effect
+    scored, scored_second = policy.score(main, effects=effects), second and policy.score(second)
     entropy = scored.mean_entropy()
     loop, control = Loop.start(method.controller, torch.zeros((), dtype=torch.float64)).decide(
         method.controller, entropy=entropy, target=TARGETS.get(name, 1.2), sees="current"
     )
     if method.needs_logp_t:
         scored = policy.tempered_score(scored, float(control.temperature))
-    if method.needs_mean_effect:
-        scored = policy.effect_score(scored)
     llm_update(policy, assemble(method, control, scored, scored_second), method, parts=parts)
 
     rows, rows_second = tabular.score(table[None], one_run(main)), None

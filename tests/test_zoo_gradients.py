@@ -58,6 +58,7 @@ class Seen:
     step: int
     group_size: int
     columns: int
+    prompt_fraction: float | None
 
 
 def rows_of(rollouts: Rollouts, z: Tensor, log_ratio: Tensor, std: str) -> list[Row]:
@@ -236,6 +237,13 @@ def aepo_adaptive(main, second, options, seen):
     with_second_term(
         main, second, options | {"alpha": alpha}, seen, taken=lambda row: row.reward > 0, credit=lambda row: row.reward
     )
+
+
+def aepo_reach(main, second, options, seen):
+    # A run's rows of more prompts than it asks for are not there.
+    prompts = len(main) // seen.group_size
+    asked = max(1, round(seen.prompt_fraction * prompts)) * seen.group_size
+    aepo_adaptive(main, second[:asked], options | {"cap_up": None, "cap_down": None}, seen)
 
 
 def aepo_eq3(main, second, options, seen):
@@ -524,6 +532,7 @@ ORACLES = {
     "aepo_eq2": aepo,  # the same loss; the temperature of the samples is what differs
     "aepo_eq3": aepo_eq3,
     "aepo_pi": lambda main, second, options, seen: aepo(main, second, options | {"select": "reward"}, seen),
+    "aepo_reach": aepo_reach,
     "ce_gppo": ce_gppo,
     "clip_b": clip_b,
     "clip_cov": clip_cov,
@@ -602,6 +611,7 @@ def check(scene: Scene, seed: int) -> None:
             step=control.step,
             group_size=main.group_size,
             columns=length,
+            prompt_fraction=None if control.prompt_fraction is None else float(control.prompt_fraction[run]),
         )
         ORACLES[scene.name](rows, second_rows, scene.options, seen)
         for derivative, plain in zip(got, (rows, second_rows), strict=False):

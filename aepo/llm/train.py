@@ -30,7 +30,6 @@ from aepo.batch import Batch, Rollouts
 from aepo.controller import Control, Loop
 from aepo.correction import corrected
 from aepo.errors import ENDED, NOT_FINITE, NOT_JUDGED, NOT_WRITTEN, RANK_LOST, AepoError
-from aepo.llm import seeds
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
@@ -39,14 +38,13 @@ from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
 from aepo.llm.questions.end_tokens import published_ends
-from aepo.llm.records.metrics import step_metrics
+from aepo.llm.records.metrics import HELD_OUT, step_metrics
 from aepo.llm.records.recorder import Recorder, metrics_path, summarize
 from aepo.llm.records.samples import one_line, samples
 from aepo.llm.records.wandb_run import check_wandb
 from aepo.llm.settings import CommandLine, Settings, SettingsError, model_source, parse
 from aepo.llm.trainer import Graded, Request, Trainer, build, verdicts_of_all_ranks
 from aepo.method import assemble
-from aepo.passk import pass_at_k
 
 log = logging.getLogger("aepo")
 
@@ -90,7 +88,8 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     2. Sample the step's prompts at T = 1, or at the temperature that the method moves; grade and score them. Where the
        controller sees the previous entropy, the tempered samples come out of the same call.
     3. Control: the entropy decides the temperature and the strength of the second branch (Eq. 1).
-    4. Sample the first prompts again at that temperature, unless step 2 did.
+    4. Sample the first prompts again at that temperature, unless step 2 did. Where an evaluation is due, sample the
+       held-out prompts too.
     5. Assemble the global batch: `aepo.method.assemble` makes Eq. 1, 2 or 3 of both branches. Then correct its weights
        for the engine's numerics.
     6. Update: optimizer steps over mini-batches.
@@ -141,13 +140,13 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     if method.tempered is not None and "tempered" not in graded:
         (graded["tempered"],) = trainer.rollouts(step, trainer.tempered_request(prompts, control))
     second = graded["tempered"].rollouts if "tempered" in graded else None
+    # The engine's last work before the next push, so that nothing that it keeps reaches a step's own samples.
+    held_out = trainer.evaluate(step) if settings.evaluation.due(step) else {}
     trainer.rest()
     # The engine's log-probs are those at the temperature that it sampled at.
     compared = main if sampled_at == 1 else main.replace(old_logp=trainer.tempered_score(main, sampled_at).logp_t)
     if method.needs_logp_t:
         main = trainer.tempered_score(main, float(control.temperature))
-    if method.needs_mean_effect:
-        main = trainer.effect_score(main)
 
     # 5. Assemble, and correct.
     batch = assemble(method, control, main, second)
@@ -182,6 +181,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         end_ids=trainer.task.end_ids,
         beside={
             **verdicts_of_all_ranks(graded, trainer.task.parts),
+            **{f"{HELD_OUT}{name}": value for name, value in held_out.items()},
             **sync,
             **trainer.usage(*(branch.rollouts for branch in graded.values())),
             **trainer.phases.seconds(),
@@ -253,28 +253,6 @@ def step_samples(trainer: Trainer, record: Step, *, step: int) -> list[dict[str,
     ]
 
 
-def evaluate(trainer: Trainer) -> dict[str, float]:
-    """Accuracy and unbiased pass@k on the held-out prompts at T = 1."""
-    chosen = trainer.settings.evaluation
-    if not chosen.samples or not len(trainer.task.held_out):
-        return {}
-    held_out = np.asarray(trainer.task.held_out)
-    slots = ranks.share(np.arange(len(held_out)), rank=ranks.rank(), world=ranks.world_size())
-    right = torch.zeros(len(held_out), dtype=torch.int64)
-    sampled = trainer.engine.sample(
-        [trainer.task.prompts[p] for p in held_out[slots]],
-        n=chosen.samples,
-        temperature=1.0,
-        row_seeds=seeds.row_seeds(trainer.settings.seed, 0, "evaluation", slots, chosen.samples),
-    )
-    verdicts = trainer.grade(np.repeat(held_out[slots], chosen.samples), sampled.token, sampled.mask)
-    for row, verdict in enumerate(verdicts):
-        right[slots[row // chosen.samples]] += int(verdict.right)
-    counts = ranks.total({str(slot): count for slot, count in enumerate(right)})
-    right = torch.tensor([int(counts[str(slot)]) for slot in range(len(held_out))])
-    return {f"pass@{k}": float(pass_at_k(right, samples=chosen.samples, k=k).mean()) for k in chosen.ks}
-
-
 def run(
     settings: Settings,
     *,
@@ -332,6 +310,7 @@ def _run(
         log.info("resumed from %s at step %d", folder, progress.step)
     recorder = Recorder(settings, first_step=progress.step) if main_rank else None
     rewards: list[float] = []
+    held_out = dict(progress.held_out)
     loop, failed, termination = progress.loop, progress.failed_in_a_row, Termination()
     with termination.listening():
         for step in range(progress.step, settings.train.steps):
@@ -343,6 +322,8 @@ def _run(
             on_step(record)
             failed = failed_in_a_row(trainer, record, step=step, before=failed)
             rewards.append(record.metrics["reward"])
+            if (passed := record.metrics.get(f"{HELD_OUT}pass@1")) is not None:
+                held_out[step] = passed
             every, last = settings.checkpoint.every, step + 1 == settings.train.steps
             ends = termination.agreed()
             if ends or (every and ((step + 1) % every == 0 or last)):
@@ -351,6 +332,7 @@ def _run(
                         step=step + 1,
                         loop=loop,
                         reward=float(np.mean(rewards)),
+                        held_out=held_out,
                         data=trainer.data,
                         failed_in_a_row=failed,
                     )
@@ -363,8 +345,7 @@ def _run(
                 return None
     trainer.phases.begin(settings.train.steps)
     trainer.push()
-    with trainer.phases("evaluate"):
-        evaluation = evaluate(trainer)
+    evaluation = trainer.evaluate(None)
     _export(trainer, stepper, Path(settings.out) / "final")
     summary = None
     if recorder is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from aepo.authority import measurable
 from aepo.batch import Rollouts
 from aepo.controller import Control
 from aepo.llm import seeds
@@ -15,6 +16,7 @@ from aepo.llm.checkpoints import checkpoint
 from aepo.llm.engines.canary import Canary
 from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.start import Needs, canary_for, start
+from aepo.llm.evaluation.held_out import held_out_passes
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.rewards import troubles
@@ -146,7 +148,17 @@ class Trainer:
             engine_logp=logp,
         )
         with self.phases("score"):
-            return Graded(rollouts=ranks.gather(self.policy.score(mine)), verdicts=verdicts)
+            effects = self.method.needs_mean_effect or measurable(self.method)
+            return Graded(rollouts=ranks.gather(self.policy.score(mine, effects=effects)), verdicts=verdicts)
+
+    def evaluate(self, step: int | None) -> dict[str, float]:
+        """pass@k on the held-out prompts, of the weights that were pushed last; called by all ranks together.
+
+        Args:
+            step: in which; None at the end of the run.
+        """
+        with self.phases("evaluate"):
+            return held_out_passes(self.engine, self.task, self.settings.evaluation, seed=self.settings.seed, step=step)
 
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
         """Verdicts on this rank's responses."""
@@ -173,13 +185,14 @@ class Trainer:
             rollouts,
             self.task.prompts,
             generate_seconds=seconds["time/generate"],
-            step_seconds=seconds["time/step"],
+            # An evaluation trains nothing.
+            step_seconds=seconds["time/step"] - seconds.get("time/evaluate", 0.0),
         )
         return {**speeds, "perf/memory_gib": ranks.largest(self.memory.look() / GIB)}
 
     def tempered_request(self, prompts: np.ndarray, control: Control) -> Request:
         """The first prompts again, at the control's temperature."""
-        again = prompts[: self.method.tempered.prompt_count(len(prompts))]
+        again = prompts[: self.method.tempered.prompt_count(len(prompts), control)]
         return Request(branch="tempered", prompts=again, temperature=float(control.temperature))
 
     def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
@@ -187,12 +200,6 @@ class Trainer:
         with self.phases("score"):
             part = self.policy.tempered_score(ranks.own_rows(rollouts), temperature)
             return rollouts.replace(logp_t=ranks.gather(part).logp_t)
-
-    def effect_score(self, rollouts: Rollouts) -> Rollouts:
-        """Global scored rollouts with mean_effect, each rank scoring its part."""
-        with self.phases("score"):
-            part = self.policy.effect_score(ranks.own_rows(rollouts))
-            return rollouts.replace(mean_effect=ranks.gather(part).mean_effect)
 
 
 def verdicts_of_all_ranks(graded: Mapping[str, Graded], parts: Sequence[str]) -> dict[str, float]:

@@ -175,6 +175,9 @@ class Step:
     """What one step measured, before its update: each (N,)."""
 
     entropy: Tensor
+    policy_entropy: Tensor
+    """The exact mean over all training states where responses are one action, which B of them only estimate; else
+    `entropy` itself."""
     reward: Tensor
     control: Control
     control_samples: int
@@ -265,7 +268,7 @@ def train_step(
     closed = getattr(method.surrogate, "plain_on_policy", False)
     leaf = parameters.detach().requires_grad_()
     policy = Policy.of(leaf, world.table(leaf), graph=not closed)
-    table, known = policy.table.detach(), policy.log_probs.detach()
+    table, known = policy.table.detach(), (policy.log_probs.detach(), policy.entropy.detach())
     prompts = prompts_asked(world, settings, step=step)
     main = main_rollouts(policy, world, method, loop.state, noise, prompts, step=step, settings=settings)
     entropy = main.mean_entropy()
@@ -279,7 +282,8 @@ def train_step(
     )
     second = None
     if method.tempered is not None:
-        again = prompts[: method.tempered.prompt_count(len(prompts))]
+        # As many as any control may ask for: a run's random numbers do not depend on the runs beside.
+        again = prompts[: method.tempered.most_prompts(len(prompts))]
         second = _rollouts(
             policy, world, noise, again, control.temperature, branch="tempered", step=step, settings=settings
         )
@@ -287,7 +291,7 @@ def train_step(
         tempered = tempered_log_probs(table, control.temperature)
         main = main.replace(logp_t=looked_up(tempered, world.state(main.prompt, main.token), main.token))
     if method.needs_mean_effect:
-        main = main.replace(mean_effect=_by_state(mean_effect(known), world.state(main.prompt, main.token)))
+        main = main.replace(mean_effect=_by_state(mean_effect(known[0]), world.state(main.prompt, main.token)))
     batch = assemble(method, control, main, second)
     for i, part in enumerate(minibatches(batch, settings.minibatches)):
         if i:
@@ -301,6 +305,7 @@ def train_step(
         loop,
         Step(
             entropy=entropy,
+            policy_entropy=known[1].mean(-1) if world.length == 1 else entropy,
             reward=main.mean_reward(),
             control=control,
             control_samples=0 if second is None else second.reward.shape[-1],
@@ -319,6 +324,8 @@ class History:
     """A run's record, each (N, steps): what every step measured before its update."""
 
     entropy: Tensor
+    policy_entropy: Tensor
+    """Over all training states, see `Step`."""
     target: Tensor
     reward: Tensor
     temperature: Tensor
@@ -385,6 +392,7 @@ def train(
         raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
     return History(
         entropy=torch.stack([r.entropy for r in records], -1),
+        policy_entropy=torch.stack([r.policy_entropy for r in records], -1),
         target=torch.stack([_target(r.control) for r in records], -1),
         reward=torch.stack([r.reward for r in records], -1),
         temperature=torch.stack([r.control.temperature for r in records], -1),

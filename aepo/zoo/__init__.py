@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from aepo.method import Method
 from aepo.suggest import did_you_mean
-from aepo.zoo.aepo import aepo, aepo_adaptive, aepo_eq2, aepo_eq3, aepo_pi, reinforce_tempered
+from aepo.zoo.aepo import aepo, aepo_adaptive, aepo_eq2, aepo_eq3, aepo_pi, aepo_reach, reinforce_tempered
 from aepo.zoo.bonuses import adaptive_bonus, dual_bonus, pi_bonus, siren
 from aepo.zoo.clipping import (
     ce_gppo,
@@ -42,6 +42,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         aepo_eq2,
         aepo_eq3,
         aepo_pi,
+        aepo_reach,
         ce_gppo,
         clip_b,
         clip_cov,

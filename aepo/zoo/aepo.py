@@ -5,7 +5,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from aepo.controller import AdaptiveGain, BangBang, Control, Controller, FixedTemperature, temperature_law
+from aepo.controller import (
+    AdaptiveGain,
+    BangBang,
+    Control,
+    Controller,
+    FixedTemperature,
+    WideningReach,
+    temperature_law,
+)
 from aepo.loss import ScoreFunction
 from aepo.method import Method, Normalizer, Tempered, by_advantage, by_reward, every_row
 from aepo.zoo.grpo import Average, grpo, reduction_named
@@ -111,6 +119,61 @@ def aepo_adaptive(
         AdaptiveGain(up=up, down=down, rate=rate, t_low=t_low, t_high=t_high),
         dataclasses.replace(tempered, strength=_size),
     )
+
+
+def aepo_reach(
+    *,
+    alpha: float = 1.0,
+    t_low: float = 0.67,
+    t_high: float = 1.5,
+    strength: float = 16.0,
+    t_lowest: float = 0.4,
+    t_highest: float = 2.5,
+    grow: float = 1.05,
+    up: float = 1.05,
+    down: float = 1 / 1.05,
+    rate: float = 0.05,
+    normalizer: Literal["all", "positives"] = "all",
+    prompt_fraction: float = 0.25,
+    widest_fraction: float = 1.0,
+    **grpo_options,
+) -> Method:
+    """Ours: `aepo_adaptive` that widens its reach where the target needs more: strength, then range, then prompts.
+
+    A target that an ordinary push balances costs no more than there; one that it does not is not given up at a fixed
+    limit (see `WideningReach`).
+
+    Args:
+        alpha: weight of the second term at a push of 1.
+        t_low, t_high: temperatures below and above the target.
+        strength: the largest push, times alpha.
+        t_lowest, t_highest: the widest temperatures, where the largest push does not do.
+        grow: by how much the reach may grow a step.
+        up, down, rate: how the controller's gain and integral move.
+        prompt_fraction, widest_fraction: share of the prompts that are sampled again, and the largest.
+        others: as for `aepo_adaptive`.
+    """
+    if normalizer not in ("all", "positives"):
+        raise ValueError(f"normalizer must be 'all' or 'positives', got {normalizer!r}")
+    controller = WideningReach(
+        up=up,
+        down=down,
+        rate=rate,
+        grow=grow,
+        strength=strength,
+        t_low=t_low,
+        t_high=t_high,
+        t_lowest=t_lowest,
+        t_highest=t_highest,
+        prompt_fraction=prompt_fraction,
+        widest_fraction=widest_fraction,
+    )
+    tempered = dataclasses.replace(
+        _tempered(alpha, normalizer, "reward", None, None, prompt_fraction),
+        strength=_size,
+        widest_fraction=widest_fraction,
+    )
+    return _with_second_term("aepo_reach", grpo(**grpo_options), controller, tempered)
 
 
 def _size(control: Control) -> Tensor:

@@ -125,7 +125,9 @@ def test_ranks_with_unequal_numbers_of_passes_do_not_wait_for_each_other_for_eve
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(1, marks=pytest.mark.exhaustive), pytest.param(2, marks=pytest.mark.exhaustive), 3]
+)
 def test_every_zero_stage_resumes_bit_for_bit_on_two_ranks(tmp_path, stage):
     chosen = (f"--train.zero_stage={stage}", "--controller.sees=previous")
     whole = trained(tmp_path / "whole", "--train.steps=4", *chosen, ranks=2)

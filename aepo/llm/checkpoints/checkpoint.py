@@ -11,7 +11,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Progress:
     """Fingerprint of what was trained on."""
     failed_in_a_row: int = 0
     """Steps before this one, one after the other, in which no response could be judged."""
+    held_out: Mapping[int, float] = field(default_factory=dict)
+    """Held-out pass@1 of the policy by the number of steps done; of this checkpoint itself it is not known yet."""
 
 
 def _folder(settings: Settings) -> Path:
@@ -90,6 +92,7 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
                 "reward": progress.reward,
                 "data": progress.data,
                 "failed_in_a_row": progress.failed_in_a_row,
+                "held_out": dict(progress.held_out),
             }
             (beside / PROGRESS).write_text(json.dumps(counts))
             loop = {
@@ -124,36 +127,45 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
     if ranks.rank() == 0:
         complete = _complete(settings)
         # Later ones are of a run that was resumed from before them.
-        rewards = {p: _reward(p) for p in complete if p.name <= done.name}
-        keep = kept(rewards, newest=settings.checkpoint.keep_last, best=settings.checkpoint.keep_best)
+        by_reward = settings.checkpoint.best_by == "reward"
+        figures = {p: _reward(p) if by_reward else _held_out(p, progress) for p in complete if p.name <= done.name}
+        keep = kept(figures, newest=settings.checkpoint.keep_last, best=settings.checkpoint.keep_best)
         for other in set(complete) - keep:
             shutil.rmtree(other)
     ranks.barrier()
 
 
-def kept(rewards: Mapping[Path, float], *, newest: int, best: int) -> set[Path]:
+def kept(figures: Mapping[Path, float], *, newest: int, best: int) -> set[Path]:
     """The checkpoints to keep: the newest, and the best of the rest; of equal ones the newer.
 
     Args:
-        rewards: checkpoint -> mean training reward; nan is worse than any.
+        figures: checkpoint -> its figure of checkpoint.best_by; nan is worse than any.
         newest: how many for being new.
-        best: how many more for their reward.
+        best: how many more for their figure.
 
     >>> sorted(kept({"step_1": 0.9, "step_2": 0.5, "step_3": 0.9, "step_4": 0.1}, newest=1, best=2))
     ['step_1', 'step_3', 'step_4']
     """
-    in_order = sorted(rewards)
+    in_order = sorted(figures)
     rest = in_order[:-newest]
-    worth = {p: -math.inf if math.isnan(rewards[p]) else rewards[p] for p in rest}
-    by_reward = sorted(rest, key=lambda p: (worth[p], p), reverse=True)
-    return {*in_order[-newest:], *by_reward[:best]}
+    worth = {p: -math.inf if math.isnan(figures[p]) else figures[p] for p in rest}
+    by_worth = sorted(rest, key=lambda p: (worth[p], p), reverse=True)
+    return {*in_order[-newest:], *by_worth[:best]}
 
 
 def _reward(folder: Path) -> float:
-    """A checkpoint's figure; nan for one that was written without or cannot be read."""
+    """A checkpoint's mean training reward; nan for one that was written without or cannot be read."""
     try:
         return float(_counts(folder).get("reward", math.nan))
     except (OSError, ValueError, TypeError):
+        return math.nan
+
+
+def _held_out(folder: Path, progress: Progress) -> float:
+    """Held-out pass@1 of a checkpoint's weights; nan where they were not evaluated, or it cannot be read."""
+    try:
+        return progress.held_out.get(_counts(folder)["step"], math.nan)
+    except (OSError, ValueError):
         return math.nan
 
 
@@ -349,7 +361,13 @@ def restore(folder: Path, policy: Policy, stepper: DeepSpeedStepper, *, trusted:
         else:
             _load_converted(folder, stepper, saved)
     loop = torch.load(folder / CONTROLLER, weights_only=True)
-    return Progress(step=counts["step"], loop=Loop(**loop), failed_in_a_row=counts.get("failed_in_a_row", 0))
+    return Progress(
+        step=counts["step"],
+        loop=Loop(**loop),
+        failed_in_a_row=counts.get("failed_in_a_row", 0),
+        # JSON has no numbers for names.
+        held_out={int(step): passed for step, passed in counts.get("held_out", {}).items()},
+    )
 
 
 def _load_converted(folder: Path, stepper: DeepSpeedStepper, saved: int) -> None:

@@ -52,7 +52,7 @@ def shrunk(settings: Settings) -> Settings:
     changed["log"] |= {"wandb_project": None, "wandb_name": None}
     changed["data"]["held_out_problems"] = min(settings.data.held_out_problems, HELD_OUT)
     samples = min(settings.evaluation.samples, 2)
-    changed["evaluation"] |= {"samples": samples, "ks": [1]}
+    changed["evaluation"] |= {"samples": samples, "ks": [1], "every": min(settings.evaluation.every, 1)}
     return Settings.model_validate(changed)
 
 

@@ -65,7 +65,8 @@ class Policy(Scorer):
 
     def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
         """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
-        return self._forward(self.stepper, micro.prompt, micro.token, micro.mask)
+        logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask)
+        return logp, entropy
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulate the gradient of one micro-batch; `last` marks the last one before `step`."""

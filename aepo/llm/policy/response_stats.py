@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aepo.categorical import mean_effect_of_squares
 from aepo.llm.fused import linear_token_stats
 from aepo.llm.policy.microbatch import pack
 
@@ -73,9 +74,9 @@ class ResponseStats(nn.Module):
         mask: Tensor,
         temperature: float = 1.0,
         before: Tensor | None = None,
-        entropy_there: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """logp and entropy (R, T), float32 or wider; at another temperature than 1 the log-prob there and None.
+        effects: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """logp, entropy and None, each (R, T), float32 or wider; at another temperature than 1 the entropy is None.
 
         Args:
             input_ids: (R, prompt + T), left-padded prompts and right-padded responses.
@@ -86,18 +87,19 @@ class ResponseStats(nn.Module):
             temperature: > 0.
             before: as `microbatch.pack` returns it, for rows packed into one; input_ids and position_ids are then
                 (1, N) and attention_mask is None.
-            entropy_there: whether the entropy is wanted at another temperature, too.
+            effects: whether the third is to be `aepo.categorical.mean_effect`, at temperature 1; it takes one more
+                product with the head.
         """
         if before is not None:
-            return self._packed(input_ids, position_ids, response, mask, temperature, before, entropy_there)
+            return self._packed(input_ids, position_ids, response, mask, temperature, before, effects)
         with self._checkpointing():
             out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
         # The token at column j is predicted at column j - 1.
         hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
         label = torch.where(mask != 0, response, IGNORED).flatten()
-        stats = self._head(hidden.flatten(0, 1), label, temperature, entropy_there)
-        logp, entropy = (None if x is None else x.view(response.shape) for x in stats)
-        return logp, entropy
+        stats = self._head(hidden.flatten(0, 1), label, temperature, effects)
+        logp, entropy, effect = (None if x is None else x.view(response.shape) for x in stats)
+        return logp, entropy, effect
 
     def _packed(
         self,
@@ -107,8 +109,8 @@ class ResponseStats(nn.Module):
         mask: Tensor,
         temperature: float,
         before: Tensor,
-        entropy_there: bool,
-    ) -> tuple[Tensor, Tensor | None]:
+        effects: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
         # and without a cache, and configs ask for a cache.
         with self._checkpointing():
@@ -116,9 +118,9 @@ class ResponseStats(nn.Module):
                 input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
             )
         place = (mask != 0).nonzero(as_tuple=True)
-        stats = self._head(out.last_hidden_state[0, before], response[place], temperature, entropy_there)
-        logp, entropy = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
-        return logp, entropy
+        stats = self._head(out.last_hidden_state[0, before], response[place], temperature, effects)
+        logp, entropy, effect = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
+        return logp, entropy, effect
 
     @torch.no_grad()
     def check_packing(self) -> None:
@@ -155,26 +157,37 @@ class ResponseStats(nn.Module):
             )
 
     def _head(
-        self, hidden: Tensor, label: Tensor, temperature: float, entropy_there: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self, hidden: Tensor, label: Tensor, temperature: float, effects: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         head = self.model.get_output_embeddings()
         bias = getattr(head, "bias", None)
         softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        if entropy_there:
-            # The operation has the entropy of the logits that it is given, so it is given those divided by T.
-            hidden, bias, softcap = (x if x is None else x / temperature for x in (hidden, bias, softcap))
-            temperature = 1.0
-        found = linear_token_stats(
-            hidden,
-            head.weight,
-            label,
-            temperature,
-            need=("logp", "entropy") if temperature == 1 else ("logp_t",),
-            bias=bias,
-            softcap=softcap,
-            ignore_index=IGNORED,
+
+        def stats(hidden: Tensor, bias: Tensor | None, softcap: float | None, *, need: tuple[str, ...]):
+            return linear_token_stats(
+                hidden,
+                head.weight,
+                label,
+                temperature,
+                need=need,
+                bias=bias,
+                softcap=softcap,
+                ignore_index=IGNORED,
+            )
+
+        if temperature != 1:
+            return stats(hidden, bias, softcap, need=("logp_t",)).logp_t, None, None
+        found = stats(hidden, bias, softcap, need=("logp", "entropy"))
+        if not effects:
+            return found.logp, found.entropy, None
+        # The operation has the entropy of the logits that it is given: those at temperature 1/2 are twice as large.
+        twice = (None if x is None else 2 * x for x in (hidden, bias, softcap))
+        squared = stats(*twice, need=("logp", "entropy"))
+        return (
+            found.logp,
+            found.entropy,
+            mean_effect_of_squares(found.logp, found.entropy, squared.logp, squared.entropy),
         )
-        return (found.logp, found.entropy) if temperature == 1 else (found.logp_t, None)
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -184,7 +197,7 @@ class ResponseStats(nn.Module):
         model_logp = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
         label = model_logp.argmax(-1)
         hidden = self.model.base_model(input_ids=ids).last_hidden_state
-        mine, _ = self._head(hidden[0], label, 1.0)
+        mine, _, _ = self._head(hidden[0], label, 1.0)
         # The model rounds its logits to its own precision; a scale of 1.1 is far beyond that.
         rounding = 8 * torch.finfo(hidden.dtype).eps * model_logp.abs().max()
         its_own = model_logp.gather(-1, label.unsqueeze(-1)).squeeze(-1)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Rollouts
-from aepo.categorical import mean_effect_of_squares
 from aepo.llm.policy.microbatch import MicroBatches, left_padded, micro_batches, pack
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
@@ -74,25 +73,20 @@ class Scorer:
         """The causal LM itself."""
         return self.module.model
 
-    def score(self, rollouts: Rollouts) -> Rollouts:
-        """The rollouts with old_logp and entropy of the current weights, on the CPU."""
-        old_logp, entropy = self._stats(rollouts, 1.0)
-        return rollouts.replace(old_logp=old_logp, entropy=entropy)
+    def score(self, rollouts: Rollouts, *, effects: bool = False) -> Rollouts:
+        """The rollouts with old_logp, entropy and, with `effects`, mean_effect of the current weights, on the CPU."""
+        old_logp, entropy, *more = self._stats(rollouts, 1.0, effects=effects)
+        scored = rollouts.replace(old_logp=old_logp, entropy=entropy)
+        return scored.replace(mean_effect=more[0] * rollouts.mask) if effects else scored
 
     def tempered_score(self, rollouts: Rollouts, temperature: float) -> Rollouts:
         """The rollouts with logp_t, their log-probs at the temperature, on the CPU."""
         return rollouts.replace(logp_t=self._stats(rollouts, temperature)[0])
 
-    def effect_score(self, rollouts: Rollouts) -> Rollouts:
-        """Scored rollouts with mean_effect of the same weights, on the CPU: one more pass, at temperature 1/2."""
-        logp, entropy = rollouts.scored("old_logp"), rollouts.scored("entropy")
-        squared = self._stats(rollouts, 0.5, entropy_there=True)
-        return rollouts.replace(mean_effect=mean_effect_of_squares(logp, entropy, *squared) * rollouts.mask)
-
-    def _stats(self, rollouts: Rollouts, temperature: float, *, entropy_there: bool = False) -> list[Tensor]:
-        """Log-prob at the temperature and, at 1 or where it is asked for, entropy: each (R, T), 0 on padding."""
+    def _stats(self, rollouts: Rollouts, temperature: float, *, effects: bool = False) -> list[Tensor]:
+        """Log-prob at the temperature; at 1 the entropy and, if asked for, mean_effect: each (R, T), 0 on padding."""
         tokens = rollouts.token.shape
-        found = [torch.zeros(tokens) for _ in range(2 if temperature == 1 or entropy_there else 1)]
+        found = [torch.zeros(tokens) for _ in range(1 if temperature != 1 else 3 if effects else 2)]
         micros: list[list[int]] = []
         if rollouts.token.numel():
             (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
@@ -108,7 +102,7 @@ class Scorer:
                     rollouts.token[index, :cut],
                     rollouts.mask[index, :cut],
                     temperature,
-                    entropy_there,
+                    effects,
                 )
                 place = (index.unsqueeze(-1), torch.arange(cut))
                 found = [
@@ -119,7 +113,7 @@ class Scorer:
             # Ranks have sampled different lengths and so have different numbers of passes.
             for _ in range(missing):
                 one = torch.zeros(1, 1)
-                self._forward(self.module, one[0].long(), one.long(), one, temperature, entropy_there)
+                self._forward(self.module, one[0].long(), one.long(), one, temperature, effects)
         if self.settle is not None:
             self.settle()
         return found
@@ -141,13 +135,13 @@ class Scorer:
         token: Tensor,
         mask: Tensor,
         temperature: float = 1.0,
-        entropy_there: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+        effects: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         prompts = [self.prompts[p] for p in prompt.tolist()]
         if self.packing:
             input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
             response = (token.to(self.device), mask.to(self.device))
-            return module(input_ids, None, position, *response, temperature, before, entropy_there)
+            return module(input_ids, None, position, *response, temperature, before, effects)
         input_ids, attention, position = left_padded(prompts, self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
@@ -164,5 +158,5 @@ class Scorer:
             mask.to(self.device),
             temperature,
             None,
-            entropy_there,
+            effects,
         )

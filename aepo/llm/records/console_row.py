@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from aepo.llm.records.metrics import METRICS
+from aepo.llm.records.metrics import HELD_OUT, METRICS, seconds
 
 SHOWN = tuple((metric.name, metric.column) for metric in METRICS if metric.column is not None)
 """Name and column of each metric that is shown; the seconds are this rank's."""
@@ -26,3 +26,16 @@ def row(metrics: Mapping[str, Any]) -> str:
             text = format(value, column.form) if isinstance(column.form, str) else column.form(value)
         cells.append(f"{text:>{column.width}}")
     return " ".join(cells)
+
+
+def held_out(metrics: Mapping[str, Any]) -> str:
+    """The line under the row of a step that evaluates; empty for another.
+
+    >>> held_out({"step": 20, "held_out/pass@1": 0.5, "held_out/pass@4": 0.875, "time/evaluate": 3.21})
+    '  held out: pass@1 0.500, pass@4 0.875 (3.21 s)'
+    """
+    found = {name.removeprefix(HELD_OUT): value for name, value in metrics.items() if name.startswith(HELD_OUT)}
+    if not found:
+        return ""
+    passed = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    return f"  held out: {passed} ({seconds(metrics['time/evaluate'])} s)"

@@ -5,20 +5,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aepo import atomic
+from aepo.llm.records.metrics import HELD_OUT
 from aepo.method import Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOTTED = ("step", "entropy", "target", "temperature", "reward")
-"""The metrics that are drawn."""
+"""The metrics that are drawn of every step."""
+
+
+def drawn(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the picture shows of a step: PLOTTED, and the figures of an evaluation if it made one.
+
+    >>> drawn({name: 0 for name in PLOTTED} | {"loss": 1, "held_out/pass@1": 0.5})["held_out/pass@1"]
+    0.5
+    """
+    return {name: row[name] for name in PLOTTED} | {
+        name: value for name, value in row.items() if name.startswith(HELD_OUT)
+    }
 
 
 def entropy_figure(rows: Sequence[Mapping[str, Any]], method: Method) -> "Figure":
     """Measured and target entropy, the reward, and for a method that is controlled the temperature.
 
+    Held-out pass@k stands beside the reward where a run evaluates while it goes on.
+
     Args:
-        rows: metrics with PLOTTED, a step each.
+        rows: metrics as `drawn` leaves them, a step each.
         method: names the picture.
     """
     # Without pyplot, which would keep the figure and choose a backend for the whole process.
@@ -45,6 +59,13 @@ def entropy_figure(rows: Sequence[Mapping[str, Any]], method: Method) -> "Figure
     top.legend()
     reward.plot(step, [row["reward"] for row in rows], lw=0.8, color="C2")
     reward.set(ylabel="reward")
+    passed = list(dict.fromkeys(name for row in rows for name in row if name.startswith(HELD_OUT)))
+    for i, name in enumerate(passed):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        label = f"held-out {name.removeprefix(HELD_OUT)}"
+        reward.plot(*zip(*points, strict=True), ".-", lw=0.8, ms=4, color=f"C{i + 3}", label=label)
+    if passed:
+        reward.legend(fontsize="x-small", ncols=len(passed))
     (rest[-1] if rest else reward).set(xlabel="step")
     figure.align_ylabels()
     return figure

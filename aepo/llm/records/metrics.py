@@ -5,13 +5,16 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 `python -m aepo.llm.records.metrics` prints the table of the documentation.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from aepo.authority import authority, drift, measurable
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control
 from aepo.correction import measured
@@ -69,16 +72,18 @@ class Metric:
     """Where the console shows it; None: it does not."""
     stored: bool = True
     """Whether it stands in metrics.jsonl, and not in the console's row alone."""
+    several: str | None = None
+    """The form of its keys, a regular expression, where the name stands for several."""
 
-    def keys(self, found: Iterable[str]) -> list[str]:
-        """Its keys among those found; of a metric of reward functions one a function."""
-        if self.name != OF_A_FUNCTION:
-            return [name for name in found if name == self.name]
-        return [name for name in found if name.startswith("reward/") and ":" in name]
+    def keys(self, found: Collection[str]) -> list[str]:
+        """Its keys among those found."""
+        if self.several is None:
+            return [self.name] if self.name in found else []
+        return [name for name in found if re.fullmatch(self.several, name)]
 
 
-OF_A_FUNCTION = "reward/MODULE:FUNCTION"
-"""The one name of the list that stands for several: one for each reward function of a run that has more than one."""
+HELD_OUT = "held_out/"
+"""Before the name of what an evaluation during training measures."""
 
 METRICS = (
     Metric(name="step", unit="", meaning="Number of the step, counted from 0", column=Column("step", 6, "d")),
@@ -121,6 +126,23 @@ METRICS = (
         name="push", unit="", meaning="The controller's push; where it has none, ln T: above 0 it raises the entropy"
     ),
     Metric(name="raise_entropy", unit="true or false", meaning="Whether the controller raises the entropy"),
+    Metric(
+        name="control/drift_main",
+        unit="nats per unit of the learning rate",
+        meaning="By how much GRPO's part of the update moves H, to first order, as if every place of a response had "
+        "logits of its own; null where the controller does not act through credits",
+    ),
+    Metric(
+        name="control/drift_second",
+        unit="nats per unit of the learning rate",
+        meaning="The same of what the controller adds: the second branch, or a reweighting",
+    ),
+    Metric(
+        name="control/authority",
+        unit="",
+        meaning="Minus the second drift over the main one: below 1 the controller is overruled; null where the main "
+        "part goes towards the target by itself",
+    ),
     Metric(name="positives", unit="responses", meaning="Tempered responses that take part in the update"),
     Metric(
         name="normalizer", unit="name", meaning="How the tempered responses are counted; null without a second branch"
@@ -156,9 +178,17 @@ METRICS = (
         name="reward/timeouts", unit="responses", meaning="Verdicts that took too long, over all ranks and branches"
     ),
     Metric(
-        name=OF_A_FUNCTION,
+        name="reward/MODULE:FUNCTION",
         unit="",
         meaning="Mean of what this one of several reward functions gave the T = 1 responses, before weights and rules",
+        several=r"reward/.*:.*",
+    ),
+    Metric(
+        name=f"{HELD_OUT}pass@K",
+        unit="share",
+        meaning="Unbiased pass@K on the held-out prompts, of the policy before the update at T = 1; for each K, only "
+        "in steps that evaluate",
+        several=rf"{HELD_OUT}pass@\w+",
     ),
     Metric(name="response_length_min", unit="tokens", meaning="Shortest T = 1 response"),
     Metric(name="response_length_max", unit="tokens", meaning="Longest T = 1 response"),
@@ -185,7 +215,11 @@ METRICS = (
         meaning="Response tokens of all ranks per second of generation on the slowest",
         column=Column("tok/s", 7, ".0f"),
     ),
-    Metric(name="perf/throughput", unit="tokens/s", meaning="Tokens of `perf/tokens` per second of the step and rank"),
+    Metric(
+        name="perf/throughput",
+        unit="tokens/s",
+        meaning="Tokens of `perf/tokens` per second of the step and rank, less `time/evaluate`",
+    ),
     Metric(
         name="perf/memory_gib",
         unit="GiB",
@@ -210,6 +244,11 @@ METRICS = (
     ),
     Metric(
         name="time/update", unit="s", meaning="Optimizer steps, on this rank", column=Column("update s", 8, seconds)
+    ),
+    Metric(
+        name="time/evaluate",
+        unit="s",
+        meaning="The evaluation on held-out prompts, on this rank; only in steps that evaluate",
     ),
     Metric(name="time/step", unit="s", meaning="The whole step, on this rank", column=Column("step s", 6, seconds)),
     Metric(
@@ -284,6 +323,7 @@ def step_metrics(
         "temperature": float(control.temperature),
         "push": float(control.strength),
         "raise_entropy": bool(control.raise_entropy),
+        **_drifts(method, control, batch, main, second),
         "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
         "normalizer": method.tempered.normalizer if method.tempered is not None else None,
         "live_rows": int(batch.live.sum()),
@@ -303,6 +343,18 @@ def step_metrics(
         **beside,
     }
     return ordered(found)
+
+
+def _drifts(
+    method: Method, control: Control, batch: Batch, main: Rollouts, second: Rollouts | None
+) -> dict[str, float | None]:
+    """control/*: how far the two parts of the update move H."""
+    names = ("control/drift_main", "control/drift_second", "control/authority")
+    if not measurable(method):
+        return dict.fromkeys(names)
+    found = drift(method, batch, main, second)
+    values = (float(found.main), float(found.second), float(authority(found, control)))
+    return {name: None if math.isnan(value) else value for name, value in zip(names, values, strict=True)}
 
 
 def ordered(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from aepo import atomic, zoo
+from aepo import atomic
 from aepo.llm.records import console_row
-from aepo.llm.records.entropy_plot import PLOTTED, plot_entropy
-from aepo.llm.records.samples import console_line, markdown
+from aepo.llm.records.entropy_plot import drawn, plot_entropy
+from aepo.llm.records.samples import SAMPLES_FILE, console_line, markdown
+from aepo.llm.records.saturation import DUTY_STEPS, saturation_warning, start_warning
 from aepo.llm.records.verl_names import aliases
 from aepo.llm.records.wandb_run import WandbRun
-from aepo.llm.settings import MethodSettings, Settings
+from aepo.llm.settings import Settings
 from aepo.method import Method
-from aepo.tracking import SATURATED_DUTY, duty_cycle, last_half, tracking_error
+from aepo.tracking import duty_cycle, last_half, tracking_error
 
 log = logging.getLogger("aepo")
 
 # Steps that accuracy is averaged over at the end of a run.
 LAST_STEPS = 100
-# Steps that the duty cycle is taken over while a run goes on, and between warnings.
-DUTY_STEPS = 50
 # Rows between the console's headers: about a screen.
 HEADER_EVERY = 50
 
@@ -52,8 +51,9 @@ class Recorder:
         before = read(metrics_path(settings))
         kept = cut(metrics_path(settings), first_step=first_step)
         cut(samples_path(settings), first_step=first_step)
-        self.plotted = [{name: row[name] for name in PLOTTED} for row in kept]
-        self.recent = deque((row["raise_entropy"] for row in kept), maxlen=DUTY_STEPS)
+        self.plotted = [drawn(row) for row in kept]
+        self.recent = deque(kept, maxlen=DUTY_STEPS)
+        self.warned = first_step - DUTY_STEPS
         self.metrics, self.samples = (
             path(settings).open("a", encoding="utf-8") for path in (metrics_path, samples_path)
         )
@@ -67,21 +67,29 @@ class Recorder:
     def write(self, metrics: dict[str, Any]) -> None:
         """One step's metrics, to every place, with the duty cycle added; says so when the controller is saturated."""
         step = metrics["step"]
-        self.recent.append(metrics["raise_entropy"])
-        duty_up = sum(self.recent) / len(self.recent)
+        self.recent.append(metrics)
+        duty_up = sum(row["raise_entropy"] for row in self.recent) / len(self.recent)
         row = {**metrics, "duty_up": duty_up if self.method.controlled else None}
         self.metrics.write(line(row))
         self.metrics.flush()
         self._numbers(row, step)
-        self.plotted.append({name: row[name] for name in PLOTTED})
+        self.plotted.append(drawn(row))
         self._console(row)
-        if len(self.recent) == DUTY_STEPS and (step + 1) % DUTY_STEPS == 0:
-            warning = saturation_warning(duty_up, self.settings.method)
-            if warning:
-                log.warning("%s", warning)
+        self._warn(row)
         every = self.settings.log.plot_every
         if every and (step + 1) % every == 0:
             self.plot()
+
+    def _warn(self, row: dict[str, Any]) -> None:
+        """Say so when the controller cannot hold its target, at most once in `DUTY_STEPS` steps."""
+        step = row["step"]
+        said = start_warning(row, self.settings) if step == 0 else None
+        if said is None and step - self.warned >= DUTY_STEPS:
+            left = self.settings.train.steps - step - 1
+            said = saturation_warning(list(self.recent), self.settings.method, left=left)
+            self.warned = self.warned if said is None else step
+        if said is not None:
+            log.warning("%s", said)
 
     def _numbers(self, row: dict[str, Any], step: int) -> None:
         named = {**row, **aliases(row)} if self.settings.log.verl_names else row
@@ -99,6 +107,8 @@ class Recorder:
         if (done - 1) % HEADER_EVERY == 0:
             print(console_row.header(), flush=True)
         print(console_row.row({**row, "eta": left}), flush=True)
+        if passed := console_row.held_out(row):
+            print(passed, flush=True)
 
     def wants_samples(self, step: int) -> bool:
         """Whether samples of this step are asked for."""
@@ -138,16 +148,22 @@ def metrics_path(settings: Settings) -> Path:
 
 def samples_path(settings: Settings) -> Path:
     """Responses with their verdicts, a row each."""
-    return Path(settings.out) / "samples.jsonl"
+    return Path(settings.out) / SAMPLES_FILE
 
 
 def strict(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which knows no nan and no infinity: numbers that are neither, and None in their place.
+    """For JSON, which knows no nan and no infinity: numbers that are neither, also in lists, and None in their place.
 
-    >>> strict({"target": float("nan"), "entropy": 0.5})
-    {'target': None, 'entropy': 0.5}
+    >>> strict({"target": float("nan"), "entropy": [0.5, float("inf")]})
+    {'target': None, 'entropy': [0.5, None]}
     """
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, list):
+            return [finite(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {k: finite(v) for k, v in values.items()}
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -174,55 +190,6 @@ def cut(path: Path, *, first_step: int) -> list[dict[str, Any]]:
     kept = [row for row in read(path) if row["step"] < first_step]
     atomic.write_text(path, "".join(map(line, kept)))
     return kept
-
-
-# What gives a controller more authority, by the option's name: what to do with it to push up, and down.
-LEVERS = {
-    "t_high": ("raise", None),
-    "t_low": (None, "lower"),
-    "cap_up": ("raise", None),
-    "cap_down": (None, "raise"),
-    "high": ("raise", None),
-    "low": (None, "lower"),
-    "limit": ("raise", "raise"),
-    "gain": ("raise", "raise"),
-    "coef": ("raise", "raise"),
-    "strength": ("raise", None),
-    "alpha": ("raise", "raise"),
-    "prompt_fraction": ("raise", "raise"),
-}
-
-
-def saturation_warning(duty_up: float, chosen: MethodSettings) -> str | None:
-    """What to change when the controller pushed one way in over 95 % of the steps and still did not arrive.
-
-    Args:
-        duty_up: share of the last steps in which it raised entropy.
-        chosen: the run's method; the options that the message names are its own, with the values they have.
-
-    Returns:
-        The message, or None for a controller that is not at its limit and for a method without one.
-    """
-    method = chosen.build()
-    if not method.controlled or 1 - SATURATED_DUTY <= duty_up <= SATURATED_DUTY:
-        return None
-    up = duty_up > 0.5
-    values = {**zoo.options(chosen.name), **(chosen.model_extra or {})}
-    if method.tempered is not None:
-        # An option that is None stands for a number that the method itself knows.
-        values |= {"cap_up": method.tempered.cap_up, "cap_down": method.tempered.cap_down}
-        if method.tempered.prompt_fraction == 1:
-            values["prompt_fraction"] = None
-    levers = [
-        f"{verb} method.{name} (now {values[name]:g})"
-        for name, (to_push_up, to_push_down) in LEVERS.items()
-        if (verb := to_push_up if up else to_push_down) and values.get(name) is not None
-    ]
-    return (
-        f"the controller pushed {'up' if up else 'down'} in {duty_up if up else 1 - duty_up:.0%} of the last "
-        f"{DUTY_STEPS} steps, and the entropy is not there: too little authority. To give it more, "
-        f"{', '.join([*levers, ''])}or move the target nearer to the entropy"
-    )
 
 
 def summarize(settings: Settings, method: Method, evaluation: dict[str, float]) -> dict[str, Any]:

@@ -1,12 +1,27 @@
 """Responses with their verdicts, for a person who wants to see what the reward rewards."""
 
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.llm.grading import Verdict
-from aepo.llm.questions.task import Task
+from aepo.llm.records.text_pieces import UNKNOWN, text_pieces
 
+if TYPE_CHECKING:
+    # It brings transformers, which whoever reads the file need not have.
+    from aepo.llm.questions.task import Task
+
+SAMPLES_FILE = "samples.jsonl"
+"""Under the run's `out`, a row a response."""
+BY_TOKEN = ("tokens", "entropy", "logp")
+"""Of a row, the lists with an entry for each token."""
+LINE_END = "\u21b5"
+"""An arrow, in front of the end of a line whose token is marked: the end itself has no place to be coloured."""
+DECIMALS = 4
+"""Of a token's numbers: more than a person tells apart, and half as long a file."""
 # A row of the console; the file has the whole text.
 CONSOLE_WIDTH = 160
 # Of it for the reason and for the answer each: prompt and response are what one wants to see.
@@ -38,14 +53,15 @@ def chosen_rows(right: Sequence[bool], *, group_size: int, count: int) -> list[i
 def samples(
     rollouts: Rollouts,
     verdicts: Sequence[Verdict],
-    task: Task,
+    task: "Task",
     *,
     step: int,
     branch: str,
     temperature: float,
     count: int,
 ) -> list[dict[str, Any]]:
-    """Rows of samples.jsonl.
+    """Rows of samples.jsonl. Of each token: its piece of text, and, both in nats, the entropy of the distribution that
+    it comes from and its log-prob there. These are the trainer's at T = 1, whatever it was sampled at.
 
     Args:
         rollouts: of every rank, scored; the first len(verdicts) rows are this rank's, as on rank 0.
@@ -75,9 +91,16 @@ def samples(
                 "length": length,
                 "ended": bool(tokens) and tokens[-1] in task.end_ids,
                 "mean_logp": float(rollouts.scored("old_logp")[row, :length].double().sum()) / max(length, 1),
+                "tokens": text_pieces(task.text, tokens, name=task.tokenizer.convert_ids_to_tokens),
+                "entropy": _rounded(rollouts.scored("entropy")[row, :length]),
+                "logp": _rounded(rollouts.scored("old_logp")[row, :length]),
             }
         )
     return found
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, DECIMALS) for value in values.tolist()]
 
 
 def _by_function(verdict: Verdict, parts: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +129,27 @@ def one_line(text: str) -> str:
     >>> one_line("a\\n b\\x1b[2J")
     'a b\ufffd[2J'
     """
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return shown(" ".join(text.split()))
+
+
+def shown(text: str, *, visible: bool = False) -> str:
+    """A text without what a terminal would take for a command, or UTF-8 cannot hold; line ends and tabs stay.
+
+    Args:
+        text: of any origin.
+        visible: whether a line end is shown by a sign too.
+
+    >>> shown("a\\n\\tb\\x1b[2J"), shown("\\n", visible=True) == LINE_END + "\\n"
+    ('a\\n\\tb\ufffd[2J', True)
+    """
+    # On Windows and in web pages a line ends with two characters.
+    safe = "".join(c if _harmless(c) else UNKNOWN for c in text.replace("\r\n", "\n"))
+    return safe.replace("\n", f"{LINE_END}\n") if visible else safe
+
+
+def _harmless(character: str) -> bool:
+    # Blanks other than the one of ASCII do not count as printable.
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
 
 
 def cut(text: str, width: int, *, keep: str) -> str:
@@ -121,8 +164,8 @@ def cut(text: str, width: int, *, keep: str) -> str:
 
 
 def markdown(sample: dict[str, Any]) -> str:
-    """The same as TensorBoard shows it: everything, texts as they are."""
-    facts = ", ".join(f"{k} {v}" for k, v in sample.items() if k not in ("prompt", "response"))
+    """The same as TensorBoard shows it: everything but what is of one token, texts as they are."""
+    facts = ", ".join(f"{k} {v}" for k, v in sample.items() if k not in ("prompt", "response", *BY_TOKEN))
 
     def block(text: str) -> str:
         return "\n".join("    " + line for line in text.splitlines())

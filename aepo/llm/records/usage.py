@@ -42,7 +42,7 @@ def usage(
         rollouts: of every rank and branch.
         prompts: every prompt's tokens; Rollouts.prompt indexes them.
         generate_seconds: that this rank's engine sampled; the slowest rank's count.
-        step_seconds: of the whole step.
+        step_seconds: of the whole step, less an evaluation.
 
     Returns:
         perf/tokens (prompts and responses, a prompt once per response), perf/tokens_per_second (of the responses, all

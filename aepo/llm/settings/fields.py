@@ -360,8 +360,10 @@ class CheckpointSettings(Section):
     keep_last: int = Field(2, ge=1)
     """Older ones are deleted after a new one is complete."""
     keep_best: int = Field(0, ge=0)
-    """Of the older ones, those kept all the same for the highest mean training reward since the checkpoint before;
-    of equal ones the newer."""
+    """Of the older ones, those kept all the same for the highest figure of `best_by`; of equal ones the newer."""
+    best_by: Literal["reward", "held_out"] = "reward"
+    """Mean training reward since the checkpoint before, or held-out pass@1 of the checkpoint's own weights (needs
+    evaluation.every, of which `every` is a multiple)."""
 
 
 class WatchdogSettings(Section):
@@ -375,6 +377,7 @@ class WatchdogSettings(Section):
     update: float | None = Field(3600.0, gt=0)
     save: float | None = Field(3600.0, gt=0)
     evaluate: float | None = Field(36000.0, gt=0)
+    """One evaluation on the held-out prompts."""
 
     @property
     def longest(self) -> float:
@@ -383,18 +386,27 @@ class WatchdogSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """Held-out prompts at the end of the run, sampled at T = 1."""
+    """Held-out prompts sampled at T = 1, at the end of the run and, if asked for, while it goes on."""
 
     samples: int = Field(64, ge=0)
     """Responses per prompt; 0 skips the evaluation."""
     ks: tuple[int, ...] = (1, 4, 16)
     """The k of pass@k; those above `samples` are refused."""
+    every: int = Field(0, ge=0)
+    """Steps between evaluations of the policy that a step samples from, the first in step 0; 0: only at the end. No
+    other number of the run depends on it."""
 
     @model_validator(mode="after")
     def _ks_fit(self) -> "EvaluationSettings":
         if self.samples and (not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples):
             raise ValueError(f"ks must lie in [1, samples={self.samples}], got {self.ks}")
+        if self.every and not self.samples:
+            raise ValueError(f"every={self.every} needs samples of at least 1, got samples=0")
         return self
+
+    def due(self, step: int) -> bool:
+        """Whether a step, counted from 0, evaluates."""
+        return self.every > 0 and step % self.every == 0
 
 
 class LoggingSettings(Section):
@@ -458,6 +470,30 @@ class Settings(Section):
             raise ValueError(
                 f"reward.overlong_buffer_tokens must be at most rollout.max_response_tokens = "
                 f"{self.rollout.max_response_tokens}, got {self.reward.overlong_buffer_tokens}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_has_prompts(self) -> "Settings":
+        if self.evaluation.every and self.data.train != "walk" and not self.data.held_out_problems:
+            raise ValueError(
+                f"evaluation.every={self.evaluation.every} needs prompts to evaluate on, got data.held_out_problems=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_were_evaluated(self) -> "Settings":
+        if self.checkpoint.best_by != "held_out":
+            return self
+        every = self.evaluation.every
+        if not every or self.checkpoint.every % every:
+            raise ValueError(
+                f"checkpoint.best_by=held_out needs checkpoint.every={self.checkpoint.every} to be a multiple of "
+                f"evaluation.every, got {every}{'' if every else ', which evaluates at the end only'}"
+            )
+        if 1 not in self.evaluation.ks:
+            raise ValueError(
+                f"checkpoint.best_by=held_out goes by pass@1 and needs 1 in evaluation.ks, got {self.evaluation.ks}"
             )
         return self
 

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,9 +40,16 @@ def settings(out: Path, keep_last: int = 2, keep_best: int = 0, **changes) -> Se
     return Settings(out=str(out), checkpoint={"keep_last": keep_last, "keep_best": keep_best}, **changes)
 
 
-def save(chosen: Settings, step: int, stepper: Stepper | None = None, reward: float = math.nan) -> None:
+def save(
+    chosen: Settings,
+    step: int,
+    stepper: Stepper | None = None,
+    reward: float = math.nan,
+    held_out: Mapping[int, float] | None = None,
+) -> None:
     loop = Loop(state={}, previous_entropy=torch.tensor(0.5), initial_entropy=torch.tensor(1.0))
-    checkpoint.save(chosen, POLICY, stepper or Stepper(), checkpoint.Progress(step=step, loop=loop, reward=reward))
+    progress = checkpoint.Progress(step=step, loop=loop, reward=reward, held_out=held_out or {})
+    checkpoint.save(chosen, POLICY, stepper or Stepper(), progress)
 
 
 def steps(out: Path) -> list[str]:
@@ -216,6 +224,45 @@ def test_the_best_are_kept_beside_the_newest_and_each_says_its_reward(tmp_path):
     counts = json.loads((tmp_path / "checkpoints" / "step_000004" / "progress.json").read_text())
     assert counts["reward"] == 0.9 and counts["world_size"] == 1 and counts["zero_stage"] == 0
     assert checkpoint.newest(chosen).name == "step_000010"
+
+
+def by_held_out(out: Path, keep_best: int) -> Settings:
+    chosen = {"keep_last": 1, "keep_best": keep_best, "best_by": "held_out", "every": 2}
+    return Settings(out=str(out), checkpoint=chosen, evaluation={"every": 2})
+
+
+def test_the_best_by_held_out_pass_at_1_are_kept_whatever_the_training_reward_was(tmp_path):
+    # Step N's policy is evaluated at the start of step N: after its checkpoint was saved, and before the next one is.
+    known: dict[int, float] = {}
+    for step, reward, passed in [(2, 0.1, 0.9), (4, 0.9, 0.2), (6, 0.8, 0.7), (8, 0.7, 0.3), (10, 0.6, 1.0)]:
+        save(by_held_out(tmp_path, 2), step, reward=reward, held_out=known)
+        known[step] = passed
+    assert steps(tmp_path) == ["step_000002", "step_000006", "step_000010"]
+    # What is known goes on with the run.
+    policy, stepper = SimpleNamespace(), SimpleNamespace(load=lambda folder: None, zero_stage=0)
+    found = checkpoint.restore(checkpoint.newest(by_held_out(tmp_path, 2)), policy, stepper)
+    assert found.held_out == {2: 0.9, 4: 0.2, 6: 0.7, 8: 0.3}
+    save(by_held_out(tmp_path, 1), 12, held_out={**found.held_out, 10: 1.0})
+    assert steps(tmp_path) == ["step_000010", "step_000012"]
+
+
+def test_a_checkpoint_that_was_not_evaluated_or_cannot_be_read_is_worse_than_any_that_was(tmp_path):
+    save(by_held_out(tmp_path, 9), 2)
+    save(by_held_out(tmp_path, 9), 3)
+    save(by_held_out(tmp_path, 9), 4)
+    (tmp_path / "checkpoints" / "step_000003" / "progress.json").write_text("{")
+    save(by_held_out(tmp_path, 1), 6, held_out={2: 0.0})
+    assert steps(tmp_path) == ["step_000002", "step_000006"]
+
+
+def test_one_that_was_saved_before_there_were_evaluations_is_resumed(tmp_path):
+    save(settings(tmp_path), 2)
+    folder = tmp_path / "checkpoints" / "step_000002"
+    progress = json.loads((folder / "progress.json").read_text())
+    del progress["held_out"]
+    (folder / "progress.json").write_text(json.dumps(progress))
+    policy, stepper = SimpleNamespace(), SimpleNamespace(load=lambda folder: None, zero_stage=0)
+    assert checkpoint.restore(folder, policy, stepper).held_out == {}
 
 
 def test_one_without_a_reward_is_worse_than_any_and_an_unreadable_one_too(tmp_path):

@@ -701,7 +701,7 @@ def test_vllm_killed_and_resumed_twice_draws_every_sample_of_all_seven_sets_once
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage, ranks", [(0, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("stage, ranks", [(0, 1), (2, 2), pytest.param(3, 2, marks=pytest.mark.exhaustive)])
 def test_a_runs_checkpoints_are_evaluated_with_their_steps_and_the_last_is_its_final_model(tmp_path, stage, ranks):
     from safetensors.torch import load_file
 
@@ -742,6 +742,7 @@ sys.exit(code)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_1024_samples_per_problem_need_no_more_memory_than_8(tmp_path, model, data):
     peak = {}
     for n in (8, 1024):

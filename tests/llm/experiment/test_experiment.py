@@ -194,6 +194,7 @@ def test_what_cannot_be_done_is_refused_at_once(tmp_path, capsys, typed, told):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_experiment_that_is_killed_goes_on_and_another_is_refused_in_its_folder(tmp_path):
     config = tmp_path / "small.yaml"
     config.write_text(

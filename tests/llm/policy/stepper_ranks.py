@@ -39,7 +39,7 @@ def objective(module, rank: int, micro: int, step: int) -> torch.Tensor:
     """One micro-batch's part of a global loss that differs from step to step."""
     ids = IDS[rank, micro]
     response = ids[:, 3:]
-    logp, entropy = module(ids, None, torch.arange(9).expand(ROWS, -1), response, torch.ones(response.shape))
+    logp, entropy, _ = module(ids, None, torch.arange(9).expand(ROWS, -1), response, torch.ones(response.shape))
     weight = torch.sin(1.0 + step + torch.arange(response.numel())).view(response.shape)
     return (weight * logp + 0.1 * entropy).sum() * 0.1
 

@@ -112,7 +112,7 @@ def test_every_stage_takes_the_steps_of_plain_torch(tmp_path, dtype):
         assert found["released"] == [0] * STEPS * case.get("release_buffers", False)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.exhaustive), "bfloat16"])
 def test_a_gradient_that_is_not_finite_on_one_rank_leaves_no_trace(tmp_path, dtype):
     cases = [{"dtype": dtype, **case, **bad} for case in STAGES for bad in ({}, {"bad": 0}, {"bad": 2})]
     found = two_ranks(tmp_path / "x", cases)
@@ -126,7 +126,7 @@ def test_a_gradient_that_is_not_finite_on_one_rank_leaves_no_trace(tmp_path, dty
             assert all(torch.equal(whole["weights"][n], other["weights"][n]) for n in whole["weights"]), cases[i]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.exhaustive), "bfloat16"])
 def test_steps_after_a_checkpoint_are_those_without_it_bit_for_bit(tmp_path, dtype):
     cases = [{"dtype": dtype, **case, "halfway": STEPS // 2} for case in STAGES]
     whole = two_ranks(tmp_path / "x", cases)

@@ -93,8 +93,8 @@ def test_scores_do_not_depend_on_the_packing_or_the_budget(token_budget):
     assert_all_close([got.old_logp, got.entropy], [want.old_logp, want.entropy], rtol=1e-9, atol=1e-9)
     tempered = policy(model("qwen3"), packing=False).tempered_score(ROLLOUTS, 0.7).logp_t
     torch.testing.assert_close(packed.tempered_score(ROLLOUTS, 0.7).logp_t, tempered, rtol=1e-9, atol=1e-9)
-    effect = policy(model("qwen3"), packing=False).effect_score(want).mean_effect
-    torch.testing.assert_close(packed.effect_score(got).mean_effect, effect, rtol=1e-9, atol=1e-9)
+    effect = policy(model("qwen3"), packing=False).score(ROLLOUTS, effects=True).mean_effect
+    torch.testing.assert_close(packed.score(ROLLOUTS, effects=True).mean_effect, effect, rtol=1e-9, atol=1e-9)
     assert (effect[want.mask == 0] == 0).all() and (effect[want.mask != 0] > 0).all()
 
 

@@ -42,6 +42,14 @@ def test_each_reward_function_has_a_number_of_its_own_at_its_place():
         ordered({"reward/g": 1.0})
 
 
+def test_each_k_of_an_evaluation_has_a_number_of_its_own_at_its_place():
+    found = {"held_out/pass@16": 1.0, "held_out/pass@1": 0.5, "time/evaluate": 2.0, "step": 0, "reward/timeouts": 0}
+    order = ["step", "reward/timeouts", "held_out/pass@16", "held_out/pass@1", "time/evaluate"]
+    assert list(ordered(found)) == order
+    with pytest.raises(ValueError, match="the metrics held_out/entropy, held_out/pass@, pass@1 are not in"):
+        ordered({"held_out/entropy": 1.0, "held_out/pass@": 1.0, "pass@1": 1.0})
+
+
 def test_console_and_verls_names_show_metrics_of_the_list():
     assert [name for name, _ in console_row.SHOWN] == [metric.name for metric in METRICS if metric.column is not None]
     assert set(verl_names.ALIASES.values()) <= set(NAMES)

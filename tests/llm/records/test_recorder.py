@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import logging
 import math
 import struct
 from pathlib import Path
@@ -30,13 +29,12 @@ from aepo.llm.records.recorder import (
     metrics_path,
     read,
     samples_path,
-    saturation_warning,
     summarize,
 )
 from aepo.llm.records.samples import chosen_rows, console_line, samples
 from aepo.llm.records.usage import Memory, extremes
 from aepo.llm.records.verl_names import ALIASES, aliases
-from aepo.llm.settings import MethodSettings, Settings, SettingsError, load
+from aepo.llm.settings import Settings, SettingsError, load
 from aepo.llm.train import main
 
 UP = np.random.default_rng(0).random(200) < 0.5
@@ -59,6 +57,7 @@ def sample(step: int, text: str = "+1 +2", branch: str = "main") -> dict:
     return {
         "step": step, "branch": branch, "temperature": 1.0, "prompt": "1 4", "response": text, "answer": "4",
         "extracted": "4", "reason": "exact", "reward": 1.0, "length": 2, "ended": True, "mean_logp": -1.0,
+        "tokens": [text[:2], text[2:]], "entropy": [0.5, 1.5], "logp": [-0.25, -1.75],
     }  # fmt: skip
 
 
@@ -123,13 +122,14 @@ def test_the_files_are_json_that_any_reader_takes(tmp_path):
     settings = load(None, [f"out={tmp_path}", "method.name=grpo", "log.plot_every=0"])
     recorder = Recorder(settings, first_step=0)
     recorder.write({**metrics(0), "target": None, "error": None, "mismatch/worst_ratio": math.inf, "kl": math.nan})
-    recorder.write_samples([{**sample(0), "mean_logp": -math.inf}])
+    recorder.write_samples([{**sample(0), "mean_logp": -math.inf, "logp": [-0.5, -math.inf], "entropy": [math.nan]}])
     recorder.close()
     Recorder(settings, first_step=1).close()
     summarize(settings, settings.method.build(), {"pass@1": 0.5})
     files = [metrics_path(settings), samples_path(settings), tmp_path / "summary.json"]
     row, shown, summary = (json.loads(path.read_text(), parse_constant=refuse) for path in files)
     assert (row["target"], row["mismatch/worst_ratio"], row["kl"], shown["mean_logp"]) == (None,) * 4
+    assert (shown["logp"], shown["entropy"]) == ([-0.5, None], [None])
     assert (summary["target"], summary["tracking_error"], summary["pass@1"]) == (None, None, 0.5)
 
 
@@ -161,46 +161,6 @@ def test_a_method_that_follows_no_target_has_no_duty_cycle(tmp_path, caplog):
     recorded(settings, 0, 50, up=True)
     assert all(row["duty_up"] is None for row in read(metrics_path(settings)))
     assert not caplog.records
-
-
-@pytest.mark.parametrize(("ups", "warns"), [(50, "up"), (48, "up"), (47, None), (3, None), (2, "down"), (0, "down")])
-def test_a_run_says_what_to_change_when_its_controller_is_saturated_also_after_a_resume(tmp_path, caplog, ups, warns):
-    caplog.set_level(logging.WARNING, "aepo")
-    settings = chosen(tmp_path)
-    for first, last in ((0, 30), (30, 50)):
-        recorder = Recorder(settings, first_step=first)
-        for step in range(first, last):
-            recorder.write(metrics(step, up=step < ups))
-            assert step == 49 or not caplog.records
-        recorder.close()
-    said = [record.getMessage() for record in caplog.records]
-    if warns is None:
-        assert not said
-    else:
-        share = ups / 50 if warns == "up" else 1 - ups / 50
-        assert len(said) == 1 and f"pushed {warns} in {share:.0%} of the last 50 steps" in said[0]
-        lever, other = ("raise method.t_high (now 1.5)", "t_low") if warns == "up" else ("lower method.t_low", "t_high")
-        assert lever in said[0] and other not in said[0]
-        assert "raise method.alpha (now 1)" in said[0] and "raise method.prompt_fraction (now 0.25)" in said[0]
-
-
-@pytest.mark.parametrize("duty", [0.0, 1.0])
-@pytest.mark.parametrize("name", [name for name in zoo.METHODS if name != "grpo"])
-def test_the_warning_names_options_that_the_method_has(name, duty):
-    method = MethodSettings(name=name)
-    said = saturation_warning(duty, method)
-    assert (said is not None) == method.build().controlled
-    if said is not None:
-        named = {word.removeprefix("method.") for word in said.split() if word.startswith("method.")}
-        assert named <= set(zoo.options(name))
-        # A band has neither gain nor limit, and a gate never pushes down: only the target can be moved.
-        assert named or name == "entrocraft" or (name == "stare" and not duty)
-
-
-def test_the_warning_shows_the_caps_that_the_method_itself_sets():
-    assert "raise method.cap_up (now 60)" in saturation_warning(1.0, MethodSettings(name="aepo", normalizer="replace"))
-    assert "cap_up" not in saturation_warning(1.0, MethodSettings(name="aepo"))
-    assert "prompt_fraction" not in saturation_warning(1.0, MethodSettings(name="aepo", prompt_fraction=1.0))
 
 
 # The console
@@ -274,17 +234,22 @@ def test_samples_say_what_was_asked_answered_and_judged():
         reward=torch.tensor([-0.5, 0.0, 0.0, 0.0]),
         group_size=2,
         old_logp=-torch.arange(20.0).reshape(4, 5),
+        # What stands on padding is nobody's.
+        entropy=torch.where(mask != 0, torch.arange(20.0).reshape(4, 5) / 7, math.nan),
     )
     found = samples(rollouts, verdicts, task, step=7, branch="tempered", temperature=1.5, count=9)
     start, goal = task.pairs[task.train[0]]
     assert found[0] == {
         "step": 7, "branch": "tempered", "temperature": 1.5, "prompt": f"{start} {goal}", "answer": str(goal),
         "response": "+1 +1 +1 +1 <eos>", "extracted": str(start + 4), "reason": verdicts[0].reason, "reward": -0.5,
-        "length": 5, "ended": True, "mean_logp": -2.0,
+        "length": 5, "ended": True, "mean_logp": -2.0, "tokens": ["+1", " +1", " +1", " +1", " <eos>"],
+        "logp": [-0.0, -1.0, -2.0, -3.0, -4.0], "entropy": [0.0, 0.1429, 0.2857, 0.4286, 0.5714],
     }  # fmt: skip
     assert [row["response"] for row in found] == [" ".join(texts[row]) for row in (0, 2, 1, 3)]
     assert [row["ended"] for row in found] == [True, True, False, False]
     assert [row["mean_logp"] for row in found] == [-2.0, -12.0, -5.5, -15.0]
+    assert [row["entropy"] for row in found[2:]] == [[0.7143, 0.8571], [2.1429]]
+    assert all("".join(row["tokens"]) == row["response"] for row in found)
 
 
 def test_samples_of_several_functions_say_what_each_gave_and_show_a_right_and_a_wrong_one():
@@ -292,7 +257,7 @@ def test_samples_of_several_functions_say_what_each_gave_and_show_a_right_and_a_
     token = torch.full((4, 1), task.tokenizer.eos_token_id)
     rollouts = Rollouts(
         prompt=torch.tensor([task.train[0]] * 4), token=token, mask=torch.ones(4, 1), reward=torch.full((4,), 0.2),
-        group_size=4, old_logp=torch.zeros(4, 1),
+        group_size=4, old_logp=torch.zeros(4, 1), entropy=torch.zeros(4, 1),
     )  # fmt: skip
     # All have a positive reward, one is right; one could not be judged.
     verdicts = [
@@ -311,7 +276,7 @@ def test_rows_of_other_ranks_are_not_shown():
     token = torch.full((4, 1), task.tokenizer.eos_token_id)
     rollouts = Rollouts(
         prompt=torch.tensor([task.train[0]] * 4), token=token, mask=torch.ones(4, 1), reward=torch.zeros(4),
-        group_size=2, old_logp=torch.zeros(4, 1),
+        group_size=2, old_logp=torch.zeros(4, 1), entropy=torch.zeros(4, 1),
     )  # fmt: skip
     verdicts = task.grade([task.train[0]] * 2, token[:2].tolist())
     assert len(samples(rollouts, verdicts, task, step=0, branch="main", temperature=1.0, count=9)) == 2
@@ -343,6 +308,8 @@ def test_samples_are_asked_for_by_the_step_and_shown_in_every_place(tmp_path, ca
     (event,) = found.Tensors("samples/main/text_summary")
     assert event.step == 3 and b"+1" in event.tensor_proto.string_val[0] and b"+2" in event.tensor_proto.string_val[0]
     assert "samples/tempered/text_summary" in found.Tags()["tensors"]
+    # A long response's numbers would bury it there.
+    assert b"reward 1.0" in event.tensor_proto.string_val[0] and b"entropy" not in event.tensor_proto.string_val[0]
     assert not Recorder(chosen(tmp_path / "none", "log.samples=0"), first_step=0).wants_samples(0)
 
 
@@ -360,6 +327,39 @@ def test_the_picture_shows_entropy_target_reward_and_temperature(name, panels):
     if name == "aepo":
         assert list(drawn["entropy (nats)"][1]) == [0.5] * 30
         assert list(drawn["T"][0]) == [row["temperature"] for row in rows]
+
+
+def evaluated(step: int) -> dict:
+    """Metrics of a run that evaluates every tenth step, from some step on with another k."""
+    found = {"held_out/pass@1": 0.3 + step / 100, f"held_out/pass@{4 if step < 20 else 8}": 0.6 + step / 100}
+    return {**metrics(step), **({} if step % 10 else {**found, "time/evaluate": 12.345})}
+
+
+def test_the_picture_shows_held_out_passes_where_they_were_measured():
+    figure = entropy_figure([evaluated(step) for step in range(30)], zoo.build("grpo"))
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel() == "reward"]
+    curves = {line.get_label().removeprefix("held-out "): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert curves["pass@1"] == [[0, 0.3], [10, 0.4], [20, 0.5]]
+    assert curves["pass@4"] == [[0, 0.6], [10, 0.7]] and curves["pass@8"] == [[20, pytest.approx(0.8)]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"held-out pass@{k}" for k in (1, 4, 8)]
+    assert len({line.get_color() for line in axes.get_lines()}) == 4
+
+
+def test_evaluations_are_in_every_place_also_after_a_resume(tmp_path, capsys):
+    settings = chosen(tmp_path)
+    for first, last in ((0, 15), (10, 21)):
+        recorder = Recorder(settings, first_step=first)
+        for step in range(first, last):
+            recorder.write(evaluated(step))
+        recorder.plot()
+        recorder.close()
+    at = [0, 10, 20]
+    assert [row["step"] for row in read(metrics_path(settings)) if "held_out/pass@1" in row] == at
+    assert [event.step for event in events(tmp_path).Scalars("held_out/pass@1")] == at
+    assert [row["step"] for row in recorder.plotted if "held_out/pass@1" in row] == at
+    said = [line for line in capsys.readouterr().out.splitlines() if "held out" in line]
+    # Step 10 was made twice.
+    assert said[0] == "  held out: pass@1 0.300, pass@4 0.600 (12.3 s)" and said[1] == said[2] and len(said) == 4
 
 
 def test_the_picture_is_drawn_while_the_run_goes_on_and_covers_what_was_before_a_resume(tmp_path):

@@ -1,0 +1,171 @@
+"""The band of entropies that a method can hold on a world: a prediction from the mean step, without sampling a run.
+
+The controller is pinned at each of its limits and the policy follows the mean of the sampled update: exact expectations
+over responses, and each credit's mean over the luck of its group. What sampling adds is of second order: it spreads the
+logits of right answers, which lowers their entropy, by an amount that grows with the learning rate. H* is within reach
+where it lies between the entropies of the two pinned runs for the whole last half of a run.
+
+Letters as in `aepo.tabular.worlds.world`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aepo.authority import expected_credit
+from aepo.batch import Rollouts
+from aepo.categorical import entropy_of, log_softmax
+from aepo.controller import Control, Loop
+from aepo.method import Method
+from aepo.schedule import Constant, Schedule
+from aepo.tabular.settings import Settings
+from aepo.tabular.train import Noise, train_step
+from aepo.tabular.worlds.world import World
+
+# A target that no entropy comes near pins a controller at a limit.
+FAR = 1e3
+# Standard normal numbers that the spread of logits is averaged over.
+DRAWS = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Band:
+    """Between which entropies each run's can be held, at some of its steps."""
+
+    steps: tuple[int, ...]
+    lowest: Tensor
+    """(N, number of steps), nats."""
+    highest: Tensor
+    """(N, number of steps), nats."""
+
+    def miss(self, schedule: Schedule) -> Tensor:
+        """(N,): mean distance of the target from the band over the last half of the steps, in nats."""
+        runs = len(self.lowest)
+        target = torch.stack(
+            [torch.as_tensor(schedule(step), dtype=self.lowest.dtype).expand(runs) for step in self.steps], -1
+        )
+        outside = (self.lowest - target).clamp(min=0) + (target - self.highest).clamp(min=0)
+        return outside[:, len(self.steps) // 2 :].mean(-1)
+
+
+def mean_credit(method: Method, group_size: int) -> Method:
+    """The method for exact expectations, each credit the mean over sampled groups of `group_size` (a 0/1 reward)."""
+
+    def advantage(rollouts: Rollouts) -> Tensor:
+        chance = rollouts.row_weight * (rollouts.reward.shape[-1] // rollouts.group_size)
+        right = rollouts.reward > 0
+        success = (chance * right).unflatten(-1, (-1, rollouts.group_size)).sum(-1).clamp(max=1.0)
+        credits = expected_credit(method, success, group_size)
+        of_right, of_wrong = (x.repeat_interleave(rollouts.group_size, -1) for x in credits)
+        return torch.where(right, of_right, of_wrong)
+
+    return dataclasses.replace(method, advantage=None if method.advantage is None else advantage)
+
+
+def band(world: World, method: Method, settings: Settings, *, every: int = 20) -> Band:
+    """The band of a method with a second branch on a world, by two pinned runs of the mean step.
+
+    Args: as for `mean_run`.
+    """
+    low, high = (mean_run(world, method, settings, Constant(target), every=every)[0] for target in (-FAR, FAR))
+    return Band(steps=tuple(range(0, settings.steps, every)), lowest=low[:, ::every], highest=high[:, ::every])
+
+
+def mean_run(
+    world: World, method: Method, settings: Settings, schedule: Schedule, *, every: int = 20
+) -> tuple[Tensor, Tensor]:
+    """The entropy over a run whose every step is the mean of the sampled one, and what sampling takes off it.
+
+    Args:
+        world: N runs.
+        method: of the AEPO family.
+        settings: sizes and learning rate; `exact` is set here.
+        schedule: step -> H*, a number or (N,).
+        every: steps between looks at the spread.
+
+    Returns:
+        The policy's predicted entropy (N, steps), and the part of it that noise takes (N, steps), both in nats.
+    """
+    parameters = world.parameters
+    runs = len(parameters)
+    exact = dataclasses.replace(settings, exact=True)
+    mean = mean_credit(method, settings.group_size)
+    loop, noise = Loop.start(method.controller, parameters.new_zeros(runs)), Noise([0])
+    spread, lost = parameters.new_zeros(runs), parameters.new_zeros(runs)
+    found, taken = [], []
+    for step in range(settings.steps):
+        before = parameters
+        # A controller that sees H - lost and aims at H* does what one that sees H and aims at H* + lost does.
+        target = torch.as_tensor(schedule(step), dtype=parameters.dtype) + lost
+        parameters, loop, record = train_step(
+            parameters, world, mean, loop, noise, step=step, target=target, settings=exact
+        )
+        found.append(record.policy_entropy - lost)
+        taken.append(lost)
+        if step % every == 0:
+            spread = _spread(spread, world, before, method, record.control, settings, steps=every)
+            lost = _lost(spread, world, before)
+    return torch.stack(found, -1), torch.stack(taken, -1)
+
+
+def _directions(world: World) -> float:
+    """How many states' worth of logits the policy can move independently: all of a table, fewer of a linear policy."""
+    features = getattr(world, "features", None)
+    if features is None:
+        return float(world.training)
+    kernel = features @ features.transpose(-1, -2)
+    return float((kernel.diagonal(dim1=-2, dim2=-1).sum(-1) ** 2 / kernel.square().sum((-2, -1))).mean())
+
+
+def _spread(
+    spread: Tensor,
+    world: World,
+    parameters: Tensor,
+    method: Method,
+    control: Control,
+    settings: Settings,
+    *,
+    steps: int,
+) -> Tensor:
+    """The variance of the logits of right answers after so many more steps, (N, S)."""
+    right = getattr(world, "verdicts", None)
+    if right is None or method.tempered is None:
+        return spread
+    if spread.dim() == 1:
+        spread = spread.unsqueeze(-1).expand(right.shape[:-1])
+    table = world.table(parameters.detach())
+    probs = log_softmax(table).exp()
+    hot = log_softmax(table, control.temperature.unsqueeze(-1)).exp()
+    success, pushed = ((x * right).sum(-1).clamp(max=1.0) for x in (probs, hot))
+    among = (probs * right / success.unsqueeze(-1).clamp(min=1e-12)).square().sum(-1)
+    of_right, _ = expected_credit(method, success, settings.group_size)
+    strength = 1.0 if method.tempered.strength is None else method.tempered.strength(control).unsqueeze(-1)
+    alpha = method.tempered.alpha * strength
+    if method.tempered.normalizer == "positives":
+        alpha = alpha / pushed.clamp(min=1e-12)
+    prompts = settings.states_per_step or world.training
+    rows = method.tempered.prompt_count(prompts) * settings.group_size
+    pull = alpha * pushed * (1 - 1 / control.temperature.unsqueeze(-1)) - success * of_right
+    directions = _directions(world)
+    # A push down does not hold right answers together, and noise that lowers the entropy does not hinder it.
+    back = (2 * settings.lr * pull * among / directions).clamp(-1.0 / steps, 1.0)
+    added = settings.lr**2 * alpha**2 * pushed * among / (rows * directions)
+    kept = (1 - back) ** steps
+    # The sum of `added` over the steps, each shrunk by those after it.
+    grown = spread * kept + added * torch.where(back.abs() < 1e-9, float(steps), (1 - kept) / back)
+    return torch.where(control.temperature.unsqueeze(-1) > 1, grown.clamp(0, 50), spread * 0.5)
+
+
+def _lost(spread: Tensor, world: World, parameters: Tensor) -> Tensor:
+    """(N,): by how much spread logits lower the mean entropy of the training states."""
+    right = getattr(world, "verdicts", None)
+    if right is None or spread.dim() == 1:
+        return spread.new_zeros(len(spread))
+    table = world.table(parameters.detach())
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.randn(DRAWS, *table.shape[1:], generator=generator, dtype=table.dtype)
+    at_rest = entropy_of(log_softmax(table))
+    moved = torch.stack([entropy_of(log_softmax(table + spread.sqrt().unsqueeze(-1) * d * right)) for d in draws])
+    return (at_rest - moved.mean(0)).mean(-1)
