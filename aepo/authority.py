@@ -16,6 +16,9 @@ from aepo.categorical import entropy_effect
 from aepo.controller import Control
 from aepo.method import Method
 
+FEW_PROMPTS = 4
+"""Prompts of a second branch below which their luck moves the entropy more than a controller does."""
+
 
 def rise(rollouts: Rollouts) -> Tensor:
     """By how much H of a token's state rises, to first order, per unit step along the token's score e_a - pi.
@@ -125,7 +128,8 @@ def expected_credit(method: Method, success: Tensor, group_size: int) -> tuple[T
         Two tensors (...): p x first + (1 - p) x second = 0 for an advantage that sums to 0 over the group.
 
     >>> from aepo.zoo import build
-    >>> [x.item() for x in expected_credit(build("grpo", std="none"), torch.tensor(0.5), 8)]  # (1 - p)(G - 1) / G
+    >>> half = torch.tensor(0.5, dtype=torch.float64)
+    >>> [round(x.item(), 4) for x in expected_credit(build("grpo", std="none"), half, 8)]  # +- (1 - p)(G - 1) / G
     [0.4375, -0.4375]
     """
     if method.advantage is None:
@@ -172,10 +176,8 @@ def sufficient_temperature(temperature: float, found: float) -> float | None:
     To first order the second part is proportional to 1 - 1/T (`aepo.theory.steering_coefficient`), which no T brings
     above 1.
 
-    >>> sufficient_temperature(1.25, 0.5), sufficient_temperature(0.8, 0.5)
-    (1.6666666666666667, 0.6666666666666666)
-    >>> sufficient_temperature(1.25, 0.1) is None
-    True
+    >>> [round(sufficient_temperature(t, 0.5), 3) for t in (1.25, 0.8)], sufficient_temperature(1.25, 0.1)
+    ([1.667, 0.667], None)
     """
     wanted = (1 - 1 / temperature) / found
     return None if wanted >= 1 else 1 / (1 - wanted)

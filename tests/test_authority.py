@@ -149,7 +149,7 @@ def test_authority_is_a_ratio_only_where_the_main_part_goes_the_wrong_way():
 
 
 @pytest.mark.parametrize("std", ["sample", "population", "none"])
-@pytest.mark.parametrize(("success", "size"), itertools.product((0.1, 0.5, 0.93), (2, 5, 8)))
+@pytest.mark.parametrize(("success", "size"), [*itertools.product((0.1, 0.5, 0.93), (2, 5, 8))])
 def test_the_expected_credit_is_the_mean_over_every_group(std, success, size):
     right = wrong = 0.0
     for others in itertools.product((0, 1), repeat=size - 1):
@@ -173,3 +173,52 @@ def test_a_bonus_and_a_method_without_a_controller_are_not_measured_so():
     rows = enumerated(torch.zeros(ACTIONS, dtype=torch.float64), torch.arange(ACTIONS) < 2, 1.0)
     with pytest.raises(ValueError, match="method 'grpo' cannot be told apart"):
         authority.drift(zoo.build("grpo"), assemble(zoo.build("grpo"), control(1.0), rows), rows)
+
+
+@pytest.mark.parametrize("normalizer", ["all", "positives"])
+@pytest.mark.parametrize(("success", "alpha", "t_high"), [(0.5, 1.0, 1.2), (0.9, 4.0, 1.2), (0.9, 0.5, 1.05)])
+def test_the_predicted_authority_is_that_of_nearly_uniform_right_answers(success, alpha, t_high, normalizer):
+    # Six right answers that differ a little, and wrong ones: the slope of H's distance from its maximum, both parts.
+    size, small = 6, 1e-3
+    method = zoo.build("aepo", alpha=alpha, t_high=t_high, normalizer=normalizer)
+    tilt = small * torch.linspace(-1, 1, size, dtype=torch.float64)
+    right = (math.log(success / size) + tilt).exp()
+    right = right * success / right.sum()
+    pi = torch.cat([right, torch.tensor([1 - success], dtype=torch.float64)])
+    q = right / success
+    of_right, _ = authority.expected_credit(method, torch.tensor(success, dtype=torch.float64), 8)
+    hot = (q.log() / t_high).softmax(-1)
+    # How the log-ratios of right answers move under each part, along themselves; S is p here.
+    among = tilt - tilt.mean()
+    main = float((among * (pi[:size] * of_right)).sum())
+    mass = 1.0 if normalizer == "positives" else success
+    second = float((among * alpha * mass * (hot - q)).sum())
+    found = authority.predicted_authority(method, success, group_size=8, prompts=64)
+    assert found == pytest.approx(-second / main, rel=2e-3)
+
+
+def test_the_predicted_authority_grows_with_what_gives_it():
+    def found(name: str = "aepo", success: float = 0.8, **options: object) -> float:
+        return authority.predicted_authority(zoo.build(name, **options), success, group_size=8, prompts=64)
+
+    assert found(alpha=2.0) == pytest.approx(2 * found(alpha=1.0))
+    assert found(t_high=2.0) == pytest.approx(3 * found(t_high=1.2))
+    assert found(success=0.95) > found(success=0.8) > 0
+    assert found("aepo_adaptive") == pytest.approx(found(alpha=4.0, t_low=0.5, t_high=2.0))
+    # Every means of the controller that widens its reach: strength 16 at T = 2.5.
+    assert found("aepo_reach") == pytest.approx(found(alpha=16.0, t_low=0.4, t_high=2.5))
+    capped = found(normalizer="replace", cap_up=50, cap_down=50)
+    assert capped < found(normalizer="replace", cap_up=100, cap_down=50) < found(normalizer="replace", cap_up=1000)
+    down = authority.predicted_authority(zoo.build("aepo"), 0.8, group_size=8, prompts=64, up=False)
+    assert down < 0
+    with pytest.raises(ValueError, match="method 'grpo' has no second branch"):
+        found("grpo")
+    with pytest.raises(ValueError, match=r"success must be in \(0, 1\), got 1"):
+        found(success=1.0)
+
+
+@pytest.mark.parametrize(("temperature", "found"), [(1.2, 0.4), (1.2, 2.0), (0.8, 0.5), (0.5, 3.0)])
+def test_what_suffices_has_an_authority_of_one(temperature, found):
+    hot = authority.sufficient_temperature(temperature, found)
+    assert found * (1 - 1 / hot) / (1 - 1 / temperature) == pytest.approx(1)
+    assert authority.sufficient_alpha(3.0, found) * found == pytest.approx(3.0)

@@ -243,7 +243,7 @@ def aepo_reach(main, second, options, seen):
     # A run's rows of more prompts than it asks for are not there.
     prompts = len(main) // seen.group_size
     asked = max(1, round(seen.prompt_fraction * prompts)) * seen.group_size
-    aepo_adaptive(main, second[:asked], options | {"cap_up": None, "cap_down": None}, seen)
+    aepo_adaptive(main, second[:asked], options, seen)
 
 
 def aepo_eq3(main, second, options, seen):

@@ -18,6 +18,7 @@ NAMES = {
     "aepo": "AEPO",
     "aepo_adaptive": "AEPO, adaptive strength (ours)",
     "aepo_pi": "AEPO, PI temperature",
+    "aepo_reach": "AEPO, widening reach (ours)",
     "ce_gppo": "CE-GPPO",
     "clip_b": "Clip_B",
     "clip_cov": "Clip-Cov",

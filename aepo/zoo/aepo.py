@@ -134,6 +134,8 @@ def aepo_reach(
     down: float = 1 / 1.05,
     rate: float = 0.05,
     normalizer: Literal["all", "positives"] = "all",
+    cap_up: int | None = None,
+    cap_down: int | None = None,
     prompt_fraction: float = 0.25,
     widest_fraction: float = 1.0,
     **grpo_options,
@@ -169,7 +171,7 @@ def aepo_reach(
         widest_fraction=widest_fraction,
     )
     tempered = dataclasses.replace(
-        _tempered(alpha, normalizer, "reward", None, None, prompt_fraction),
+        _tempered(alpha, normalizer, "reward", cap_up, cap_down, prompt_fraction),
         strength=_size,
         widest_fraction=widest_fraction,
     )

@@ -14,8 +14,8 @@ from aepo.llm.processes.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = [{"question": f"What is {i} + {i + 1}?", "answer": f"Add them. #### {2 * i + 1}"} for i in range(12)]
-# One warm start of some seconds for all tests. It gives one response in six right: with fewer, a mini-batch now and then
-# has no row to learn from, and which one depends on the machine.
+# One warm start of some seconds for all tests. It makes one response in six right: with fewer, a mini-batch has now and
+# then no row to learn from, and which one depends on the machine.
 WARM_STARTS = tempfile.TemporaryDirectory(prefix="aepo_warm_starts_")
 # A short run of the real configuration.
 SMALL = (

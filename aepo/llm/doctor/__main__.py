@@ -18,6 +18,7 @@ import torch
 
 from aepo.command import called
 from aepo.errors import ENDED, UNUSABLE, AepoError
+from aepo.llm.doctor.control import control_lines
 from aepo.llm.doctor.cures import problems
 from aepo.llm.doctor.memory import Architecture, MemoryPlan
 from aepo.llm.doctor.report import devices, report
@@ -106,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     report(model, plan)
+    for said in control_lines(settings):
+        print(said)
     sys.stdout.flush()
     found = problems(model, plan)
     for problem in found:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from aepo import zoo
-from aepo.authority import sufficient_alpha, sufficient_temperature
+from aepo.authority import FEW_PROMPTS, sufficient_alpha, sufficient_temperature
 from aepo.llm.settings import MethodSettings, Settings
 from aepo.tracking import SATURATED_DUTY
 
@@ -16,8 +16,8 @@ ONE_WAY_STEPS = 20
 """Pushes one way, one after the other, that are evidence: a fair coin gives so many once in half a million times."""
 HELD = 0.05
 """Mean |H - H*| in nats up to which a target counts as held."""
-FEW_PROMPTS, FEW_POSITIVES = 4, 8
-"""Prompts and right responses of a second branch below which its luck is larger than its push."""
+FEW_POSITIVES = 8
+"""Right responses of a second branch below which their luck is larger than its push, as with few prompts."""
 MARGIN = 1.2
 """By how much more than the balance is advised."""
 
@@ -74,8 +74,8 @@ def saturation_warning(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings
     )
     return (
         f"the controller pushed {'up' if up else 'down'} in {share}, and the entropy is not there: "
-        f"too little authority. {_measured(seen, chosen, up=up)}To give it more, {', '.join([*_levers(chosen, up=up), ''])}"
-        "or move the target nearer to the entropy"
+        f"too little authority. {_measured(seen, chosen, up=up)}"
+        f"To give it more, {', '.join([*_levers(chosen, up=up), ''])}or move the target nearer to the entropy"
     )
 
 
