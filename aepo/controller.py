@@ -45,6 +45,15 @@ class Control:
         """(...): `push`, or ln T where there is none."""
         return self.temperature.log() if self.push is None else self.push
 
+    def chosen(self, index: Tensor) -> "Control":
+        """Some of several controls, (U,), by their places or by a mask; without a target and an error."""
+        return Control(
+            temperature=self.temperature[index],
+            raise_entropy=self.raise_entropy[index],
+            push=None if self.push is None else self.push[index],
+            prompt_fraction=None if self.prompt_fraction is None else self.prompt_fraction[index],
+        )
+
 
 class Controller(Protocol):
     """A value with explicit state."""
@@ -56,6 +65,45 @@ class Controller(Protocol):
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
         """Next state and this step's control from the entropy seen (nan: unknown) and the target, both (...)."""
         ...
+
+    def controls(self, count: int) -> Control:
+        """The controls that `update` may decide on, in whatever state: (U,), float64.
+
+        Args:
+            count: how many of a range of pushes or temperatures, its two ends among them; >= 2. A controller that
+                knows only a few has these.
+        """
+        ...
+
+
+def _spread(low: float, high: float, count: int) -> Tensor:
+    """(count,): evenly spaced, both ends included."""
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}: the ends of a range are two controls")
+    return torch.linspace(low, high, count, dtype=torch.float64)
+
+
+def _log_spread(low: float, high: float, count: int) -> Tensor:
+    """(count,): evenly spaced in the logarithm, both ends included."""
+    return _spread(math.log(low), math.log(high), count).exp()
+
+
+def _both_directions(count: int) -> Tensor:
+    """(2 U,) bool: whether entropy is to go up, for each of U controls once no and once yes."""
+    return torch.tensor([False, True]).repeat_interleave(count)
+
+
+def _either_way(temperature: Tensor, push: Tensor | None = None) -> Control:
+    """(2 U,): each of U controls once where entropy is to go down and once where it is to go up."""
+    return Control(
+        temperature=temperature.repeat(2),
+        raise_entropy=_both_directions(len(temperature)),
+        push=None if push is None else push.repeat(2),
+    )
+
+
+def _pushed_either_way(push: Tensor) -> Control:
+    return _either_way(push.exp(), push)
 
 
 def _positive_temperatures(low: float, high: float) -> None:
@@ -93,6 +141,67 @@ class BangBang:
         high = torch.full_like(entropy, self.t_high)
         return state, Control(temperature=high.masked_fill(~up, self.t_low), raise_entropy=up)
 
+    def controls(self, count: int) -> Control:
+        return Control(
+            temperature=torch.tensor([self.t_low, self.t_high], dtype=torch.float64),
+            raise_entropy=torch.tensor([False, True]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignAndSize(BangBang):
+    """Bang-bang whose push is the error, its size at most `limit`; an unknown entropy is far below (DCPO).
+
+    Raises:
+        ValueError: as for `BangBang`, or limit <= 0.
+
+    >>> _, control = SignAndSize(limit=0.1).update({}, torch.tensor([0.4, 0.52, float("nan")]), torch.tensor(0.5))
+    >>> control.temperature, control.push
+    (tensor([1.2000, 0.8000, 1.2000]), tensor([ 0.1000, -0.0200,  0.1000]))
+    """
+
+    limit: float
+    """In nats."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.limit > 0:
+            raise ValueError(f"limit must be > 0, got {self.limit}")
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        state, control = super().update(state, entropy, target)
+        push = (target - entropy).nan_to_num(nan=self.limit).clamp(-self.limit, self.limit)
+        return state, dataclasses.replace(control, push=push)
+
+    def controls(self, count: int) -> Control:
+        push = _spread(0.0, self.limit, count)
+        low, high = (torch.full_like(push, temperature) for temperature in (self.t_low, self.t_high))
+        return Control(
+            temperature=torch.cat([low, high]),
+            raise_entropy=torch.arange(2 * count) >= count,
+            push=torch.cat([-push, push]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """One control whatever the entropy: what a controller could do if it always did that.
+
+    The control may carry one value per run. A method that moves the temperature of the main rollouts finds it in the
+    state, as with the controllers that it is made for.
+    """
+
+    control: Control
+
+    def initial(self, like: Tensor) -> State:
+        return {"temperature": self.control.temperature}
+
+    def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
+        return state, self.control
+
+    def controls(self, count: int) -> Control:
+        return self.control
+
 
 @dataclass(frozen=True, kw_only=True)
 class FixedTemperature:
@@ -115,6 +224,9 @@ class FixedTemperature:
         temperature = torch.full_like(entropy, self.temperature)
         return state, Control(temperature=temperature, raise_entropy=~(entropy >= target))
 
+    def controls(self, count: int) -> Control:
+        return _either_way(torch.tensor([self.temperature], dtype=torch.float64))
+
 
 def _limits(low: float, high: float) -> None:
     if not low < high:
@@ -123,6 +235,12 @@ def _limits(low: float, high: float) -> None:
 
 def _pushed(push: Tensor, entropy: Tensor, target: Tensor) -> Control:
     return Control(temperature=push.exp(), raise_entropy=~(entropy >= target), push=push)
+
+
+def _acting_below(push: Tensor) -> Control:
+    """(U + 1,): no push above the target, each of U below it."""
+    every = torch.cat([torch.zeros(1, dtype=torch.float64), push])
+    return Control(temperature=every.exp(), raise_entropy=torch.arange(len(every)) > 0, push=every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +273,10 @@ class Hysteresis:
         push = torch.full_like(entropy, self.high).masked_fill(~up, self.low)
         return {"up": up}, Control(temperature=push.exp(), raise_entropy=up, push=push)
 
+    def controls(self, count: int) -> Control:
+        push = torch.tensor([self.low, self.high], dtype=torch.float64)
+        return Control(temperature=push.exp(), raise_entropy=torch.tensor([False, True]), push=push)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional:
@@ -185,6 +307,9 @@ class Proportional:
         push = self.bias + self.gain * (target - entropy)
         push = push.nan_to_num(nan=self.high).clamp(self.low, self.high)
         return state, _pushed(push, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        return _pushed_either_way(_spread(self.low, self.high, count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +351,9 @@ class ProportionalIntegral:
         push = (self.gain * known + integral).clamp(self.low, self.high)
         push = torch.where(error.isnan(), self.high, push)
         return {"integral": integral}, _pushed(push, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        return _pushed_either_way(_spread(self.low, self.high, count))
 
 
 def temperature_law(
@@ -293,11 +421,7 @@ class AdaptiveGain:
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
         state, push, _ = self.demanded(state, entropy, target, limit=torch.ones_like(entropy))
-        hot = torch.full_like(push, self.t_high)
-        control = Control(
-            temperature=torch.where(push > 0, hot, self.t_low), raise_entropy=~(entropy >= target), push=push
-        )
-        return state, control
+        return state, Control(temperature=self._temperature(push), raise_entropy=~(entropy >= target), push=push)
 
     def demanded(self, state: State, entropy: Tensor, target: Tensor, *, limit: Tensor) -> tuple[State, Tensor, Tensor]:
         """One turn with another limit than 1 on the push.
@@ -323,6 +447,14 @@ class AdaptiveGain:
         integral = (state["integral"] + self.rate * gain * error * moves).clamp(-limit, limit)
         push = torch.where(unknown, limit, (gain * error + integral).clamp(-limit, limit))
         return {"gain": gain, "integral": integral, "error": error}, push, further
+
+    def controls(self, count: int) -> Control:
+        push = _spread(-1.0, 1.0, count)
+        return _either_way(self._temperature(push), push)
+
+    def _temperature(self, push: Tensor) -> Tensor:
+        hot = torch.full_like(push, self.t_high)
+        return torch.where(push > 0, hot, self.t_low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -453,6 +585,17 @@ class WideningReach:
         )
         return {**adaptive, "reach": reach, "size": lasting}, control
 
+    def controls(self, count: int) -> Control:
+        # Nothing, and from the ordinary limit on in equal ratios: the largest demand is tens of times that.
+        sizes = _log_spread(1.0, self.largest, max(min(count, 2), count // 2))
+        demand = torch.cat([-sizes.flip(0), torch.zeros(1, dtype=torch.float64), sizes])
+        # On the target the integral alone demands.
+        there = torch.zeros_like(demand)
+        reached = {"integral": demand, "reach": torch.full_like(demand, self.largest)}
+        _, found = self.update({**self.initial(there), **reached}, there, there)
+        twice = found.chosen(torch.arange(len(demand)).repeat(2))
+        return dataclasses.replace(twice, raise_entropy=_both_directions(len(demand)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dual:
@@ -487,6 +630,9 @@ class Dual:
         log_coef = (state["log_coef"] + self.rate * error).clamp(lowest, highest)
         return {"log_coef": log_coef}, _pushed(log_coef.exp(), entropy, target)
 
+    def controls(self, count: int) -> Control:
+        return _pushed_either_way(_log_spread(self.low, self.high, count))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Staircase:
@@ -515,6 +661,9 @@ class Staircase:
         # Arithmetic in the entropy's dtype: a where over two plain numbers would round the step to float32.
         coef = (state["coef"] + self.step * (2 * below.to(entropy.dtype) - 1)).clamp(self.low, self.high)
         return {"coef": coef}, _pushed(coef * below, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        return _acting_below(_spread(self.low, self.high, count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -556,6 +705,9 @@ class TemperatureScheduler:
         temperature = torch.where(moved.isnan(), before, moved.clamp(self.t_low, self.t_high))
         return {"temperature": temperature}, Control(temperature=temperature, raise_entropy=~(entropy >= target))
 
+    def controls(self, count: int) -> Control:
+        return _either_way(_log_spread(self.t_low, self.t_high, count))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -589,6 +741,10 @@ class Gate:
         towards = below.to(entropy.dtype) - (entropy > target).to(entropy.dtype)
         strength = (state["strength"] + self.step * towards).clamp(0.0, self.high)
         return {"strength": strength}, _pushed(strength * below, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        started = torch.tensor([self.start], dtype=torch.float64)
+        return _acting_below(_spread(0.0, self.high, count) if self.step else started)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -628,6 +784,10 @@ class Doubling:
         push = torch.where(wanted == 0, state["push"], moved)
         return {"push": push}, _pushed(push, entropy, target)
 
+    def controls(self, count: int) -> Control:
+        sizes = _log_spread(self.lowest, self.limit, count)
+        return _pushed_either_way(torch.cat([-sizes, sizes]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
@@ -652,6 +812,11 @@ class Band:
         below = error.isnan() | (error > self.width)
         push = below.to(entropy.dtype) - (error < -self.width).to(entropy.dtype)
         return state, _pushed(push, entropy, target)
+
+    def controls(self, count: int) -> Control:
+        # Inside the band the push is 0 on either side of the target.
+        push = torch.tensor([-1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+        return Control(temperature=push.exp(), raise_entropy=torch.tensor([False, False, True, True]), push=push)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

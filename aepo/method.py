@@ -199,6 +199,20 @@ class Method:
         """Whether the method does something else under another entropy."""
         return not isinstance(self.controller, FixedTemperature)
 
+    def controls(self, count: int) -> Control:
+        """(U,): the controls that the method's controller may decide on, each once.
+
+        Where no cap asks whether the entropy is to go up, controls that differ in nothing else are one.
+
+        Args:
+            count: how many of a range, see `Controller.controls`.
+        """
+        found = self.controller.controls(count)
+        asked = self.tempered is not None and self.tempered.cap_up != self.tempered.cap_down
+        differ = [found.temperature, found.strength, found.prompt_fraction, found.raise_entropy if asked else None]
+        rows = torch.stack([each.double() for each in differ if each is not None], -1).tolist()
+        return found.chosen(torch.tensor([rows.index(row) == i for i, row in enumerate(rows)]))
+
     @property
     def has_bonus(self) -> bool:
         """Whether the loss has an entropy term at all."""

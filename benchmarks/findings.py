@@ -37,7 +37,8 @@ RATES = (1.0, 3.0, 10.0)
 
 def options(environment: str, **changes) -> Options:
     """The simulator's options on an environment."""
-    return Options(environment=environment, targets=TARGETS, **changes)
+    # No sentence of this page is about the floor.
+    return Options(environment=environment, targets=TARGETS, floor=False, **changes)
 
 
 class Study:

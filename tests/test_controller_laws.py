@@ -22,12 +22,15 @@ from aepo.controller import (
     Dual,
     FixedTemperature,
     Gate,
+    Held,
     Hysteresis,
     Loop,
     Proportional,
     ProportionalIntegral,
+    SignAndSize,
     Staircase,
     TemperatureScheduler,
+    WideningReach,
     temperature_law,
 )
 
@@ -48,9 +51,11 @@ BUILDERS = {
     "pi": lambda: ProportionalIntegral(gain=2.0, rate=0.3, low=-0.5, high=1.0, within=0.4),
     "plain_pi": lambda: ProportionalIntegral(gain=0.0, rate=0.3, low=-0.5, high=1.0),
     "proportional": lambda: Proportional(gain=2.0, low=-0.5, high=1.0, bias=0.1),
+    "sign_and_size": lambda: SignAndSize(limit=0.1),
     "scheduler": lambda: TemperatureScheduler(vocabulary=16, t_low=0.5, t_high=2.0),
     "staircase": lambda: Staircase(step=0.05, low=0.0, high=0.12),
     "temperature_law": lambda: temperature_law(gain=8.0, rate=0.2, t_low=0.5, t_high=2.0, within=0.1),
+    "widening_reach": lambda: WideningReach(strength=4.0, grow=1.5),
 }
 LIMITS = {
     "adaptive_gain": (-1.0, 1.0),
@@ -65,9 +70,11 @@ LIMITS = {
     "pi": (-0.5, 1.0),
     "plain_pi": (-0.5, 1.0),
     "proportional": (-0.5, 1.0),
+    "sign_and_size": (-0.1, 0.1),
     "scheduler": (math.log(0.5), math.log(2.0)),
     "staircase": (0.0, 0.12),
     "temperature_law": (math.log(0.5), math.log(2.0)),
+    "widening_reach": (-4.0, 4.0),
 }
 # Of each controller: together they are hundreds of examples a law.
 SOME = settings(max_examples=30)
@@ -103,6 +110,11 @@ def test_the_output_stays_within_the_limits_whatever_is_measured(name, measured,
         assert low - ROUNDING <= control.strength.item() <= high + ROUNDING
         if name == "adaptive_gain":  # two temperatures; the push is the strength of the term sampled at them
             assert control.temperature.item() == (2.0 if control.push.item() > 0 else 0.5)
+        elif name == "widening_reach":
+            reached = math.log(control.temperature.item()) / math.log(1.5 if control.push.item() > 0 else 0.67)
+            assert 1.0 - ROUNDING <= reached <= 2.5
+        elif name == "sign_and_size":
+            assert control.temperature.item() == (1.2 if control.raise_entropy.item() else 0.8)
         else:
             assert control.temperature.item() == pytest.approx(math.exp(control.strength.item()), rel=ROUNDING)
 
@@ -190,6 +202,64 @@ def test_float32_decides_as_float64_does(name):
         for dtype in (torch.float32, torch.float64)
     )
     assert strengths(single) == pytest.approx(strengths(wide), abs=1e-5)
+
+
+# What is decided lies between the listed controls, and where there are only a few it is one of them.
+FEW = {"bang_bang", "band", "fixed", "hysteresis", "still_gate"}
+
+
+@every_controller
+@SOME
+@given(measured=series, target=st.floats(0, 2), count=st.integers(2, 7))
+def test_the_listed_controls_span_whatever_is_decided(name, measured, target, count):
+    controller = BUILDERS[name]()
+    listed = controller.controls(count)
+    assert listed.temperature.dtype == torch.float64 and listed.raise_entropy.dtype == torch.bool
+    assert (listed.push is None) == (name in ("bang_bang", "fixed", "scheduler"))
+    ends = (listed.strength.min().item(), listed.strength.max().item())
+    assert ends == pytest.approx(LIMITS[name], abs=ROUNDING)
+    for control in driven(controller, measured, target)[1]:
+        same = listed.raise_entropy == control.raise_entropy
+        for got, of in ((control.strength, listed.strength[same]), (control.temperature, listed.temperature[same])):
+            assert of.min() - ROUNDING <= got <= of.max() * (1 + ROUNDING) + ROUNDING
+            assert name not in FEW or (of - got).abs().min() <= ROUNDING
+
+
+@every_controller
+def test_a_range_has_both_ends_and_as_many_controls_as_were_asked_for(name):
+    of = {}
+    for count in (2, 5, 9):
+        listed = BUILDERS[name]().controls(count)
+        pairs = zip(listed.strength.tolist(), listed.temperature.tolist(), strict=True)
+        of[count] = sorted({(round(s, 12), round(t, 12)) for s, t in pairs})
+    assert all((of[count][0], of[count][-1]) == (of[9][0], of[9][-1]) for count in of)
+    if name in FEW:
+        assert of[2] == of[5] == of[9]
+    else:
+        for count in of:
+            # Two of them have a range of sizes for either sign.
+            want = 2 * count if name in ("doubling", "sign_and_size") else count
+            if name == "widening_reach":  # the same sizes down and up, two at least, and nothing
+                want = 1 + 2 * max(2, count // 2)
+            assert len(of[count]) == want, (name, count)
+        with pytest.raises(ValueError, match="count must be at least 2, got 1"):
+            BUILDERS[name]().controls(1)
+
+
+def test_the_listed_temperatures_of_the_adaptive_gain_are_those_of_its_pushes():
+    listed = AdaptiveGain().controls(5)
+    assert listed.push.tolist() == [-1, -0.5, 0, 0.5, 1] * 2
+    assert listed.temperature.tolist() == [0.5, 0.5, 0.5, 2, 2] * 2
+    assert listed.raise_entropy.tolist() == [False] * 5 + [True] * 5
+
+
+@given(series, st.floats(0, 2))
+def test_a_held_control_is_what_it_is_whatever_is_measured(measured, target):
+    control = Control(temperature=double([0.5, 2.0]), raise_entropy=torch.tensor([False, True]), push=double([-1, 1]))
+    held = Held(control=control)
+    state, controls = driven(held, measured, target, like=double([0.0, 0.0]))
+    assert all(one is control for one in controls) and held.controls(3) is control
+    assert state["temperature"].tolist() == [0.5, 2.0]
 
 
 @given(entropies, st.floats(0, 2), st.integers(0, 9), st.sampled_from(["current", "previous"]))

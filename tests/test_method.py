@@ -585,3 +585,27 @@ def test_assembling_leaves_its_arguments_untouched_and_draws_no_random_number(sc
         if isinstance(value, Tensor)
     ]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("aepo", {}, 2),
+        ("aepo", {"normalizer": "replace"}, 2),
+        ("aepo_eq2", {}, 1),
+        # The authors' caps: the same temperature, but another number of rows.
+        ("aepo_eq2", {"normalizer": "replace"}, 2),
+        ("aepo_adaptive", {}, 5),
+        ("aepo_reach", {}, 5),
+        ("aepo_pi", {"alpha": 1.0, "normalizer": "replace"}, 10),
+        ("adaptive_bonus", {}, 5),  # low is 0, as is what it does above the target
+        ("dcpo", {}, 10),
+        ("entrocraft", {}, 3),
+        ("repo_r", {}, 10),
+        ("stare", {}, 2),
+        ("grpo", {}, 1),
+    ],
+)
+def test_controls_that_the_step_cannot_tell_apart_are_one(name, options, count):
+    found = zoo.build(name, **options).controls(5)
+    assert len(found.temperature) == len(found.raise_entropy) == len(found.strength) == count

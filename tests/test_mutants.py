@@ -474,7 +474,7 @@ MUTANTS = [
     ),
     Mutant(
         "the gain grows when the error turns",
-        controller.AdaptiveGain.update,
+        controller.AdaptiveGain.demanded,
         'error * state["error"] < 0',
         'error * state["error"] > 0',
         test_controller_laws.test_the_adaptive_gain_by_hand,

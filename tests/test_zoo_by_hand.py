@@ -405,15 +405,21 @@ def test_dcpo_by_hand():
         [-5 / 6 * A],
         [-5 / 6 * A],
     ]
+    method = zoo.build("dcpo")
+
+    def decided(error: float) -> Control:
+        return method.controller.update({}, double(1.0 - error), double(1.0))[1]
+
+    # Unknown counts as far below.
     for error in (0.3, -0.3, math.nan):
-        got = assemble(zoo.build("dcpo"), control(error=error), rows).advantage
-        assert_close(got, want, atol=ROUNDING)
+        assert_close(assemble(method, decided(error), rows).advantage, want, atol=ROUNDING)
+        assert decided(error).temperature.item() == (0.8 if error < 0 else 1.2)
     # |H* - H| = 0.05: a = 0.1, w = 1/11. On the target w is 0, and so it is without a right answer.
-    got = assemble(zoo.build("dcpo"), control(error=0.05), rows).advantage
+    got = assemble(method, decided(0.05), rows).advantage
     assert_close(got[0], [10 / 11 * A + math.exp(0.5) / 11], atol=ROUNDING)
-    assert_close(assemble(zoo.build("dcpo"), control(), rows).advantage[:, 0], [A, A, -A, -A], atol=ROUNDING)
+    assert_close(assemble(method, decided(0.0), rows).advantage[:, 0], [A, A, -A, -A], atol=ROUNDING)
     wrong = rows.replace(reward=double([0, 0, 0, 0]))
-    assert (assemble(zoo.build("dcpo"), control(error=0.3), wrong).advantage == 0).all()
+    assert (assemble(method, decided(0.3), wrong).advantage == 0).all()
 
 
 def test_reweighting_by_hand():

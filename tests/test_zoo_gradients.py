@@ -55,7 +55,6 @@ class Seen:
 
     up: bool
     push: float
-    error: float
     step: int
     group_size: int
     columns: int
@@ -455,8 +454,8 @@ def quantile(main, second, options, seen):
 
 def dcpo(main, second, options, seen):
     right = sum(row.reward > 0 for row in main) / len(main)
-    # An unknown error counts as a large one.
-    error = options["limit"] if math.isnan(seen.error) else min(abs(seen.error), options["limit"])
+    # The controller has bounded it.
+    error = abs(seen.push)
     w = 0.0 if right == 0 else (error / right) / (1 + error / right)
 
     def credit(row, t):
@@ -609,7 +608,6 @@ def check(scene: Scene, seed: int) -> None:
         seen = Seen(
             up=bool(control.raise_entropy[run]),
             push=float(pushes[run]),
-            error=float(control.error[run]),
             step=control.step,
             group_size=main.group_size,
             columns=length,

@@ -22,7 +22,7 @@ from aepo import atomic
 log = logging.getLogger("aepo")
 
 # Only what decides the numbers: how a sweep is drawn or told changes none.
-SOURCES = ("*.py", "zoo/*.py", "tabular/**/[!_]*.py")
+SOURCES = ("*.py", "zoo/*.py", "tabular/**/[!_]*.py", "theory/floor.py")
 PRESENTATION = {
     *("figures.py", "findings.py", "report.py", "terminal.py", "output.py", "sweep.py", "options.py"),
     *("errors.py", "suggest.py", "atomic.py"),

@@ -53,6 +53,8 @@ class Options:
     group_size: int | None = None
     states_per_step: int | None = None
     minibatches: int | None = None
+    floor: bool = True
+    """Whether to measure the floor that noise sets to the error of every method with a controller."""
     workers: int = 2
     """Processes, one thread each; the numbers do not depend on it."""
     out: Path = Path("runs/sweep")
@@ -90,7 +92,7 @@ class Options:
                 continue
             flag = "--" + field.name.replace("_", "-")
             if isinstance(value, bool):
-                words.append(flag)
+                words.append(flag if value else f"--no-{flag.removeprefix('--')}")
             else:
                 words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
         return shlex.join(words)

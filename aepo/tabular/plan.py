@@ -82,6 +82,8 @@ class Configuration:
     """Name in `ENVIRONMENTS`; `actions`, `correct` and `head_start` belong to the bandit alone."""
     schedule: tuple[str, tuple[tuple[str, float], ...]] | None = None
     """A moving target by name and arguments (see `aepo.schedule`), in place of constant `targets`."""
+    floor: bool = False
+    """Whether to measure the error that noise alone leaves, see `aepo.tabular.floor`."""
     settings: Settings
 
     def build(self) -> Method:
@@ -177,7 +179,12 @@ def configuration(options: Options, method: str, **changes) -> Configuration:
         environment=options.where.name,
         settings=options.training,
     )
-    return dataclasses.replace(base, targets=options.targets) if follows_target(base.build()) else base
+    built = base.build()
+    if not follows_target(built):
+        return base
+    # Exact expectations have no noise, and a method without a controller nothing to compare with.
+    measured = options.floor and built.controlled and not options.exact
+    return dataclasses.replace(base, targets=options.targets, floor=measured)
 
 
 def curves(*configurations: Configuration) -> tuple[Curve, ...]:

@@ -1,6 +1,6 @@
 """Run configurations, those of one method side by side in one batch, on one process or several.
 
-Letters: C targets of a configuration (1 for a method that follows none), N seeds, S steps.
+Letters: C targets of a configuration (1 for a method that follows none), N seeds, S steps, F <= N seeds of the floor.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aepo.schedule import SCHEDULES, Constant, Schedule
 from aepo.tabular.cache import Cache
+from aepo.tabular.floor import floor_along, floor_states, of_first_seeds
 from aepo.tabular.plan import Configuration
 from aepo.tabular.train import train
 from aepo.tabular.worlds.bandit import Bandit, bandit
@@ -25,6 +26,9 @@ from aepo.tabular.worlds.environments import ENVIRONMENTS
 from aepo.tabular.worlds.world import World
 
 Array = NDArray[np.float64]
+
+FLOOR_SEEDS = 8
+"""Seeds that the floor is measured on, the first: what is shown is its mean, and it differs little between seeds."""
 
 # A worker reports this often: rarely enough to cost nothing, often enough for a moving bar.
 REPORT_STEPS = 25
@@ -48,6 +52,11 @@ class Result:
     """Name -> (C, N): the world's exact evaluation of the trained policy."""
     control_samples: int
     """Responses per step that were sampled for control alone."""
+    floor: Array | None = None
+    """(C, F): the mean floor of the first seeds' runs over their last half, nats, as `high` of
+    `aepo.tabular.floor.Floor`; None if it was not measured."""
+    floor_low: Array | None = None
+    """(C, F): the estimate from below."""
 
 
 def batches(configurations: Sequence[Configuration]) -> list[tuple[Configuration, ...]]:
@@ -56,7 +65,7 @@ def batches(configurations: Sequence[Configuration]) -> list[tuple[Configuration
     for one in configurations:
         # Only bandits of one K are tables of one shape; other worlds run one configuration at a time.
         alone = one if one.environment != "bandit" or one.schedule is not None else None
-        found.setdefault((one.method, one.overrides, one.actions, one.settings, alone), []).append(one)
+        found.setdefault((one.method, one.overrides, one.actions, one.settings, one.floor, alone), []).append(one)
     return [tuple(batch) for batch in found.values()]
 
 
@@ -82,18 +91,32 @@ def run(
     if batch[0].schedule is not None:
         name, arguments = batch[0].schedule
         schedule = SCHEDULES[name](**dict(arguments))
+    settings = batch[0].settings
     history = train(
         _world(batch, goals, seeds),
         method,
         schedule,
         list(seeds) * len(targets),
-        batch[0].settings,
+        settings,
         on_step=on_step,
+        keep=floor_states(settings.steps) if batch[0].floor else (),
     )
 
+    def by_configuration(values: NDArray) -> list[NDArray]:
+        """(all targets, ...) -> the (C, ...) of each."""
+        return np.split(values, np.cumsum([len(goal) for goal in goals])[:-1])
+
     def parts(values: torch.Tensor) -> list[NDArray]:
-        shaped = values.view(len(targets), len(seeds), -1).numpy()
-        return np.split(shaped, np.cumsum([len(goal) for goal in goals])[:-1])
+        return by_configuration(values.view(len(targets), len(seeds), -1).numpy())
+
+    floors: list[tuple[Array | None, Array | None]] = [(None, None)] * len(batch)
+    # A run of one step has no state that its error came from.
+    if history.kept:
+        few = list(seeds)[:FLOOR_SEEDS]
+        kept = {step: of_first_seeds(p, len(few), seeds=len(seeds)) for step, p in history.kept.items()}
+        found = floor_along(kept, _world(batch, goals, few), method, settings, seeds=few * len(targets))
+        high, low = (by_configuration(one.reshape(len(targets), len(few))) for one in (found.high, found.low))
+        floors = list(zip(high, low, strict=True))
 
     temperature = history.temperature if method.tempered is not None else history.temperature * math.nan
     fields = (history.entropy, history.reward, temperature, history.raise_entropy, history.target)
@@ -109,6 +132,8 @@ def run(
             goal=goal[:, 0],
             evaluation={name: value[i][..., 0] for name, value in evaluation.items()},
             control_samples=history.control_samples,
+            floor=floors[i][0],
+            floor_low=floors[i][1],
         )
         for i, (one, entropy, reward, temperature, raise_entropy, goal) in enumerate(
             zip(batch, *map(parts, fields), strict=True)

@@ -91,6 +91,12 @@ def main(
             help=f"Updates a step; beyond the first the policy differs from the sampling one. {WHERE_DEFAULT}"
         ),
     ] = Options.minibatches,
+    floor: Annotated[
+        bool,
+        typer.Option(
+            "--floor/--no-floor", help="Measure the error that noise alone leaves; about a sixth of the arena's time."
+        ),
+    ] = Options.floor,
     workers: Annotated[int, typer.Option(help="Processes; the numbers do not depend on it.")] = Options.workers,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Options.out,
 ) -> None:
@@ -113,6 +119,7 @@ def main(
         group_size=group_size,
         states_per_step=states_per_step,
         minibatches=minibatches,
+        floor=floor,
         workers=workers,
         out=out,
     )

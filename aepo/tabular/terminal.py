@@ -19,6 +19,8 @@ from aepo.tabular.reporting.findings import Finding
 from aepo.tabular.reporting.report import COLUMNS, row
 from aepo.tabular.reporting.summary import Summary
 
+# Columns whose heads take two lines, or the methods' names would have no room.
+LONG = ("mean |H - H*|", "error / floor")
 STYLES = {"holds": "green", "fails": "red", "warning": "yellow"}
 
 
@@ -46,7 +48,7 @@ def show(console: Console, summaries: Sequence[Summary], found: Sequence[Finding
     for index, name in enumerate(COLUMNS):
         if index not in hidden:
             number = index > COLUMNS.index("method")
-            table.add_column(name, justify="right" if number else "left", no_wrap=number and name != "mean |H - H*|")
+            table.add_column(name, justify="right" if number else "left", no_wrap=number and name not in LONG)
     before = None
     for summary in summaries:
         cells = list(row(summary, spread=False))

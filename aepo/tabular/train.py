@@ -6,7 +6,7 @@ token.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.categorical import entropy_of, finite, log_probs_and_probs, log_softmax, mean_effect
-from aepo.controller import Control, Loop
+from aepo.controller import Control, Loop, State
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
@@ -139,29 +139,35 @@ def _rate(lr: Tensor | float, parameters: Tensor) -> Tensor:
 
 
 class Noise:
-    """Uniform numbers by (seed, branch, step): they depend neither on the runs beside nor on the method."""
+    """Uniform numbers by (seed, branch, step): they depend neither on the runs beside nor on the method.
 
-    # Steps drawn at once: a generator's call costs more than its numbers.
+    Args:
+        seeds: one per run.
+        chunk: steps that are drawn at once; the numbers depend on it.
+    """
+
+    # A generator's call costs more than its numbers.
     CHUNK = 64
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int | str], *, chunk: int = CHUNK) -> None:
         self.seeds = list(seeds)
+        self.chunk = chunk
         self._chunks: dict[str, tuple[int, Tensor]] = {}
 
     def __call__(self, branch: str, step: int, count: int) -> Tensor:
         """(N, count) float64 in [0, 1)."""
-        chunk = step // self.CHUNK
+        chunk = step // self.chunk
         held = self._chunks.get(branch)
         if held is None or held[0] != chunk or held[1].shape[-1] != count:
             draws = {seed: self._draw(seed, branch, chunk, count) for seed in set(self.seeds)}
             held = (chunk, torch.stack([draws[seed] for seed in self.seeds], 1))
             self._chunks[branch] = held
-        return held[1][step % self.CHUNK]
+        return held[1][step % self.chunk]
 
-    def _draw(self, seed: int, branch: str, chunk: int, count: int) -> Tensor:
+    def _draw(self, seed: int | str, branch: str, chunk: int, count: int) -> Tensor:
         digest = hashlib.sha256(f"{seed}/{branch}/{chunk}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        return torch.rand(self.CHUNK, count, generator=generator, dtype=torch.float64)
+        return torch.rand(self.chunk, count, generator=generator, dtype=torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,6 +181,61 @@ class Step:
     reward: Tensor
     control: Control
     control_samples: int
+
+
+def prompts_asked(world: World, settings: Settings, *, step: int, order: int = 0) -> Tensor:
+    """(P,) int64: the prompts of a step, in every run the same; `order` is the seed of their order."""
+    count = settings.states_per_step or world.training
+    return prompts_of_step(step, training=world.training, count=count, seed=order)
+
+
+def main_rollouts(
+    policy: Policy,
+    world: World,
+    method: Method,
+    state: State,
+    noise: Noise,
+    prompts: Tensor,
+    *,
+    step: int,
+    settings: Settings,
+) -> Rollouts:
+    """What a step samples first and measures the entropy on: at T = 1, unless the method moves that.
+
+    Args:
+        policy: samples.
+        world, method, noise, step, settings: as for `train_step`.
+        state: the controller's.
+        prompts: (P,) int64, from `prompts_asked`.
+    """
+    temperature = method.main_temperature and method.main_temperature(state)
+    return _rollouts(policy, world, noise, prompts, temperature, branch="main", step=step, settings=settings)
+
+
+def _rollouts(
+    policy: Policy,
+    world: World,
+    noise: Noise,
+    prompts: Tensor,
+    temperature: Tensor | None,
+    *,
+    branch: str,
+    step: int,
+    settings: Settings,
+) -> Rollouts:
+    """Scored responses to the prompts at a temperature per run, (N,), or at 1 (None)."""
+    table, n = policy.table.detach(), settings.group_size
+    if settings.exact:
+        there = table.new_ones(len(table)) if temperature is None else temperature
+        rows = world.enumerate(table, prompts, temperature=there)
+    else:
+        uniforms = noise(branch, step, len(prompts) * n * world.length)
+        # At T = 1 the distributions are known already.
+        source = policy.probs.detach() if temperature is None else tempered_log_probs(table, temperature).exp()
+        rows = world.sample(source, prompts, uniforms, n=n)
+    state = world.state(rows.prompt, rows.token)
+    old_logp = looked_up(policy.log_probs.detach(), state, rows.token)
+    return rows.replace(old_logp=old_logp, entropy=_by_state(policy.entropy.detach(), state))
 
 
 def train_step(
@@ -208,23 +269,8 @@ def train_step(
     leaf = parameters.detach().requires_grad_()
     policy = Policy.of(leaf, world.table(leaf), graph=not closed)
     table, known = policy.table.detach(), (policy.log_probs.detach(), policy.entropy.detach())
-
-    def rollouts(branch: str, prompts: Tensor, temperature: Tensor | None) -> Rollouts:
-        n = settings.group_size
-        if settings.exact:
-            there = parameters.new_ones(len(parameters)) if temperature is None else temperature
-            rows = world.enumerate(table, prompts, temperature=there)
-        else:
-            uniforms = noise(branch, step, len(prompts) * n * world.length)
-            # At T = 1 the distributions are known already.
-            source = policy.probs.detach() if temperature is None else tempered_log_probs(table, temperature).exp()
-            rows = world.sample(source, prompts, uniforms, n=n)
-        state = world.state(rows.prompt, rows.token)
-        return rows.replace(old_logp=looked_up(known[0], state, rows.token), entropy=_by_state(known[1], state))
-
-    count = settings.states_per_step or world.training
-    prompts = prompts_of_step(step, training=world.training, count=count)
-    main = rollouts("main", prompts, method.main_temperature and method.main_temperature(loop.state))
+    prompts = prompts_asked(world, settings, step=step)
+    main = main_rollouts(policy, world, method, loop.state, noise, prompts, step=step, settings=settings)
     entropy = main.mean_entropy()
     loop, control = loop.decide(
         method.controller,
@@ -238,7 +284,9 @@ def train_step(
     if method.tempered is not None:
         # As many as any control may ask for: a run's random numbers do not depend on the runs beside.
         again = prompts[: method.tempered.most_prompts(len(prompts))]
-        second = rollouts("tempered", again, control.temperature)
+        second = _rollouts(
+            policy, world, noise, again, control.temperature, branch="tempered", step=step, settings=settings
+        )
     if method.needs_logp_t:
         tempered = tempered_log_probs(table, control.temperature)
         main = main.replace(logp_t=looked_up(tempered, world.state(main.prompt, main.token), main.token))
@@ -290,6 +338,8 @@ class History:
     """Name -> (N,): the world's exact evaluation of that policy."""
     control_samples: int
     """Responses per step and run that were sampled for control alone."""
+    kept: Mapping[int, Tensor]
+    """Step -> (N, ...): the policy before that step, for those that were asked for."""
 
 
 def train(
@@ -300,6 +350,7 @@ def train(
     settings: Settings,
     *,
     on_step: Callable[[int], None] = lambda step: None,
+    keep: Collection[int] = (),
 ) -> History:
     """Train every run of `world` side by side.
 
@@ -310,6 +361,7 @@ def train(
         seeds: N, each run's noise; equal seeds get equal noise.
         settings: sizes and learning rate.
         on_step: called after each step, for progress.
+        keep: steps whose policies are kept.
 
     Raises:
         ValueError: as many seeds as runs are needed; more states a step than there are; a non-finite parameter (the run
@@ -324,7 +376,10 @@ def train(
     noise = Noise(seeds)
     loop = Loop.start(method.controller, parameters.new_zeros(len(parameters)))
     records: list[Step] = []
+    kept: dict[int, Tensor] = {}
     for step in range(settings.steps):
+        if step in keep:
+            kept[step] = parameters
         target = torch.as_tensor(schedule(step), dtype=parameters.dtype).expand(len(parameters))
         parameters, loop, record = train_step(
             parameters, world, method, loop, noise, step=step, target=target, settings=settings
@@ -346,4 +401,5 @@ def train(
         parameters=parameters,
         evaluation=world.evaluate(parameters),
         control_samples=records[-1].control_samples,
+        kept=kept,
     )

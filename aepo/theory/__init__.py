@@ -20,6 +20,7 @@ from aepo.theory.drift import (
     reinforce_step,
 )
 from aepo.theory.floor import (
+    estimated_floor,
     median,
     noise_floor,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "entropy",
     "entropy_ceiling",
     "entropy_temperature_slope",
+    "estimated_floor",
     "lost_target_bound",
     "mean_logit",
     "median",

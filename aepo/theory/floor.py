@@ -51,6 +51,40 @@ def noise_floor(values: ArrayLike, chance: ArrayLike | None = None) -> Array:
     return (p * np.abs(x - median(x, p)[..., np.newaxis])).sum(-1).min(-1)
 
 
+def estimated_floor(samples: ArrayLike) -> tuple[Array, Array]:
+    """`noise_floor` from samples, twice: on average the first is at most the floor, and the second at least.
+
+    The first takes the samples for the distribution, min_u min_c mean_i |H'_ui - c|: the least of noisy means, which
+    their noise helps to choose. The second leaves each sample out in turn, chooses the control and its median by the
+    others, and takes the distance of the one left out: it has no part in the choice, and no (u, c) is nearer on average
+    than the floor. The two meet as the samples grow in number.
+
+    Args:
+        samples: (..., U, A), finite, A >= 2: independent over A; those of one place may depend on each other over U.
+
+    Returns:
+        (...) and (...), in nats.
+
+    Raises:
+        ValueError: fewer than two samples.
+
+    >>> low, high = estimated_floor([[0.0, 1.0, 5.0]])  # 1 of all three; the medians of the others are 1, 0 and 0
+    >>> float(low.round(3)), float(high.round(3))
+    (1.667, 2.333)
+    """
+    x = np.asarray(samples, dtype=np.float64)
+    count = x.shape[-1]
+    if count < 2:
+        raise ValueError(f"samples must be at least 2 of each control, got {count}")
+    distance = np.zeros(x.shape[:-2])
+    for i in range(count):
+        others = np.delete(x, i, axis=-1)
+        middle = median(others)
+        best = np.abs(others - middle[..., np.newaxis]).mean(-1).argmin(-1)[..., np.newaxis]
+        distance += np.abs(np.take_along_axis(x[..., i] - middle, best, -1)[..., 0])
+    return noise_floor(x), distance / count
+
+
 def _with_chance(values: ArrayLike, chance: ArrayLike | None) -> tuple[Array, Array]:
     x = np.asarray(values, dtype=np.float64)
     p = np.full_like(x, 1.0 / x.shape[-1]) if chance is None else np.asarray(chance, dtype=np.float64)

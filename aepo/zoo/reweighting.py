@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aepo.advantage import quantile_centred
 from aepo.batch import Rollouts
-from aepo.controller import Band, BangBang, Control, ProportionalIntegral, temperature_law
+from aepo.controller import Band, Control, ProportionalIntegral, SignAndSize, temperature_law
 from aepo.method import Method, Shape, by_reward
 from aepo.tilt import Tilt, shortness, tempering
 from aepo.zoo.grpo import grpo
@@ -99,25 +99,19 @@ def dcpo(*, t_low: float = 0.8, t_high: float = 1.2, limit: float = 0.1, **grpo_
         limit: bound on |H* - H|, 0.1.
         grpo_options: as for `grpo`.
     """
-    if not limit > 0:
-        raise ValueError(f"limit must be > 0, got {limit}")
 
     def shape(advantage: Tensor, rollouts: Rollouts, control: Control, weight: Tensor) -> Tensor:
         ratio = tempering(rollouts, control).exp()
         right = by_reward(rollouts).to(advantage.dtype)
         share = (rollouts.row_weight * right).sum(-1)
-        error = control.error
-        if error is None:
-            raise ValueError("dcpo needs the control's error H* - H")
-        # The first step of a controller that sees the previous entropy: unknown counts as far below.
-        a = error.abs().nan_to_num(nan=limit).clamp(max=limit) / share.clamp(min=1e-12)
+        a = control.strength.abs() / share.clamp(min=1e-12)
         w = torch.where(share > 0, a / (1 + a), 0.0)[..., None, None]
         return (1 - w) * advantage + w * right.unsqueeze(-1) * ratio
 
     return dataclasses.replace(
         grpo(**grpo_options),
         name="dcpo",
-        controller=BangBang(t_low=t_low, t_high=t_high),
+        controller=SignAndSize(t_low=t_low, t_high=t_high, limit=limit),
         shape=shape,
         needs_logp_t=True,
         label=f"limit={limit:g}",

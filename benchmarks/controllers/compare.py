@@ -4,6 +4,12 @@ The protocol (cells, seeds, opponents, budget, verdict) is protocol.yaml beside 
 
     python benchmarks/controllers/compare.py tune   # both sides, tuning seeds: results/controllers_tuning.json
     python benchmarks/controllers/compare.py test   # the chosen ones, test seeds: results/controllers_test.json
+    python benchmarks/controllers/compare.py floor  # the same, some worlds: results/controllers_floor.json
+
+Every cell has its error in units of the floor too, which noise sets to any controller that acts through the same limits
+(docs/simulator.md): `floor`, with `floor_low` the estimate from below. Where a step asks B of the prompts, a controller
+that knows which come next has a lower floor than one that sees entropies alone; the latter is `floor_order_unknown`,
+of prompts that are drawn from all of them (in the run those that an epoch has asked do not come again in it).
 """
 
 import argparse
@@ -24,8 +30,10 @@ from aepo import zoo
 from aepo.categorical import entropy
 from aepo.method import Method
 from aepo.schedule import SCHEDULES, Constant, Schedule
+from aepo.tabular.floor import floor_along, floor_states, of_first_seeds
+from aepo.tabular.runner import FLOOR_SEEDS
 from aepo.tabular.settings import Settings
-from aepo.tabular.train import train
+from aepo.tabular.train import History, train
 from aepo.tabular.worlds.environments import ENVIRONMENTS
 
 HERE = Path(__file__).parent
@@ -50,6 +58,10 @@ BANG_BANG = [
 ]
 
 
+# Both sizes of a step on Env A at its preset's learning rate, and the worlds of one prompt.
+FLOOR_WORLDS = ("env_a B=64 lr=3", "env_a B=16 lr=3", "bandit", "sequence")
+
+
 def worlds() -> Iterator[tuple[str, str, Settings]]:
     """Name, environment and settings of every world of the protocol."""
     for entry in PROTOCOL["worlds"]:
@@ -69,19 +81,34 @@ def targets() -> dict[str, Schedule]:
     return found
 
 
-def errors(method: Method, seeds: Sequence[int], *, label: str) -> dict[str, dict[str, float]]:
-    """Cell -> error, the spread over seeds, the measured entropy's own noise, and the held-out reward."""
+def errors(
+    method: Method, seeds: Sequence[int], *, label: str, only: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Cell -> error, the spread over seeds, the measured entropy's own noise, the floor, and the held-out reward.
+
+    Args:
+        method: the controller's.
+        seeds: of the runs.
+        label: what is printed of the progress.
+        only: names of the worlds; None for all.
+    """
     schedules = targets()
     found = {}
     for name, environment, settings in worlds():
+        if only is not None and name not in only:
+            continue
         began = time.monotonic()
         world = ENVIRONMENTS[environment].build(seeds).repeated(len(schedules))
 
         def schedule(step: int) -> torch.Tensor:
             return torch.tensor([s(step) for s in schedules.values() for _ in seeds], dtype=torch.float64)
 
-        history = train(world, method, schedule, list(seeds) * len(schedules), settings)
+        history = train(
+            world, method, schedule, list(seeds) * len(schedules), settings, keep=floor_states(settings.steps)
+        )
         late = (history.entropy - history.target).abs()[:, settings.steps // 2 :].mean(-1).view(len(schedules), -1)
+        floors = floors_of(history, method, environment, settings, seeds, count=len(schedules))
+        on = late[:, : len(seeds[:FLOOR_SEEDS])].mean(-1)
         mean_entropy = history.entropy[:, settings.steps // 2 :].mean(-1).view(len(schedules), -1)
         noise = measurement_noise(world.table(history.parameters), settings).view(len(schedules), -1)
         reward = history.evaluation["reward_held_out"].view(len(schedules), -1)
@@ -90,11 +117,38 @@ def errors(method: Method, seeds: Sequence[int], *, label: str) -> dict[str, dic
                 "error": float(late[i].mean()),
                 "seed_std": float(late[i].std()),
                 "noise": float(noise[i].mean()),
+                **{name: float(values[i]) for name, values in floors.items()},
+                "error_over_floor": float(on[i] / floors["floor"][i]),
                 "entropy": float(mean_entropy[i].mean()),
                 "reward_held_out": float(reward[i].mean()),
             }
         print(f"{label}: {name} in {time.monotonic() - began:.0f} s", flush=True)
     return found
+
+
+def floors_of(
+    history: History, method: Method, environment: str, settings: Settings, seeds: Sequence[int], *, count: int
+) -> dict[str, np.ndarray]:
+    """Name -> (targets,): the mean floors of the first seeds' runs, as a cell has them.
+
+    Args:
+        history: of the runs, target after target.
+        method, environment, settings, seeds: of the runs.
+        count: targets.
+    """
+    few = list(seeds)[:FLOOR_SEEDS]
+    world = ENVIRONMENTS[environment].build(few).repeated(count)
+    kept = {step: of_first_seeds(p, len(few), seeds=len(seeds)) for step, p in history.kept.items()}
+
+    def measured(*, order_known: bool) -> list[np.ndarray]:
+        found = floor_along(kept, world, method, settings, seeds=few * count, order_known=order_known)
+        return [one.reshape(count, -1).mean(-1) for one in (found.high, found.low)]
+
+    high, low = measured(order_known=True)
+    floors = {"floor": high, "floor_low": low}
+    if settings.states_per_step not in (None, world.training):
+        floors["floor_order_unknown"] = measured(order_known=False)[0]
+    return floors
 
 
 def measurement_noise(table: torch.Tensor, settings: Settings) -> torch.Tensor:
@@ -157,8 +211,8 @@ def tune() -> None:
     kept_path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def test() -> None:
-    """The chosen controllers and the paper's bang-bang on the test seeds, and the verdict."""
+def tested() -> tuple[dict[str, Method], list[int], dict]:
+    """The chosen controllers and the paper's bang-bang, the test seeds, and the choice."""
     chosen = json.loads((RESULTS / "controllers_tuning.json").read_text())["chosen"]
     seeds = _seeds(PROTOCOL["round_two"]["test_seeds"])
     paper = {key: value for key, value in PROTOCOL["opponents"]["paper"].items() if key != "method"}
@@ -167,6 +221,12 @@ def test() -> None:
         "tuned": zoo.build("aepo", **chosen["aepo"]["options"]),
         "paper": zoo.build("aepo", **paper),
     }
+    return methods, seeds, chosen
+
+
+def test() -> None:
+    """The chosen controllers and the paper's bang-bang on the test seeds, and the verdict."""
+    methods, seeds, chosen = tested()
     path = RESULTS / "controllers_test.json"
     runs = {name: errors(method, seeds, label=name) for name, method in methods.items()}
     result = {"about": about(), "seeds": seeds, "chosen": {k: v["options"] for k, v in chosen.items()}, "runs": runs}
@@ -175,6 +235,29 @@ def test() -> None:
     }
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["verdict"], indent=1))
+
+
+def floor() -> None:
+    """The chosen controllers and the paper's bang-bang on the test seeds, in some worlds: errors beside floors."""
+    began = time.monotonic()
+    methods, seeds, _ = tested()
+    runs = {name: errors(method, seeds, label=name, only=FLOOR_WORLDS) for name, method in methods.items()}
+    command = "python benchmarks/controllers/compare.py floor"
+    result = {
+        "about": about() | {"command": command, "seconds": round(time.monotonic() - began)},
+        "seeds": seeds,
+        "floor_seeds": seeds[:FLOOR_SEEDS],
+        "runs": runs,
+    }
+    (RESULTS / "controllers_floor.json").write_text(json.dumps(result, indent=1) + "\n")
+    for name, cells in runs.items():
+        for cell, numbers in cells.items():
+            unknown = numbers.get("floor_order_unknown")
+            print(
+                f"{name}: {cell}: error {numbers['error']:.5f}, floor {numbers['floor']:.5f}, "
+                f"{numbers['error_over_floor']:.1f} times"
+                + ("" if unknown is None else f"; {unknown:.5f} where the prompts' order is unknown")
+            )
 
 
 def verdict(ours: dict, opponent: dict, noise: dict) -> dict[str, object]:
@@ -209,6 +292,6 @@ def _seeds(chosen: dict[str, int]) -> list[int]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", choices=("tune", "test"))
+    parser.add_argument("act", choices=("tune", "test", "floor"))
     torch.set_num_threads(1)
-    {"tune": tune, "test": test}[parser.parse_args().act]()
+    {"tune": tune, "test": test, "floor": floor}[parser.parse_args().act]()

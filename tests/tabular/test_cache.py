@@ -95,5 +95,5 @@ def test_anything_that_shapes_the_numbers_changes_the_name(tmp_path, todo):
 
 def test_a_change_to_a_world_or_to_the_core_makes_every_run_anew_and_one_to_a_drawing_none():
     names = {path.name for path in sources()}
-    assert names >= {"world.py", "bandit.py", "sequences.py", "train.py", "runner.py", "loss.py", "aepo.py"}
+    assert names >= {"world.py", "bandit.py", "sequences.py", "train.py", "runner.py", "loss.py", "aepo.py", "floor.py"}
     assert names & {"figures.py", "report.py", "sweep.py", "suggest.py", "atomic.py", "errors.py"} == set()

@@ -65,12 +65,15 @@ def test_the_summary_is_computed_from_the_table(tiny):
         assert one["reward_last_half"]["mean"] == pytest.approx(last_half(reward).mean())
         if one["target"] is None:
             assert one["tracking_error"] is None and one["duty_up"] is None
+            assert one["floor"] is one["floor_low"] is one["error_over_floor"] is None
             continue
         errors = tracking_error(entropy, one["target"])
         assert one["tracking_error"]["mean"] == pytest.approx(errors.mean())
         # Student's t at 97.5 % with 2 degrees of freedom is 4.3027.
         half_width = 4.3027 * errors.std(ddof=1) / np.sqrt(3)
         assert one["tracking_error"]["half_width_95"] == pytest.approx(half_width, rel=1e-4)
+        assert 0 < one["floor_low"]["mean"] <= one["floor"]["mean"] < errors.mean()
+        assert one["error_over_floor"] == pytest.approx(errors.mean() / one["floor"]["mean"])
         pushed = last_half(entropy) < one["target"]
         assert one["duty_up"]["mean"] == pytest.approx(pushed.mean())
         assert one["duty_down"]["mean"] == pytest.approx(1 - pushed.mean())
@@ -100,7 +103,26 @@ def test_the_same_command_gives_the_same_bits_on_one_process_or_two(tiny, tmp_pa
     pd.testing.assert_frame_equal(
         pd.read_parquet(tiny / "runs.parquet"), pd.read_parquet(tmp_path / "runs.parquet"), check_exact=True
     )
+    numbers = [json.loads((folder / "summary.json").read_text())["configurations"] for folder in (tiny, tmp_path)]
+    assert numbers[0] == numbers[1]
     assert (tiny / "methods.png").read_bytes()[-2000:] == (tmp_path / "methods.png").read_bytes()[-2000:]
+
+
+def test_the_scoreboard_shows_the_error_in_units_of_the_floor(tiny):
+    summary = json.loads((tiny / "summary.json").read_text())
+    want = [one["error_over_floor"] for one in summary["configurations"]]
+    head, _, *lines = (tiny / "report.md").read_text().split("## Scoreboard\n\n")[1].split("\n\n")[0].splitlines()
+    place = head.split(" | ").index("error / floor")
+    shown = [line.split(" | ")[place] for line in lines]
+    assert shown == ["" if ratio is None else f"{ratio:.1f}" for ratio in want]
+
+
+def test_a_sweep_without_floors_says_so_and_measures_none(tmp_path):
+    result = invoke(*TINY, "--no-floor", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert "--no-floor" in summary["command"].split() and summary["settings"]["floor"] is False
+    assert all(one["floor"] is one["error_over_floor"] is None for one in summary["configurations"])
 
 
 def test_the_default_plan_draws_every_figure_of_the_paper(tmp_path):

@@ -1,5 +1,6 @@
 """The floor of the noise: no target, control or mixture of controls is nearer, some control is as near."""
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from strategies import BULK, EPS, assert_every, seeds
 
-from aepo.theory import median, noise_floor
+from aepo.theory import estimated_floor, median, noise_floor
 
 KINDS = ("spread", "ties", "equal chances", "sure", "impossible outcomes")
 
@@ -165,6 +166,50 @@ def test_by_default_the_outcomes_are_equally_likely():
 def test_the_floor_by_hand(chance, want):
     # Two apart under the first control, a half under the second; with chances of 1/10 and 9/10 a tenth of a half.
     assert noise_floor([[1.0, 3.0], [0.5, 1.0]], chance) == pytest.approx(want, rel=1e-14)
+
+
+# -- from samples --
+
+
+def test_the_floor_lies_between_the_means_of_its_two_estimates():
+    # The means of both over every sample of three, exactly: two controls of two outcomes have 2^6 of them.
+    generator = np.random.default_rng(5)
+    below = above = 0
+    for _ in range(60):
+        values = generator.normal(size=(2, 2)) * np.exp(generator.normal(size=(2, 1)))
+        chance = generator.dirichlet(np.ones(2), 2)
+        index = np.array(list(itertools.product(range(2), repeat=6))).reshape(-1, 2, 3)
+        control = np.arange(2)[:, None]
+        weight = chance[control, index].prod((-1, -2))
+        low, high = ((weight * one).sum() for one in estimated_floor(values[control, index]))
+        floor = noise_floor(values, chance)
+        assert low <= floor + 1e-14 and high >= floor - 1e-14
+        below += low < 0.9 * floor
+        above += high > 1.1 * floor
+    assert below > 30 and above > 30, "with three samples neither estimate is the floor"
+
+
+def test_both_estimates_go_to_the_floor():
+    generator = np.random.default_rng(1)
+    samples = generator.normal(size=(300, 3, 200)) * np.array([[3.0], [1.0], [1.1]])
+    low, high = estimated_floor(samples)
+    # E|X| of a normal number is sqrt(2 / pi); 300 means of 200.
+    assert low.mean() == pytest.approx(np.sqrt(2 / np.pi), rel=0.03)
+    assert high.mean() == pytest.approx(np.sqrt(2 / np.pi), rel=0.03)
+    assert low.mean() < high.mean()
+
+
+def test_the_estimates_by_hand():
+    # Of 0, 1, 5 the median is 1: (1 + 0 + 4) / 3. Without 0: the lower of 1 and 5 is 1, 1 away; without 1: 0, 1 away;
+    # without 5: 0, 5 away. A second control of more noise is never chosen, one without noise always.
+    low, high = estimated_floor([[0.0, 1.0, 5.0], [0.0, 10.0, -10.0]])
+    assert (low, high) == (pytest.approx(5 / 3), pytest.approx(7 / 3))
+    assert estimated_floor([[0.0, 1.0, 5.0], [2.0, 2.0, 2.0]]) == (0.0, 0.0)
+
+
+def test_one_sample_says_nothing_of_noise():
+    with pytest.raises(ValueError, match="samples must be at least 2 of each control, got 1"):
+        estimated_floor([[1.0]])
 
 
 # -- without a premise --

@@ -489,6 +489,20 @@ MUTANTS = [
         test_theory_floor.test_the_distance_to_the_mean_is_no_floor,
     ),
     Mutant("the floor is that of the worst control", floor.noise_floor, ".min(-1)", ".max(-1)", check_floor),
+    Mutant(
+        "a sample is measured from a median that it is one of",
+        floor.estimated_floor,
+        "others = np.delete(x, i, axis=-1)",
+        "others = x",
+        test_theory_floor.test_the_estimates_by_hand,
+    ),
+    Mutant(
+        "the control of most noise is chosen",
+        floor.estimated_floor,
+        ".argmin(-1)",
+        ".argmax(-1)",
+        test_theory_floor.test_the_estimates_by_hand,
+    ),
     Mutant("the floor forgets the chances", floor.noise_floor, "(p * np.abs", "(1.0 * np.abs", check_floor),
     Mutant(
         "chances are not sorted with their values",

@@ -14,12 +14,15 @@ from aepo.tabular.reporting.figures import draw
 from aepo.tabular.reporting.findings import Finding, findings
 from aepo.tabular.reporting.report import markdown
 from aepo.tabular.reporting.summary import BAND, SLOPE_STEPS, Summary, summaries, tidy_table
-from aepo.tabular.runner import Result
+from aepo.tabular.runner import FLOOR_SEEDS, Result
 
 DEFINITIONS = {
     "entropy": "exact entropy of the policy at T = 1, nats, measured before the step's update",
     "last half": "the last half of the steps; a seed's number is the mean over them",
     "tracking_error": "mean |H - H*| over the last half of the steps, then over seeds, nats",
+    "floor": "mean over states of the last half of the least expected |H - H*| at the next step within the method's "
+    "limits, nats; on average at least the floor, floor_low at most (docs/simulator.md); null if not measured",
+    "error_over_floor": f"tracking_error / floor over the seeds of the floor, the first {FLOOR_SEEDS}",
     "half_width_95": "half of a 95 % Student t interval over seeds; null for one seed",
     "slope": f"least squares over the first {SLOPE_STEPS} steps, nats per step",
     "time_in_band": f"share of the last half's steps with |H - H*| <= {BAND:g}",

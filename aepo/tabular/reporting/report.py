@@ -7,7 +7,7 @@ from aepo.tabular.reporting.findings import Finding
 from aepo.tabular.reporting.summary import Summary
 from aepo.tabular.worlds.environments import Environment
 
-COLUMNS = ("experiment", "method", "H*", "H start", "H end", "mean H", "mean |H - H*|", "reward", "up")
+COLUMNS = ("experiment", "method", "H*", "H start", "H end", "mean H", "mean |H - H*|", "error / floor", "reward", "up")
 """The scoreboard's head; means and reward are over the last half."""
 
 TRACKING = (
@@ -25,9 +25,14 @@ TRACKING = (
 LEGEND = """\
 ± is half of a 95 % t interval over seeds. H is the exact entropy in nats before each step's update, H* its
 target. Mean H, |H - H*| and the reward are averaged over the last half of the steps, then over seeds; `up` is
-the share of those steps in which the controller pushed the entropy up. The normalizer says how AEPO's second
+the share of those steps in which the controller pushed the entropy up. `error / floor` is mean |H - H*| in units
+of what noise alone leaves: the least expected error at the next step that any controller can have which chooses
+within the method's limits (docs/simulator.md). The normalizer says how AEPO's second
 term is averaged: `all`, alpha times the mean over every tempered sample; `positives`, over those kept;
 `replace`, each kept sample takes one row of the batch."""
+
+MOST_TIMES = 1000
+"""An error above so many floors is far from its target: by how much says mean |H - H*|."""
 
 SECTIONS = {"holds": "Holds", "fails": "Fails", "warning": "Warnings"}
 
@@ -48,9 +53,16 @@ def row(summary: Summary, *, spread: bool) -> tuple[str, ...]:
         shown(summary.entropy_final, ".3f"),
         shown(summary.entropy_last_half, ".3f"),
         shown(summary.tracking_error, ".4f"),
+        _times(summary.error_over_floor),
         shown(summary.reward_last_half, ".4f"),
         "" if summary.duty_up is None else f"{summary.duty_up.mean:.0%}",
     )
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio:.1f}" if ratio < MOST_TIMES else f"> {MOST_TIMES:,}"
 
 
 def tracking_row(summary: Summary) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ SLOPE_STEPS = 25
 BAND = 0.05
 """Nats around the target that count as held: the paper draws its curves about so wide."""
 
+ROUNDING = 1e-12
+"""Nats: a floor below this is that of a policy that has collapsed or is not random, and no measure of anything."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -47,6 +50,12 @@ class Summary:
     """Smallest and largest of the seeds' last-half means."""
     tracking_error: Estimate | None
     """Mean |H - H*| over the last half; None without a target."""
+    floor: Estimate | None
+    """Mean over the last half of the least expected error that a controller can have; None if it was not measured."""
+    floor_low: Estimate | None
+    """The same from below: on average the floor lies between the two."""
+    error_over_floor: float | None
+    """tracking_error of the seeds that the floor was measured on, divided by it; None where there is no noise."""
     reward_last_half: Estimate
     reward_start: Estimate
     duty_up: Estimate | None
@@ -103,6 +112,7 @@ class Summary:
             "steps": configuration.settings.steps,
             "seeds": self.seeds,
             **estimates,
+            "error_over_floor": self.error_over_floor,
             "entropy_last_half_range": list(self.entropy_range),
             "seeds_saturated_up": self.saturated_up,
             "seeds_saturated_down": self.saturated_down,
@@ -128,6 +138,8 @@ def _summary(result: Result, index: int, experiment: str) -> Summary:
     half = last_half(entropy).mean(-1)
     goal = result.goal[index]
     followed = not np.isnan(goal).any()
+    errors = tracking_error(entropy, goal) if followed else None
+    floor = None if result.floor is None else result.floor[index]
     settling = settling_step(entropy, goal, band=BAND) if followed else np.full(len(entropy), math.nan)
     evaluation = {name: values[index] for name, values in result.evaluation.items()}
     up, down = duty_cycle(result.raise_entropy[index])
@@ -141,7 +153,10 @@ def _summary(result: Result, index: int, experiment: str) -> Summary:
         entropy_final=estimate(entropy[:, -1]),
         entropy_last_half=estimate(half),
         entropy_range=(float(half.min()), float(half.max())),
-        tracking_error=estimate(tracking_error(entropy, goal)) if followed else None,
+        tracking_error=estimate(errors) if errors is not None else None,
+        floor=None if floor is None else estimate(floor),
+        floor_low=None if result.floor_low is None else estimate(result.floor_low[index]),
+        error_over_floor=_over(errors, floor),
         reward_last_half=estimate(last_half(reward).mean(-1)),
         reward_start=estimate(reward[:, 0]),
         duty_up=estimate(up) if method.controlled else None,
@@ -159,6 +174,12 @@ def _summary(result: Result, index: int, experiment: str) -> Summary:
         evaluation_by_seed=evaluation,
         seeds=len(entropy),
     )
+
+
+def _over(errors: Array | None, floor: Array | None) -> float | None:
+    if errors is None or floor is None or floor.mean() < ROUNDING:
+        return None
+    return float(errors[: len(floor)].mean() / floor.mean())
 
 
 def tidy_table(results: Sequence[Result], experiments: Mapping[Configuration, str]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from aepo.over_seeds import Estimate, estimate
 from aepo.tabular.options import Options
 from aepo.tabular.plan import configuration
 from aepo.tabular.reporting.findings import ADVICE, findings, opposite_temperatures, slopes_sentence
+from aepo.tabular.reporting.report import COLUMNS, row
 from aepo.tabular.reporting.summary import summaries
 from aepo.tabular.runner import Result, batches, run_all
 
@@ -63,6 +64,12 @@ def test_configurations_that_share_a_batch_run_as_they_would_alone():
 
 def made_up(configuration, *levels: float, start: float = 2.0, raise_entropy: bool = False):
     """Summaries of runs that sit at the given level for each target from the second step on."""
+    return summaries(
+        made_up_results(configuration, *levels, start=start, raise_entropy=raise_entropy), {configuration: "fig1"}
+    )
+
+
+def made_up_results(configuration, *levels: float, start: float = 2.0, raise_entropy: bool = False) -> list[Result]:
     entropy = np.empty((len(levels), 3, 40))
     entropy[:] = np.array(levels)[:, None, None]
     entropy[..., 0] = start
@@ -77,7 +84,30 @@ def made_up(configuration, *levels: float, start: float = 2.0, raise_entropy: bo
         evaluation={},
         control_samples=0,
     )
-    return summaries([result], {configuration: "fig1"})
+    return [result]
+
+
+@pytest.mark.parametrize(
+    ("floor", "ratio", "shown"),
+    [
+        # The floor was measured on two of three seeds, its mean is 0.02. Their error is 0.1, the third's 0.4.
+        ([0.03, 0.01], 5.0, "5.0"),
+        ([1e-4, 1e-6], 0.1 / 5.05e-5, "> 1,000"),
+        ([0.0, 1e-14], None, ""),
+        (None, None, ""),
+    ],
+)
+def test_the_error_over_the_floor_by_hand(floor, ratio, shown):
+    one = configuration(Options(targets=(0.5,)), "aepo")
+    (result,) = made_up_results(one, 0.6)
+    result.entropy[0, 2] = 0.9
+    if floor is not None:
+        result = dataclasses.replace(result, floor=np.array([floor]), floor_low=np.array([floor]) / 2)
+    (summary,) = summaries([result], {one: "fig1"})
+    assert summary.error_over_floor == (None if ratio is None else pytest.approx(ratio))
+    if floor is not None:
+        assert summary.floor.mean == 2 * summary.floor_low.mean == np.mean(floor)
+    assert row(summary, spread=True)[COLUMNS.index("error / floor")] == shown
 
 
 def test_a_collapse_that_does_not_happen_fails_its_claim():
