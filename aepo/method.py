@@ -138,7 +138,7 @@ class Tempered:
             return second
         row = torch.arange(second.reward.shape[-1], device=second.reward.device) // second.group_size
         chance = second.reward.new_full((), 1.0 / second.group_size) if second.share is None else second.share
-        counts = (row < asked.unsqueeze(-1)) * (there / asked.unsqueeze(-1))
+        counts = (row < asked.unsqueeze(-1)) * (there / asked.unsqueeze(-1)).to(chance.dtype)
         return dataclasses.replace(second, share=chance * counts)
 
     def kept(self, rollouts: Rollouts, control: Control) -> Tensor:

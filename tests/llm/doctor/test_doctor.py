@@ -223,7 +223,7 @@ def deepspeed_step() -> None:
     for dtype, stage in [("float32", 0), ("float32", 2), ("bfloat16", 0), ("bfloat16", 1), ("bfloat16", 2)]:
         stepper = stepper_of(dtype, stage)
         ids, position = torch.arange(14).view(2, 7), torch.arange(7).expand(2, -1)
-        logp, _ = stepper(ids, None, position, ids[:, 2:], torch.ones(2, 5))
+        logp, *_ = stepper(ids, None, position, ids[:, 2:], torch.ones(2, 5))
         stepper.backward(logp.sum(), last=True)
         weights = list(stepper.module.parameters())
         optimizer = stepper.engine.optimizer
