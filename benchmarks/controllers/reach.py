@@ -1,0 +1,161 @@
+"""Does one default of aepo_reach hold every target that is predicted to be within its reach, in every world?
+
+The protocol is reach_protocol.yaml beside this file. A combination, and a method in one world, that is finished is kept
+in the results and not run again, so a stage may be cut off at any time.
+
+    python benchmarks/controllers/reach.py tune     # round one on the tuning seeds: results/reach_tuning.json
+    python benchmarks/controllers/reach.py test     # the family on the test seeds: results/reach_test.json
+    python benchmarks/controllers/reach.py predict  # the same cells predicted: results/reach_predicted.json
+    python benchmarks/controllers/reach.py verdict  # what the three say
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from compare import RESULTS, about, targets, worlds
+
+from aepo import zoo
+from aepo.method import Method
+from aepo.schedule import Schedule
+from aepo.tabular.reach import mean_run
+from aepo.tabular.settings import Settings
+from aepo.tabular.train import train
+from aepo.tabular.worlds.environments import ENVIRONMENTS
+
+PROTOCOL = yaml.safe_load((Path(__file__).parent / "reach_protocol.yaml").read_text())
+Numbers = dict[str, dict[str, float]]
+"""Cell -> its numbers."""
+
+
+def seeds_of(name: str) -> list[int]:
+    """The protocol's seeds of one kind."""
+    return [PROTOCOL[name]["first"] + i for i in range(PROTOCOL[name]["count"])]
+
+
+def combinations() -> list[dict[str, float]]:
+    """Round one's options."""
+    chosen = PROTOCOL["round_one"]
+    return [
+        {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow}
+        for (low, high), up, grow in itertools.product(chosen["temperatures"], chosen["up"], chosen["grow"])
+    ]
+
+
+def by_target(values: torch.Tensor) -> list[float]:
+    """Means over the seeds of values (targets x seeds,)."""
+    return values.view(len(targets()), -1).mean(1).tolist()
+
+
+def schedule_of(seeds: Sequence[int]) -> Schedule:
+    """The target of every run (targets x seeds,) at a step."""
+    schedules = targets()
+
+    def schedule(step: int) -> torch.Tensor:
+        return torch.tensor([s(step) for s in schedules.values() for _ in seeds], dtype=torch.float64)
+
+    return schedule
+
+
+def measured(method: Method, name: str, environment: str, settings: Settings, seeds: Sequence[int]) -> Numbers:
+    """Errors of one world's cells: by the policy's entropy, and by that of each step's states."""
+    world = ENVIRONMENTS[environment].build(seeds).repeated(len(targets()))
+    history = train(world, method, schedule_of(seeds), list(seeds) * len(targets()), settings)
+    half = settings.steps // 2
+    errors = [
+        by_target((entropy - history.target).abs()[:, half:].mean(-1))
+        for entropy in (history.policy_entropy, history.entropy)
+    ]
+    return {
+        f"{name}, {target}": {"error": policy, "error_measured": step}
+        for target, policy, step in zip(targets(), *errors, strict=True)
+    }
+
+
+def predicted(method: Method, name: str, environment: str, settings: Settings, seeds: Sequence[int]) -> Numbers:
+    """Predicted errors of one world's cells."""
+    schedule = schedule_of(seeds)
+    world = ENVIRONMENTS[environment].build(seeds).repeated(len(targets()))
+    entropy, _ = mean_run(world, method, settings, schedule)
+    target = torch.stack([torch.as_tensor(schedule(step)) for step in range(settings.steps)], -1)
+    errors = by_target((entropy - target).abs()[:, settings.steps // 2 :].mean(-1))
+    return {f"{name}, {one}": {"error": error} for one, error in zip(targets(), errors, strict=True)}
+
+
+def completed(path: Path, methods: dict[str, Method], seeds: list[int], look: Callable[..., Numbers]) -> dict:
+    """The results in the file with every method in every world; what lacks is run and kept at once."""
+    kept = json.loads(path.read_text()) if path.exists() else {"about": about(), "seeds": seeds, "runs": {}}
+    for key, method in methods.items():
+        for name, environment, settings in worlds():
+            cells = kept["runs"].setdefault(key, {})
+            if any(cell.startswith(f"{name}, ") for cell in cells):
+                continue
+            began = time.monotonic()
+            cells |= look(method, name, environment, settings, seeds)
+            path.write_text(json.dumps(kept, indent=1) + "\n")
+            print(f"{key}: {name} in {time.monotonic() - began:.0f} s", flush=True)
+    return kept
+
+
+def tune() -> None:
+    """Every combination on the tuning seeds, and the one that is chosen."""
+    path = RESULTS / "reach_tuning.json"
+    methods = {json.dumps(options): zoo.build("aepo_reach", **options) for options in combinations()}
+    kept = completed(path, methods, seeds_of("tuning_seeds"), measured)
+    errors = np.array(
+        [[kept["runs"][key][cell]["error"] for cell in next(iter(kept["runs"].values()))] for key in methods]
+    )
+    held = (errors <= PROTOCOL["held"]).sum(1)
+    relative = np.median(errors / errors.min(0), axis=1)
+    best = min((i for i in range(len(held)) if held[i] >= held.max() - 1), key=lambda i: relative[i])
+    scores = {key: [int(h), float(r)] for key, h, r in zip(methods, held, relative, strict=True)}
+    kept |= {"chosen": json.loads(list(methods)[best]), "cells_held_and_median_relative_error": scores}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    print(json.dumps(scores, indent=1), "\nchosen:", kept["chosen"])
+
+
+def family() -> dict[str, Method]:
+    """The methods that are judged."""
+    chosen = json.loads((RESULTS / "reach_tuning.json").read_text())["chosen"]
+    others = {
+        name: zoo.build(options["method"], **{k: v for k, v in options.items() if k != "method"})
+        for name, options in PROTOCOL["family"].items()
+    }
+    return {"reach": zoo.build("aepo_reach", **chosen), **others}
+
+
+def verdict() -> None:
+    """The protocol's four numbers, and every pair that was predicted wrongly."""
+    found, expected = (
+        json.loads((RESULTS / f"reach_{name}.json").read_text())["runs"] for name in ("test", "predicted")
+    )
+    limit, wrong, right, pairs = PROTOCOL["held"], [], 0, 0
+    for name, cells in found.items():
+        said = np.array([expected[name][cell]["error"] <= limit for cell in cells])
+        held = np.array([numbers["error"] <= limit for numbers in cells.values()])
+        right, pairs = right + int((said == held).sum()), pairs + len(said)
+        wrong += [f"{name}: {cell}" for cell, a, b in zip(cells, said, held, strict=True) if a != b]
+        print(f"{name}: held {held.mean():.3f}, predicted {said.mean():.3f}, of these held {held[said].mean():.3f}, "
+              f"rightly predicted {(said == held).mean():.3f}")  # fmt: skip
+    print(f"pairs predicted rightly: {right / pairs:.3f} of {pairs}; wrongly:", *wrong, sep="\n  ")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("tune", "test", "predict", "verdict"))
+    match parser.parse_args().stage:
+        case "tune":
+            tune()
+        case "test":
+            completed(RESULTS / "reach_test.json", family(), seeds_of("test_seeds"), measured)
+        case "predict":
+            completed(RESULTS / "reach_predicted.json", family(), seeds_of("prediction_seeds"), predicted)
+        case "verdict":
+            verdict()
