@@ -41,6 +41,7 @@ from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.records.metrics import HELD_OUT, step_metrics
 from aepo.llm.records.recorder import Recorder, metrics_path, summarize
 from aepo.llm.records.samples import one_line, samples
+from aepo.llm.records.saturation import ceiling_warning
 from aepo.llm.records.wandb_run import check_wandb
 from aepo.llm.settings import CommandLine, Settings, SettingsError, model_source, parse
 from aepo.llm.trainer import Graded, Request, Trainer, build, verdicts_of_all_ranks
@@ -309,6 +310,8 @@ def _run(
         progress = checkpoint.restore(folder, trainer.policy, stepper, trusted=trusted)
         log.info("resumed from %s at step %d", folder, progress.step)
     recorder = Recorder(settings, first_step=progress.step) if main_rank else None
+    if main_rank and (said := ceiling_warning(settings, trainer.task.entropy_ceiling)):
+        log.warning("%s", said)
     rewards: list[float] = []
     held_out = dict(progress.held_out)
     loop, failed, termination = progress.loop, progress.failed_in_a_row, Termination()

@@ -54,6 +54,11 @@ class Task(Protocol):
     """Indices that are only evaluated on."""
 
     @property
+    def entropy_ceiling(self) -> float | None:
+        """H in nats of a policy that is always right and prefers no right answer; None where it is not known."""
+        ...
+
+    @property
     def parts(self) -> Sequence[str]:
         """Names of several reward functions, in the order of `Verdict.parts`; () where there is one."""
         ...
@@ -124,6 +129,7 @@ class MathTask:
     train: Sequence[int]
     held_out: Sequence[int]
     pool: GradingPool
+    entropy_ceiling: float | None = None
     parts: Sequence[str] = ()
     columns: Sequence[Mapping[str, Any]] = ()
     """Of each prompt's row, what the reward functions take; () if none takes any."""

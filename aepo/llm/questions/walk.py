@@ -39,6 +39,15 @@ class WalkTask:
     columns: Sequence[Mapping[str, Any]] = ()
 
     @property
+    def entropy_ceiling(self) -> float:
+        """H of a policy that is always right and prefers no right answer: ln of their number over their five tokens
+        (the chain rule), mean over training prompts."""
+        counts = np.unique(np.array(list(itertools.product(STEPS, repeat=MOVES))).sum(1), return_counts=True)
+        right = dict(zip(*(values.tolist() for values in counts), strict=True))
+        distances = [self.pairs[prompt][1] - self.pairs[prompt][0] for prompt in self.train]
+        return float(np.mean([np.log(right[d]) for d in distances]) / (MOVES + 1))
+
+    @property
     def end_ids(self) -> tuple[int, ...]:
         """The tokenizer's end token alone."""
         return (self.tokenizer.eos_token_id,)

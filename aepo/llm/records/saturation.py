@@ -133,6 +133,28 @@ def _measured(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings, *, up: 
     return f"{said}{'; ' + ' or '.join(cures) + ' would suffice at this entropy' if cures else ''}. "
 
 
+def ceiling_warning(settings: Settings, ceiling: float | None) -> str | None:
+    """That a target lies above what right answers allow.
+
+    Args:
+        settings: of the run.
+        ceiling: H of a policy that is always right and prefers no right answer, in nats; None where it is not known.
+
+    Returns:
+        The message; None where every target lies below, for a method that follows none, and for relative targets.
+    """
+    if ceiling is None or settings.target.relative or not settings.method.build().controlled:
+        return None
+    schedule = settings.target.build()
+    highest = max(float(schedule(step)) for step in range(settings.train.steps))
+    if highest <= ceiling:
+        return None
+    return (
+        f"the target H* = {highest:g} lies above {ceiling:.2f} nats, the entropy of a policy that is always right and "
+        "prefers no right answer: it can only be held by giving wrong ones. Lower target.value"
+    )
+
+
 def start_warning(row: Mapping[str, Any], settings: Settings) -> str | None:
     """What the first step shows of a second branch that is too small to hold anything.
 

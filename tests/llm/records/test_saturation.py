@@ -1,12 +1,16 @@
 """What a run says of a controller without authority: when, and what would do."""
 
 import logging
+import math
+import statistics
 
+import numpy as np
 import pytest
 
 from aepo import zoo
+from aepo.llm.questions.walk import walk_task
 from aepo.llm.records.recorder import Recorder
-from aepo.llm.records.saturation import ONE_WAY_STEPS, saturation_warning, start_warning
+from aepo.llm.records.saturation import ONE_WAY_STEPS, ceiling_warning, saturation_warning, start_warning
 from aepo.llm.settings import MethodSettings, load
 
 MUCH = {"control/drift_main": -0.2, "control/drift_second": 0.1}
@@ -139,3 +143,24 @@ def test_the_first_step_says_that_its_second_branch_is_too_small(tmp_path, caplo
     assert len(caplog.records) == 1
     for name in ("grpo", "reweighting", "aepo_eq2"):
         assert start_warning({"positives": 0}, load(None, [f"out={tmp_path}", f"method.name={name}"])) is None
+
+
+def test_a_target_above_what_right_answers_allow_is_named_at_the_start():
+    task = walk_task()
+    ceiling = task.entropy_ceiling
+    # Ways to sum four moves of 1 to 9 either way: the coefficients of a polynomial's fourth power.
+    once = np.array([*[1] * 9, 0, *[1] * 9])
+    ways = np.convolve(np.convolve(once, once), np.convolve(once, once))
+    right = [ways[36 + task.pairs[prompt][1] - task.pairs[prompt][0]] for prompt in task.train]
+    assert ceiling == pytest.approx(statistics.fmean(math.log(n) for n in right) / 5) and 1.55 < ceiling < 1.65
+    high, low, other = (
+        load(None, [f"method.name={name}", f"target.value={value}", "train.steps=10"])
+        for name, value in (("aepo", 1.75), ("aepo", 1.5), ("grpo", 1.75))
+    )
+    assert "H* = 1.75 lies above 1.6" in ceiling_warning(high, ceiling)
+    assert ceiling_warning(low, ceiling) is ceiling_warning(other, ceiling) is ceiling_warning(high, None) is None
+    rising = load(
+        None, ["target.schedule=linear", "target.start=1", "target.end=2", "target.steps=10", "train.steps=8"]
+    )
+    assert "H* = 1.7 " in ceiling_warning(rising, ceiling)
+    assert ceiling_warning(load(None, ["target.relative=true", "target.value=2.0"]), ceiling) is None
