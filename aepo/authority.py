@@ -116,13 +116,14 @@ def authority(found: Drift, control: Control) -> Tensor:
     return torch.where(against, -found.second / found.main, torch.nan)
 
 
-def expected_credit(method: Method, success: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+def expected_credit(method: Method, success: Tensor, group_size: int, *, power: int = 1) -> tuple[Tensor, Tensor]:
     """A right and a wrong response's mean advantage, over the luck of the other responses of its group.
 
     Args:
         method: one whose advantage depends on the group's rewards alone.
         success: (...), the probability p of a right response.
         group_size: G >= 2.
+        power: of the advantage that the mean is of; 2 for its mean square.
 
     Returns:
         Two tensors (...): p x first + (1 - p) x second = 0 for an advantage that sums to 0 over the group.
@@ -155,7 +156,7 @@ def expected_credit(method: Method, success: Tensor, group_size: int) -> tuple[T
         torch.lgamma(others + 1) + torch.lgamma(group_size - others)
     )
     chance = (log_choose + torch.xlogy(others, p) + torch.xlogy(group_size - 1 - others, 1 - p)).exp()
-    right, wrong = advantage[1:, 0], advantage[:-1, -1]
+    right, wrong = advantage[1:, 0] ** power, advantage[:-1, -1] ** power
     return (chance * right).sum(-1), (chance * wrong).sum(-1)
 
 

@@ -10,6 +10,7 @@ Letters as in `aepo.tabular.worlds.world`.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from aepo.method import Method
 from aepo.schedule import Constant, Schedule
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import Noise, train_step
-from aepo.tabular.worlds.world import World
+from aepo.tabular.worlds.world import World, looked_up
 
 # A target that no entropy comes near pins a controller at a limit.
 FAR = 1e3
@@ -70,24 +71,51 @@ def band(world: World, method: Method, settings: Settings, *, every: int = 20) -
 
     Args: as for `mean_run`.
     """
-    low, high = (mean_run(world, method, settings, Constant(target), every=every)[0] for target in (-FAR, FAR))
+    low, high = (mean_run(world, method, settings, Constant(target), every=every).entropy for target in (-FAR, FAR))
     return Band(steps=tuple(range(0, settings.steps, every)), lowest=low[:, ::every], highest=high[:, ::every])
 
 
-def mean_run(
-    world: World, method: Method, settings: Settings, schedule: Schedule, *, every: int = 20
-) -> tuple[Tensor, Tensor]:
-    """The entropy over a run whose every step is the mean of the sampled one, and what sampling takes off it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanRun:
+    """What is predicted of a run, each (N, steps), in nats."""
+
+    entropy: Tensor
+    """The policy's, with what noise takes taken off."""
+    lost: Tensor
+    """What noise takes."""
+    luck: Tensor
+    """Standard deviation of one step's change of the entropy over the samples that the step might have drawn."""
+    authority: Tensor
+    """By how much one step at full strength moves the entropy."""
+    steps_aside: bool
+    """Whether the push shrinks with the error; one that does not answers luck with a whole push."""
+
+    def error(self, schedule: Schedule) -> Tensor:
+        """(N,): predicted mean |H - H*| over the last half of the steps.
+
+        Luck adds to the mean run's own error: sqrt(2 / pi) of its deviation in every step, and where each push is whole
+        and smaller than the luck, the deviation of a walk that such pushes bring back, sigma^2 / (2 d).
+        """
+        runs, steps = self.entropy.shape
+        target = torch.stack(
+            [torch.as_tensor(schedule(step), dtype=self.entropy.dtype).expand(runs) for step in range(steps)], -1
+        )
+        by_luck = math.sqrt(2 / math.pi) * self.luck
+        if not self.steps_aside:
+            by_luck = by_luck.maximum(self.luck.square() / (2 * self.authority).clamp(min=1e-12))
+        error = ((self.entropy - target).square() + by_luck.square()).sqrt()
+        return error[:, steps // 2 :].mean(-1)
+
+
+def mean_run(world: World, method: Method, settings: Settings, schedule: Schedule, *, every: int = 20) -> MeanRun:
+    """A run whose every step is the mean of the sampled one, and what sampling does about it.
 
     Args:
         world: N runs.
         method: of the AEPO family.
         settings: sizes and learning rate; `exact` is set here.
         schedule: step -> H*, a number or (N,).
-        every: steps between looks at the spread.
-
-    Returns:
-        The policy's predicted entropy (N, steps), and the part of it that noise takes (N, steps), both in nats.
+        every: steps between looks at the noise.
     """
     parameters = world.parameters
     runs = len(parameters)
@@ -95,7 +123,8 @@ def mean_run(
     mean = mean_credit(method, settings.group_size)
     loop, noise = Loop.start(method.controller, parameters.new_zeros(runs)), Noise([0])
     spread, lost = parameters.new_zeros(runs), parameters.new_zeros(runs)
-    found, taken = [], []
+    luck, push = parameters.new_zeros(runs), parameters.new_zeros(runs)
+    found: list[tuple[Tensor, ...]] = []
     for step in range(settings.steps):
         before = parameters
         # A controller that sees H - lost and aims at H* does what one that sees H and aims at H* + lost does.
@@ -103,12 +132,63 @@ def mean_run(
         parameters, loop, record = train_step(
             parameters, world, mean, loop, noise, step=step, target=target, settings=exact
         )
-        found.append(record.policy_entropy - lost)
-        taken.append(lost)
+        now = record.policy_entropy - lost
+        if step % every == 0:
+            luck, push = _luck(world, before, method, record.control, settings)
+        found.append((now, lost, luck, push))
         if step % every == 0:
             spread = _spread(spread, world, before, method, record.control, settings, steps=every)
             lost = _lost(spread, world, before)
-    return torch.stack(found, -1), torch.stack(taken, -1)
+    entropy, taken, lucks, pushes = (torch.stack(values, -1) for values in zip(*found, strict=True))
+    tempered = method.tempered
+    return MeanRun(
+        entropy=entropy,
+        lost=taken,
+        luck=lucks,
+        authority=pushes,
+        steps_aside=tempered is not None and tempered.strength is not None,
+    )
+
+
+def _luck(
+    world: World, parameters: Tensor, method: Method, control: Control, settings: Settings
+) -> tuple[Tensor, Tensor]:
+    """The standard deviation of a step's change of H, and that change at a push of 1, both (N,) and to first order."""
+    tempered = method.tempered
+    if tempered is None:
+        return parameters.new_zeros(len(parameters)), parameters.new_zeros(len(parameters))
+    everyone = torch.arange(world.training)
+    leaf = parameters.detach().requires_grad_()
+    table = world.table(leaf)
+    log_probs = log_softmax(table)
+    one = parameters.new_ones(len(parameters))
+    main = world.enumerate(table.detach(), everyone, temperature=one)
+    states = world.state(main.prompt, main.token)
+    logp = looked_up(log_probs, states, main.token)
+    entropy = entropy_of(log_probs).gather(1, states.flatten(1)).view(states.shape)
+    share = logp.sum(-1).exp()
+    mean_entropy = (share * entropy.mean(-1)).sum(-1) / world.training
+    by_parameters = torch.autograd.grad(mean_entropy.sum(), leaf)[0]
+    # How H moves with each logit, and so with the score of each token: the table is linear in the parameters.
+    slope = world.table(by_parameters)
+    slope = slope - (log_probs.detach().exp() * slope).sum(-1, keepdim=True)
+    moves = looked_up(slope, states, main.token).mean(-1).unflatten(-1, (-1, main.group_size))
+    right = main.reward.unflatten(-1, (-1, main.group_size)) > 0
+    chance = share.detach().unflatten(-1, (-1, main.group_size))
+    hot = world.enumerate(table.detach(), everyone, temperature=control.temperature)
+    hot_chance = hot.row_weight.unflatten(-1, (-1, main.group_size)) * world.training
+    success = (chance * right).sum(-1).clamp(max=1.0)
+    mean_of, square_of = (expected_credit(method, success, settings.group_size, power=power) for power in (1, 2))
+    credit, square = (torch.where(right, a.unsqueeze(-1), b.unsqueeze(-1)) for a, b in (mean_of, square_of))
+    of_main = (chance * square * moves.square()).sum(-1) - (chance * credit * moves).sum(-1).square()
+    pushed = hot_chance * right * moves
+    of_second = (pushed * moves).sum(-1) - pushed.sum(-1).square()
+    strength = 1.0 if tempered.strength is None else tempered.strength(control)
+    prompts = settings.states_per_step or world.training
+    again = tempered.prompt_count(prompts, control)
+    size, alpha = settings.group_size, tempered.alpha
+    variance = of_main.mean(-1) / (prompts * size) + (alpha * strength) ** 2 * of_second.mean(-1) / (again * size)
+    return settings.lr * variance.clamp(min=0).sqrt(), settings.lr * alpha * pushed.sum(-1).mean(-1).abs()
 
 
 def _directions(world: World) -> float:

@@ -82,9 +82,7 @@ def predicted(method: Method, name: str, environment: str, settings: Settings, s
     """Predicted errors of one world's cells."""
     schedule = schedule_of(seeds)
     world = ENVIRONMENTS[environment].build(seeds).repeated(len(targets()))
-    entropy, _ = mean_run(world, method, settings, schedule)
-    target = torch.stack([torch.as_tensor(schedule(step)) for step in range(settings.steps)], -1)
-    errors = by_target((entropy - target).abs()[:, settings.steps // 2 :].mean(-1))
+    errors = by_target(mean_run(world, method, settings, schedule).error(schedule))
     return {f"{name}, {one}": {"error": error} for one, error in zip(targets(), errors, strict=True)}
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from aepo import zoo
+from aepo.controller import Loop
 from aepo.schedule import Constant
-from aepo.tabular.reach import FAR, band, mean_credit, mean_run
+from aepo.tabular.reach import FAR, _luck, band, mean_credit, mean_run
 from aepo.tabular.settings import Settings
-from aepo.tabular.train import train
+from aepo.tabular.train import Noise, train, train_step
 from aepo.tabular.worlds.bandit import bandit
 from aepo.tabular.worlds.environments import ENVIRONMENTS
 
@@ -38,7 +39,7 @@ def test_a_pinned_bandit_saturates_where_the_mean_step_says(correct, alpha, t_hi
     settings = Settings(steps=800, lr=lr)
     method = zoo.build("aepo", alpha=alpha, t_low=1 / t_high, t_high=t_high)
     measured = train(world, method, Constant(target), list(SEEDS), settings).entropy
-    predicted, _ = mean_run(world, method, settings, Constant(target))
+    predicted = mean_run(world, method, settings, Constant(target)).entropy
     assert late(predicted) == pytest.approx(late(measured), abs=0.1)
 
 
@@ -48,10 +49,10 @@ def test_noise_takes_what_samples_take_and_more_of_them_take_less():
     lost = {}
     for size in (64, 256, 1024):
         settings = Settings(steps=800, lr=3.0, group_size=size)
-        predicted, taken = mean_run(world, method, settings, Constant(FAR))
+        found = mean_run(world, method, settings, Constant(FAR))
         measured = late(train(world, method, Constant(FAR), list(SEEDS), settings).entropy)
-        lost[size] = late(taken)
-        assert late(predicted) == pytest.approx(measured, abs=0.12)
+        lost[size] = late(found.lost)
+        assert late(found.entropy) == pytest.approx(measured, abs=0.12)
     assert lost[64] > 2 * lost[256] > 4 * lost[1024] > 0.02
 
 
@@ -83,3 +84,31 @@ def test_the_mean_credit_is_the_mean_gradient_of_sampled_groups(name):
     # And not the step of an unlimited number of samples, which divides by another deviation.
     plain = train(world, method, Constant(1.5), [0], exact).parameters
     assert ((drawn.mean(0) - plain[0]).abs() > 5 * error).any()
+
+
+@pytest.mark.parametrize("name", ["bandit", "env_a", "sequence"])
+def test_the_luck_of_a_step_is_the_deviation_of_many_sampled_ones(name):
+    many = 200
+    settings = dataclasses.replace(ENVIRONMENTS[name].settings, lr=0.05, group_size=16)
+    world, method = ENVIRONMENTS[name].build([5]), zoo.build("aepo", alpha=4.0, prompt_fraction=1.0)
+    copies = world.repeated(many)
+    zero = torch.zeros(many, dtype=torch.float64)
+    after, _, record = train_step(
+        copies.parameters, copies, method, Loop.start(method.controller, zero), Noise(range(many)),
+        step=0, target=FAR, settings=settings,
+    )  # fmt: skip
+    exact = dataclasses.replace(settings, exact=True)
+    again = train_step(
+        after,
+        copies,
+        method,
+        Loop.start(method.controller, zero),
+        Noise(range(many)),
+        step=0,
+        target=FAR,
+        settings=exact,
+    )[2].entropy
+    control = dataclasses.replace(record.control, temperature=record.control.temperature[:1])
+    luck, push = _luck(world, world.parameters, method, control, settings)
+    assert float(luck) == pytest.approx(float(again.std()), rel=0.2)
+    assert float(push) > 0
