@@ -29,7 +29,8 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param((), id="aepo"), pytest.param(SCORES_TWICE, id="reweighting", marks=SLOW)]
+    "method",
+    [pytest.param((), id="aepo"), pytest.param(SCORES_TWICE, id="reweighting", marks=[SLOW, pytest.mark.exhaustive])],
 )
 def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
     small = [word for word in SMALL if not (method and word.startswith("--method."))]
@@ -49,7 +50,7 @@ def test_two_ranks_give_the_metrics_of_one(tmp_path, method):
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param((), id="aepo", marks=SLOW),
+        pytest.param((), id="aepo", marks=[SLOW, pytest.mark.exhaustive]),
         pytest.param(HAS_STATE, id="aepo_adaptive", marks=[SLOW, pytest.mark.exhaustive]),
         pytest.param(WIDENS, id="aepo_reach"),
     ],
@@ -156,6 +157,7 @@ HALF = (
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_zero_stage_in_bfloat16_resumes_bit_for_bit_and_agrees_with_the_others(tmp_path):
     found = []
     for stage in range(4):
