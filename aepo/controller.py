@@ -507,7 +507,7 @@ class WideningReach:
     t_lowest: float = 0.4
     t_highest: float = 2.5
     prompt_fraction: float = 0.25
-    """Share of the prompts that are sampled again where strength and range suffice."""
+    """Share of the prompts that are sampled again at a push of at most 1."""
     widest_fraction: float = 1.0
     """The largest share."""
 

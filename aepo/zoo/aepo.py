@@ -140,7 +140,7 @@ def aepo_reach(
     widest_fraction: float = 1.0,
     **grpo_options,
 ) -> Method:
-    """Ours: `aepo_adaptive` that widens its reach where the target needs more: strength, then range, then prompts.
+    """Ours: `aepo_adaptive` that widens its reach where the target needs more: strength and prompts, then the range.
 
     A target that an ordinary push balances costs no more than there; one that it does not is not given up at a fixed
     limit (see `WideningReach`).
@@ -149,7 +149,7 @@ def aepo_reach(
         alpha: weight of the second term at a push of 1.
         t_low, t_high: temperatures below and above the target.
         strength: the largest push, times alpha.
-        t_lowest, t_highest: the widest temperatures, where the largest push does not do.
+        t_lowest, t_highest: the widest temperatures, used once the widest share of the prompts is sampled again.
         grow: by how much the reach may grow a step.
         up, down, rate: how the controller's gain and integral move.
         prompt_fraction, widest_fraction: share of the prompts that are sampled again, and the largest.
