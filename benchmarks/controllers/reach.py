@@ -3,7 +3,7 @@
 The protocol is reach_protocol.yaml beside this file. A combination, and a method in one world, that is finished is kept
 in the results and not run again, so a stage may be cut off at any time.
 
-    python benchmarks/controllers/reach.py tune     # round one on the tuning seeds: results/reach_tuning.json
+    python benchmarks/controllers/reach.py tune     # both rounds on the tuning seeds: results/reach_tuning.json
     python benchmarks/controllers/reach.py test     # the family on the test seeds: results/reach_test.json
     python benchmarks/controllers/reach.py predict  # the same cells predicted: results/reach_predicted.json
     python benchmarks/controllers/reach.py verdict  # what the three say
@@ -14,6 +14,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,18 @@ def seeds_of(name: str) -> list[int]:
 
 
 def combinations() -> list[dict[str, float]]:
-    """Round one's options."""
-    chosen = PROTOCOL["round_one"]
-    return [
+    """The options of both rounds; round two's of alpha 1 that round one had too are not repeated."""
+    one, two = PROTOCOL["round_one"], PROTOCOL["round_two"]
+    first = [
         {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow}
-        for (low, high), up, grow in itertools.product(chosen["temperatures"], chosen["up"], chosen["grow"])
+        for (low, high), up, grow in itertools.product(one["temperatures"], one["up"], one["grow"])
     ]
+    second = [
+        {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow}
+        | ({} if alpha == 1 else {"alpha": alpha, "strength": two["largest_weight"] / alpha})
+        for (low, high), alpha, up, grow in itertools.product(two["temperatures"], two["alpha"], two["up"], two["grow"])
+    ]
+    return first + [options for options in second if options not in first]
 
 
 def by_target(values: torch.Tensor) -> list[float]:
@@ -89,15 +96,24 @@ def predicted(method: Method, name: str, environment: str, settings: Settings, s
 def completed(path: Path, methods: dict[str, Method], seeds: list[int], look: Callable[..., Numbers]) -> dict:
     """The results in the file with every method in every world; what lacks is run and kept at once."""
     kept = json.loads(path.read_text()) if path.exists() else {"about": about(), "seeds": seeds, "runs": {}}
-    for key, method in methods.items():
-        for name, environment, settings in worlds():
-            cells = kept["runs"].setdefault(key, {})
-            if any(cell.startswith(f"{name}, ") for cell in cells):
-                continue
-            began = time.monotonic()
-            cells |= look(method, name, environment, settings, seeds)
+    runs = {key: kept["runs"].setdefault(key, {}) for key in methods}
+    began = time.monotonic()
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        missing = {
+            pool.submit(look, method, *world, seeds): (key, world[0])
+            for key, method in methods.items()
+            for world in worlds()
+            if not any(cell.startswith(f"{world[0]}, ") for cell in runs[key])
+        }
+        for done in as_completed(missing):
+            key, name = missing[done]
+            runs[key] |= done.result()
             path.write_text(json.dumps(kept, indent=1) + "\n")
-            print(f"{key}: {name} in {time.monotonic() - began:.0f} s", flush=True)
+            print(f"{key}: {name}, {time.monotonic() - began:.0f} s from the start", flush=True)
+    # Cells in one order, whichever world ended first.
+    order = [f"{name}, {target}" for name, _, _ in worlds() for target in targets()]
+    kept["runs"] |= {key: {cell: cells[cell] for cell in order} for key, cells in runs.items()}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
     return kept
 
 
