@@ -110,6 +110,27 @@ class Sinusoid:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Stairs:
+    """From `start` to `end` in `stairs` equal jumps, one each `every` steps, then constant.
+
+    >>> [Stairs(start=1.0, end=0.5, stairs=2, every=10)(k) for k in (9, 10, 20, 99)]
+    [1.0, 0.75, 0.5, 0.5]
+    """
+
+    start: Level
+    end: Level
+    stairs: int
+    every: int
+
+    def __post_init__(self) -> None:
+        _positive("stairs", self.stairs)
+        _positive("every", self.every)
+
+    def __call__(self, step: int) -> Level:
+        return self.start + (self.end - self.start) * min(step // self.every, self.stairs) / self.stairs
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Csv:
     """Straight lines between the points of a CSV file with the columns `step` and `target`; constant beyond its ends.
 
@@ -170,6 +191,7 @@ SCHEDULES: dict[str, type] = {
     "linear": Linear,
     "cosine": Cosine,
     "step": Step,
+    "stairs": Stairs,
     "sinusoid": Sinusoid,
     "csv": Csv,
 }

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aepo.schedule import CHANGES, SCHEDULES, Constant, Cosine, Csv, Linear, Sinusoid, Step, changing
+from aepo.schedule import CHANGES, SCHEDULES, Constant, Cosine, Csv, Linear, Sinusoid, Stairs, Step, changing
 
 levels = st.floats(0.0, 3.0)
 lengths = st.integers(1, 1000)
@@ -49,6 +49,16 @@ def test_a_cosine_ramp_by_hand():
 @given(levels, levels, steps, steps)
 def test_a_step_jumps_at_its_step_and_not_before(before, after, at, step):
     assert Step(before=before, after=after, at=at)(step) == (before if step < at else after)
+
+
+@given(levels, levels, st.integers(1, 20), lengths, steps)
+def test_stairs_stand_still_between_equal_jumps_and_stay_at_their_end(start, end, stairs, every, step):
+    schedule = Stairs(start=start, end=end, stairs=stairs, every=every)
+    assert schedule(0) == schedule(every - 1) == start
+    assert schedule(stairs * every + step) == pytest.approx(end, abs=ROUNDING)
+    jumps = (step + 1) % every == 0 and step + 1 <= stairs * every
+    moved = schedule(step + 1) - schedule(step)
+    assert moved == pytest.approx((end - start) / stairs if jumps else 0.0, abs=ROUNDING)
 
 
 @given(levels, levels, st.integers(4, 500), steps)

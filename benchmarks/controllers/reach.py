@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -93,15 +94,25 @@ def predicted(method: Method, name: str, environment: str, settings: Settings, s
     return {f"{name}, {one}": {"error": error} for one, error in zip(targets(), errors, strict=True)}
 
 
+WORKERS_METHODS: dict[str, Method] = {}
+
+
+def looked(look: Callable[..., Numbers], key: str, *arguments) -> Numbers:
+    """The numbers of one method, by its key, in one world."""
+    return look(WORKERS_METHODS[key], *arguments)
+
+
 def completed(path: Path, methods: dict[str, Method], seeds: list[int], look: Callable[..., Numbers]) -> dict:
     """The results in the file with every method in every world; what lacks is run and kept at once."""
     kept = json.loads(path.read_text()) if path.exists() else {"about": about(), "seeds": seeds, "runs": {}}
     runs = {key: kept["runs"].setdefault(key, {}) for key in methods}
     began = time.monotonic()
-    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    # Methods hold functions that cannot be sent to another process: workers are forked with them and get their keys.
+    WORKERS_METHODS.update(methods)
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         missing = {
-            pool.submit(look, method, *world, seeds): (key, world[0])
-            for key, method in methods.items()
+            pool.submit(looked, look, key, *world, seeds): (key, world[0])
+            for key in methods
             for world in worlds()
             if not any(cell.startswith(f"{world[0]}, ") for cell in runs[key])
         }
