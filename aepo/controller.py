@@ -485,8 +485,8 @@ class WideningReach:
     4.0 2.25 1.0
     """
 
-    up: float = 1.05
-    down: float = 1 / 1.05
+    up: float = 1.02
+    down: float = 1 / 1.02
     rate: float = 0.05
     within: float = 0.1
     """The integral moves only while |e| is below this, in nats."""
@@ -496,14 +496,14 @@ class WideningReach:
     """Per nat."""
     highest: float = 100.0
     """Per nat."""
-    grow: float = 1.05
+    grow: float = 1.2
     """Of the reach, per step."""
     smoothing: float = 0.1
     """Weight of a step's |e| in the mean that the next ones are compared with."""
     strength: float = 16.0
     """Largest strength of the second term, times alpha."""
-    t_low: float = 0.67
-    t_high: float = 1.5
+    t_low: float = 0.5
+    t_high: float = 2.0
     t_lowest: float = 0.4
     t_highest: float = 2.5
     prompt_fraction: float = 0.25

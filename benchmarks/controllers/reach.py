@@ -6,7 +6,8 @@ in the results and not run again, so a stage may be cut off at any time.
     python benchmarks/controllers/reach.py tune     # both rounds on the tuning seeds: results/reach_tuning.json
     python benchmarks/controllers/reach.py test     # the family on the test seeds: results/reach_test.json
     python benchmarks/controllers/reach.py predict  # the same cells predicted: results/reach_predicted.json
-    python benchmarks/controllers/reach.py verdict  # what the three say
+    python benchmarks/controllers/reach.py floor    # its cells' errors beside the floors: results/reach_floor.json
+    python benchmarks/controllers/reach.py verdict  # what these say
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from compare import RESULTS, about, targets, worlds
+from compare import RESULTS, about, errors, targets, worlds
 
 from aepo import zoo
 from aepo.method import Method
@@ -76,13 +77,13 @@ def measured(method: Method, name: str, environment: str, settings: Settings, se
     world = ENVIRONMENTS[environment].build(seeds).repeated(len(targets()))
     history = train(world, method, schedule_of(seeds), list(seeds) * len(targets()), settings)
     half = settings.steps // 2
-    errors = [
+    found = [
         by_target((entropy - history.target).abs()[:, half:].mean(-1))
         for entropy in (history.policy_entropy, history.entropy)
     ]
     return {
         f"{name}, {target}": {"error": policy, "error_measured": step}
-        for target, policy, step in zip(targets(), *errors, strict=True)
+        for target, policy, step in zip(targets(), *found, strict=True)
     }
 
 
@@ -90,8 +91,15 @@ def predicted(method: Method, name: str, environment: str, settings: Settings, s
     """Predicted errors of one world's cells."""
     schedule = schedule_of(seeds)
     world = ENVIRONMENTS[environment].build(seeds).repeated(len(targets()))
-    errors = by_target(mean_run(world, method, settings, schedule).error(schedule))
-    return {f"{name}, {one}": {"error": error} for one, error in zip(targets(), errors, strict=True)}
+    expected = by_target(mean_run(world, method, settings, schedule).error(schedule))
+    return {f"{name}, {one}": {"error": error} for one, error in zip(targets(), expected, strict=True)}
+
+
+def beside_floors(
+    method: Method, name: str, environment: str, settings: Settings, seeds: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Errors of one world's cells, with the entropy that each step measures, and their floors."""
+    return errors(method, seeds, label=environment, only=[name])
 
 
 WORKERS_METHODS: dict[str, Method] = {}
@@ -133,11 +141,11 @@ def tune() -> None:
     path = RESULTS / "reach_tuning.json"
     methods = {json.dumps(options): zoo.build("aepo_reach", **options) for options in combinations()}
     kept = completed(path, methods, seeds_of("tuning_seeds"), measured)
-    errors = np.array(
+    table = np.array(
         [[kept["runs"][key][cell]["error"] for cell in next(iter(kept["runs"].values()))] for key in methods]
     )
-    held = (errors <= PROTOCOL["held"]).sum(1)
-    relative = np.median(errors / errors.min(0), axis=1)
+    held = (table <= PROTOCOL["held"]).sum(1)
+    relative = np.median(table / table.min(0), axis=1)
     best = min((i for i in range(len(held)) if held[i] >= held.max() - 1), key=lambda i: relative[i])
     scores = {key: [int(h), float(r)] for key, h, r in zip(methods, held, relative, strict=True)}
     kept |= {"chosen": json.loads(list(methods)[best]), "cells_held_and_median_relative_error": scores}
@@ -168,13 +176,24 @@ def verdict() -> None:
         wrong += [f"{name}: {cell}" for cell, a, b in zip(cells, said, held, strict=True) if a != b]
         print(f"{name}: held {held.mean():.3f}, predicted {said.mean():.3f}, of these held {held[said].mean():.3f}, "
               f"rightly predicted {(said == held).mean():.3f}")  # fmt: skip
+    cells = json.loads((RESULTS / "reach_floor.json").read_text())["runs"]["reach"]
+    known = [numbers["error_over_floor"] for numbers in cells.values()]
+    # Where a step draws its prompts, their order is what no controller that sees entropies alone can know.
+    unknown = [
+        numbers["error"] / numbers["floor_order_unknown"] if "floor_order_unknown" in numbers else ratio
+        for numbers, ratio in zip(cells.values(), known, strict=True)
+    ]
+    print(
+        f"reach: error over floor in the median cell {np.median(unknown):.2f}; against a controller that knows which "
+        f"prompts come next {np.median(known):.2f}"
+    )
     print(f"pairs predicted rightly: {right / pairs:.3f} of {pairs}; wrongly:", *wrong, sep="\n  ")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("tune", "test", "predict", "verdict"))
+    parser.add_argument("stage", choices=("tune", "test", "predict", "floor", "verdict"))
     match parser.parse_args().stage:
         case "tune":
             tune()
@@ -182,5 +201,8 @@ if __name__ == "__main__":
             completed(RESULTS / "reach_test.json", family(), seeds_of("test_seeds"), measured)
         case "predict":
             completed(RESULTS / "reach_predicted.json", family(), seeds_of("prediction_seeds"), predicted)
+        case "floor":
+            only = {"reach": family()["reach"]}
+            completed(RESULTS / "reach_floor.json", only, seeds_of("test_seeds"), beside_floors)
         case "verdict":
             verdict()
