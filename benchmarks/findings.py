@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest, bootstrap
 
 from aepo.over_seeds import Estimate, estimate
 from aepo.tabular.cache import Cache
@@ -22,7 +23,7 @@ from aepo.tabular.reporting.output import versions
 from aepo.tabular.reporting.summary import Summary, summaries
 from aepo.tabular.runner import Result, batches, run_all
 from aepo.tabular.worlds.environments import ENVIRONMENTS
-from aepo.tracking import tracking_error
+from aepo.tracking import last_half, tracking_error
 from aepo.zoo import METHODS
 from aepo.zoo import options as zoo_options
 from aepo.zoo.reweighting import SCOPES
@@ -70,15 +71,38 @@ class Study:
         index = one.targets.index(target) if one.targets else 0
         return self.results[one].evaluation[name][index]
 
-    def error(self, one: Configuration, target: float) -> float:
+    def level_by_seed(self, one: Configuration, target: float | None = None) -> np.ndarray:
+        """(N,): mean H over the last half, seed by seed."""
+        index = one.targets.index(target) if one.targets and target is not None else 0
+        return last_half(self.results[one].entropy[index]).mean(-1)
+
+    def error(self, one: Configuration, target: float) -> Estimate:
         """Mean |H - H*| over the last half, for methods that follow a target and for those that do not."""
         index = one.targets.index(target) if one.targets else 0
-        return float(tracking_error(self.results[one].entropy[index], target).mean())
+        return estimate(tracking_error(self.results[one].entropy[index], target))
 
 
-def paired(difference: np.ndarray) -> str:
+def paired(difference: np.ndarray, digits: str = "+.4f") -> str:
     """Mean and 95 % interval of a difference by seed."""
-    return f"{estimate(difference):+.4f}"
+    return format(estimate(difference), digits)
+
+
+def undecided(error: Estimate) -> bool:
+    """Whether the interval of an error holds the limit, so that other seeds might judge otherwise."""
+    return abs(error.mean - HELD) <= error.half_width
+
+
+def share(count: int, of: int) -> str:
+    """A share of cells with its 95 % interval (Wilson)."""
+    low, high = binomtest(count, of).proportion_ci(method="wilson")
+    return f"{count / of:.0%} ({low:.0%} to {high:.0%})"
+
+
+def median_over_cells(values: Sequence[float], digits: str = ".2f") -> str:
+    """A median over cells and its 95 % interval, from 10,000 resamples of the cells."""
+    found = bootstrap((np.asarray(values),), np.median, n_resamples=10_000, rng=np.random.default_rng(0))
+    low, high = found.confidence_interval
+    return f"{np.median(values):{digits}} ({low:{digits}} to {high:{digits}})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -97,20 +121,22 @@ def set_points(study: Study) -> Iterator[str]:
     yield "## Which methods hold a set-point, which only shift it (Env A)"
     yield ""
     following = [one for one in arena() if one.targets]
-    rows, holds, partly, shifts = [], [], [], []
+    rows, holds, partly, shifts, open_cells = [], [], [], [], []
     for one in following:
         errors = [study.error(one, target) for target in one.targets]
-        rows.append(
-            [one.title, *(f"{e:.4f}" for e in errors), *(f"{study.summary(one, t).duty_up.mean:.0%}" for t in TARGETS)]
-        )
-        held = sum(e <= HELD for e in errors)
+        duties = [study.summary(one, t).duty_up for t in TARGETS]
+        cells = [one.title, *(f"{e:.4f}" for e in errors), *(f"{duty:.0%}" for duty in duties)]
+        rows.append((sum(e.mean for e in errors), cells))
+        held = sum(e.mean <= HELD for e in errors)
         (holds if held == len(errors) else partly if held else shifts).append(one.name)
-    rows.sort(key=lambda row: sum(map(float, row[1:5])))
+        open_cells += [f"{one.name} at {t:g}" for t, e in zip(one.targets, errors, strict=True) if undecided(e)]
+    rows = [cells for _, cells in sorted(rows)]
     head = ["mean abs(H - H*) at H* =", *(f"{t:g}" for t in TARGETS), *(f"up at {t:g}" for t in TARGETS)]
     yield from table(head, rows)
     yield f"- Hold all four targets within {HELD:g} nats: {', '.join(holds) or 'none'}."
     yield f"- Hold some: {', '.join(partly) or 'none'}."
     yield f"- Follow a target by name but hold none here: {', '.join(shifts) or 'none'}."
+    yield f"- Left open by their intervals, which hold {HELD:g}: {', '.join(open_cells) or 'none'}."
     yield ""
     rows = []
     level = {parts: _level(study, "grpo", parts) for parts in MINIBATCHES}
@@ -118,7 +144,7 @@ def set_points(study: Study) -> Iterator[str]:
         cells = []
         for parts in MINIBATCHES:
             mine = _level(study, name, parts)
-            cells += [format(mine, ".3f"), f"{mine.mean - level[parts].mean:+.3f}"]
+            cells += [paired(mine, ".3f"), paired(mine - level[parts], "+.3f")]
         rows.append([configuration(options("env_a"), name).title, *cells])
     yield (
         "Methods without a target only shift the level at which entropy ends up. With one update a step every ratio is "
@@ -139,8 +165,8 @@ def untargeted() -> list[str]:
     return [one.method for one in arena() if not one.targets]
 
 
-def _level(study: Study, name: str, minibatches: int) -> Estimate:
-    return study.summary(configuration(options("env_a", minibatches=minibatches), name)).entropy_last_half
+def _level(study: Study, name: str, minibatches: int) -> np.ndarray:
+    return study.level_by_seed(configuration(options("env_a", minibatches=minibatches), name))
 
 
 def worth(study: Study) -> Iterator[str]:
@@ -155,7 +181,7 @@ def worth(study: Study) -> Iterator[str]:
     rows = []
     for one in arena():
         for target in one.targets:
-            if study.error(one, target) > HELD:
+            if study.error(one, target).mean > HELD:
                 continue
             reward, passes = (
                 study.by_seed(one, name, target) - study.by_seed(grpo, name) for name in ("reward_held_out", "pass@64")
@@ -166,7 +192,7 @@ def worth(study: Study) -> Iterator[str]:
     yield from table(["method", "H*", "held-out reward - GRPO's", "pass@64 - GRPO's", "extra samples a step"], rows)
 
 
-CONTROLLED = ("aepo", "aepo_adaptive", "reweighting")
+CONTROLLED = ("aepo", "aepo_adaptive", "aepo_reach", "reweighting")
 STEPS, MORE_STEPS = 1000, 4000
 CONTROLLED_PLACES = [
     {"environment": env, "lr": lr, "steps": STEPS} for env, lr in itertools.product(("env_a", "env_n"), RATES)
@@ -188,19 +214,18 @@ def coefficients(study: Study) -> Iterator[str]:
     rows, spreads = [], {}
     for coef in COEFFICIENTS:
         levels = [
-            study.summary(configuration(options(env, lr=lr), "entropy_reg", coef=coef)).entropy_last_half.mean
-            for env, lr in places
+            study.level_by_seed(configuration(options(env, lr=lr), "entropy_reg", coef=coef)) for env, lr in places
         ]
-        holds = [t for t in TARGETS if any(abs(level - t) <= HELD for level in levels)]
-        spreads[coef] = (max(levels) - min(levels), holds)
-        rows.append([f"{coef:g}", *(f"{level:.3f}" for level in levels), f"{max(levels) - min(levels):.3f}"])
+        means = [level.mean() for level in levels]
+        spread = estimate(levels[int(np.argmax(means))] - levels[int(np.argmin(means))])
+        spreads[coef] = (spread, [t for t in TARGETS if any(abs(mean - t) <= HELD for mean in means)])
+        rows.append([f"{coef:g}", *(paired(level, ".3f") for level in levels), f"{spread:.3f}"])
     yield from table(["lambda", *(f"{env} lr {lr:g}" for env, lr in places), "spread"], rows)
     useful = {coef: spread for coef, (spread, holds) in spreads.items() if holds}
-    least = min(useful.values(), default=float("nan"))
+    least = min(useful.values(), key=lambda spread: spread.mean, default=Estimate(mean=np.nan, half_width=np.nan))
     yield (
-        f"Of the {len(useful)} coefficients that land within {HELD:g} nats of some target somewhere, each "
-        f"spreads by at "
-        f"least {least:.3f} nats over these learning rates and environments."
+        f"Of the {len(useful)} coefficients that land within {HELD:g} nats of some target somewhere, the steadiest "
+        f"spreads by {least:.3f} nats over these learning rates and environments (highest place minus lowest, by seed)."
     )
     yield ""
     yield (
@@ -214,13 +239,13 @@ def coefficients(study: Study) -> Iterator[str]:
         for place in CONTROLLED_PLACES:
             one = configuration(options(**place), name)
             errors = {t: study.error(one, t) for t in TARGETS}
-            worst.append(max(errors.values()))
+            worst.append(max(errors.values(), key=lambda e: e.mean))
             if (place["lr"], place["steps"]) != (min(RATES), STEPS):
                 missed += [
                     f"{NAMES[name]} on {_place(place)} at H* = {t:g} ({e:.4f}, pushing up in "
-                    f"{study.summary(one, t).duty_up.mean:.0%} of the steps)"
+                    f"{study.summary(one, t).duty_up:.0%} of the steps)"
                     for t, e in errors.items()
-                    if e > HELD
+                    if e.mean > HELD
                 ]
         rows.append([NAMES[name], *(f"{e:.4f}" for e in worst)])
     yield from table(["method", *map(_place, CONTROLLED_PLACES)], rows)
@@ -248,8 +273,8 @@ def scopes(study: Study) -> Iterator[str]:
             one = scope_configuration(environment, scope)
             for level in LEVELS:
                 error = study.error(one, level)
-                totals[scope] = totals.get(scope, 0.0) + error
-                cells.append(f"{error:.4f} ({study.by_seed(one, 'reward_train', level).mean():.3f})")
+                totals[scope] = totals.get(scope, 0.0) + error.mean
+                cells.append(f"{error:.4f} ({paired(study.by_seed(one, 'reward_train', level), '.3f')})")
         rows.append([scope, *cells])
     head = [f"{environment}, H* = {level:g}" for environment in ("sequence", "short") for level in LEVELS]
     yield from table(["scope", *head], rows)
@@ -272,7 +297,7 @@ def lengths(study: Study) -> Iterator[str]:
     yield (
         f"`shorter` against GRPO on `short`, both averaged over tokens (the mean over responses prefers short ones by "
         f"itself), paired by seed: mean length of right responses {paired(length)} tokens "
-        f"(GRPO's is {study.by_seed(grpo, 'correct_length').mean():.3f}), reward {paired(reward)}."
+        f"(GRPO's is {paired(study.by_seed(grpo, 'correct_length'), '.3f')}), reward {paired(reward)}."
     )
     yield ""
 
@@ -355,7 +380,7 @@ def failures(study: Study) -> Iterator[str]:
         cells = []
         for t in TARGETS:
             s = study.summary(one, t)
-            cells.append(f"{study.error(one, t):.3f} ({s.entropy_last_half.mean:.2f}, up {s.duty_up.mean:.0%})")
+            cells.append(f"{study.error(one, t):.3f} ({s.entropy_last_half:.2f}, up {s.duty_up:.0%})")
         rows.append([name, *cells])
     yield from table(["mean abs(H - H*) (mean H, duty up)", *(f"H* = {t:g}" for t in TARGETS)], rows)
 
@@ -367,6 +392,9 @@ ROBUST = {
     "most positives kept (up = down)": [{"cap_up": c, "cap_down": c} for c in (15, 30, 60, 120)],
     "learning rate": [{"lr": lr} for lr in (0.3, 1.0, 3.0, 10.0)],
 }
+
+
+COMPARED = ("aepo", "aepo_adaptive", "aepo_reach")
 
 
 def robust_configuration(name: str, change: dict) -> Configuration:
@@ -383,15 +411,13 @@ def robustness(study: Study) -> Iterator[str]:
     rows, broken, kept = [], [], []
     for what, changes in ROBUST.items():
         for change in changes:
-            cells = []
-            for name in ("aepo", "aepo_adaptive"):
-                one = robust_configuration(name, change)
-                cells.append([study.error(one, t) for t in TARGETS])
+            found = {name: [study.error(robust_configuration(name, change), t) for t in TARGETS] for name in COMPARED}
             label = ", ".join(f"{key}={value:g}" for key, value in change.items())
-            rows.append([f"{what}: {label}", *(f"{a:.3f} / {b:.3f}" for a, b in zip(*cells, strict=True))])
-            worst = max(cells[0])
-            (broken if worst > HELD else kept).append(f"{label} ({worst:.2f})")
-    yield from table(["AEPO / adaptive strength", *(f"H* = {t:g}" for t in TARGETS)], rows)
+            for name, errors in found.items():
+                rows.append([f"{what}: {label}", NAMES[name], *(f"{e:.3f}" for e in errors)])
+            worst = max(found["aepo"], key=lambda e: e.mean)
+            (broken if worst.mean > HELD else kept).append(f"{label} ({worst:.2f})")
+    yield from table(["setting", "method", *(f"H* = {t:g}" for t in TARGETS)], rows)
     yield (
         f"Verdict: of {len(broken) + len(kept)} settings bang-bang AEPO holds all four targets within {HELD:g} nats in "
         f"{len(kept)}; it misses at least one in {len(broken)} (worst error in brackets): "
@@ -424,13 +450,15 @@ def controllers() -> Iterator[str]:
     rows = []
     for opponent, v in result["verdict"].items():
         quartiles = " to ".join(f"{q:.2f}" for q in v["quartiles"])
+        ours, theirs = result["runs"]["ours"], result["runs"][opponent]
+        ratios = [ours[cell]["error"] / theirs[cell]["error"] for cell in ours if cell not in v["left_out"]]
         rows.append(
             [
                 f"bang-bang, {opponent}",
                 str(v["cells"]),
-                f"{v['median_ratio']:.2f}",
+                median_over_cells(ratios),
                 quartiles,
-                f"{v['share_worse']:.0%}",
+                share(len(v["worse_cells"]), v["cells"]),
                 "holds" if v["holds"] else "fails",
             ]
         )
@@ -448,11 +476,73 @@ def controllers() -> Iterator[str]:
     both = [c for c in ours if ours[c]["error"] <= HELD and tuned[c]["error"] <= HELD]
     gain = np.array([ours[c]["reward_held_out"] - tuned[c]["reward_held_out"] for c in both])
     yield (
-        f"- The price: in the {len(both)} cells where both hold the target, held-out reward is {gain.mean():+.4f} on "
-        f"average ({(gain < 0).mean():.0%} of the cells lower, from {gain.min():+.4f} to "
+        f"- The price: in the {len(both)} cells where both hold the target, held-out reward is {paired(gain)} on "
+        f"average over cells ({share(int((gain < 0).sum()), len(gain))} of them lower, from {gain.min():+.4f} to "
         f"{gain.max():+.4f}): a term that is "
         "as small as its work also teaches less than one that always pushes with full weight. The figure, drawn by "
         "`python benchmarks/controllers/figure.py`, shows both sides of the trade."
+    )
+    yield ""
+
+
+def reach() -> Iterator[str]:
+    yield "## One default that holds every reachable target"
+    yield ""
+    results = ROOT / "benchmarks" / "results"
+    files = {name: results / f"reach_{name}.json" for name in ("tuning", "test", "predicted", "floor")}
+    if missing := [name for name, path in files.items() if not path.exists()]:
+        yield f"Not measured ({', '.join(missing)}): run the stages of `python benchmarks/controllers/reach.py`."
+        yield ""
+        return
+    tuning, test, predicted, floor = (json.loads(path.read_text()) for path in files.values())
+    yield (
+        "Protocol, cells, combinations and seeds were fixed before tuning, round two's before it was run "
+        f"(`benchmarks/controllers/reach_protocol.yaml`). `aepo_reach` has {tuning['chosen']} in all cells; "
+        f"{len(tuning['runs'])} combinations were tried on the tuning seeds. Held: mean |H - H*| of the policy's own "
+        f"entropy at most {HELD:g} nats, {len(test['seeds'])} test seeds; predicted: the same of "
+        "`aepo.tabular.reach.mean_run`, which knows the world and draws no samples."
+    )
+    yield ""
+    names = {
+        "reach": "`aepo_reach`",
+        "adaptive": "`aepo_adaptive`",
+        "tuned": "bang-bang, tuned",
+        "paper": "bang-bang, paper",
+    }
+    rows, right, pairs = [], 0, 0
+    for key, name in names.items():
+        errors = test["runs"][key]
+        held = np.array([cell["error"] <= HELD for cell in errors.values()])
+        said = np.array([predicted["runs"][key][cell]["error"] <= HELD for cell in errors])
+        right, pairs = right + int((held == said).sum()), pairs + len(held)
+        rows.append(
+            [
+                name,
+                share(int(held.sum()), len(held)),
+                share(int(said.sum()), len(said)),
+                share(int((held & said).sum()), int(said.sum())),
+                share(int((held == said).sum()), len(held)),
+                median_over_cells([cell["error"] for cell in errors.values()], ".4f"),
+            ]
+        )
+    head = ["method", "cells held", "predicted to be held", "of these held", "rightly predicted", "median error"]
+    yield from table(head, rows)
+    yield f"- Of all pairs of method and cell, {share(right, pairs)} are predicted rightly, both ways."
+    lost = [
+        f"{cell} ({numbers['error']:.2f}, predicted {predicted['runs']['reach'][cell]['error']:.2f})"
+        for cell, numbers in test["runs"]["reach"].items()
+        if numbers["error"] > HELD
+    ]
+    yield f"- What `aepo_reach` does not hold: {'; '.join(lost) or 'nothing'}."
+    cells = floor["runs"]["reach"].values()
+    known = [cell["error_over_floor"] for cell in cells]
+    unknown = [
+        cell["error"] / cell["floor_order_unknown"] if "floor_order_unknown" in cell else cell["error_over_floor"]
+        for cell in cells
+    ]
+    yield (
+        f"- Error over floor in the median cell: {median_over_cells(unknown)} times; against a controller that knows "
+        f"which prompts the next step draws, {median_over_cells(known)} times."
     )
     yield ""
 
@@ -467,7 +557,8 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         f"or lengths are compared "
         f"({used}). Entropies in nats; |H - H*| is averaged over the last half of a run, then over seeds; "
         f"± is half of a 95 % "
-        "t interval over seeds, paired by seed where two methods are compared.",
+        "t interval over seeds, paired by seed where two methods are compared; shares and medians over cells have their "
+        "95 % intervals in brackets (Wilson, bootstrap over cells).",
         "",
         *(f"- **{one.name}**: {one.about}." for one in ENVIRONMENTS.values()),
         "",
@@ -476,6 +567,7 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         *(line for section in (failures, robustness, scopes) for line in section(study)),
         *lengths(paired_study),
         *controllers(),
+        *reach(),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -501,7 +593,7 @@ def main() -> None:
     study.want(*(configuration(options(**p), name) for p in CONTROLLED_PLACES for name in CONTROLLED))
     study.want(*(failure_configuration(case) for case in FAILURES.values()))
     for changes in ROBUST.values():
-        for change, name in itertools.product(changes, ("aepo", "aepo_adaptive")):
+        for change, name in itertools.product(changes, COMPARED):
             study.want(robust_configuration(name, change))
     study.want(*(scope_configuration(env, scope) for env in ("sequence", "short") for scope in SCOPES))
     study.want(*(configuration(options("env_a", minibatches=p), n) for p in MINIBATCHES for n in untargeted()))
