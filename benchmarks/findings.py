@@ -557,8 +557,8 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         f"or lengths are compared "
         f"({used}). Entropies in nats; |H - H*| is averaged over the last half of a run, then over seeds; "
         f"± is half of a 95 % "
-        "t interval over seeds, paired by seed where two methods are compared; shares and medians over cells have their "
-        "95 % intervals in brackets (Wilson, bootstrap over cells).",
+        "t interval over seeds, paired by seed where two methods are compared; shares and medians over cells have "
+        "their 95 % intervals in brackets (Wilson, bootstrap over cells).",
         "",
         *(f"- **{one.name}**: {one.about}." for one in ENVIRONMENTS.values()),
         "",
