@@ -7,6 +7,7 @@ least mean and the largest mean square of a step, over ten bins of the error tha
 `aepo.theory.noise_error_bound`, whose hypothesis is a mean above delta.
 
     python benchmarks/moving_targets.py            # minutes: results/moving_targets.json
+    python benchmarks/moving_targets.py figure     # docs/moving_targets.png, with the demo's runs of reach_demo.py
 """
 
 import argparse
@@ -26,6 +27,8 @@ from aepo.tabular.train import train
 from aepo.tabular.worlds.environments import ENVIRONMENTS
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURE = ROOT / "docs" / "moving_targets.png"
 STEPS = 1000
 CALIBRATION, SEEDS = range(6000, 6016), range(6100, 6116)
 Array = np.ndarray
@@ -55,6 +58,47 @@ def runs(world: str, method: str, target: str, seeds: Sequence[int]) -> tuple[Ar
     return history.entropy.numpy(), history.target[0].numpy()
 
 
+def curves() -> dict[str, object]:
+    """aepo_reach's entropies on the first seed and its targets, every fifth step, for the picture."""
+    found = {}
+    for world in WORLDS:
+        for target in TARGETS:
+            entropy, goal = runs(world, "aepo_reach", target, SEEDS)
+            found[f"{world}, {target}"] = {
+                "entropy": entropy[0, ::5].round(4).tolist(), "target": goal[::5].round(4).tolist()
+            }  # fmt: skip
+    return found
+
+
+def draw() -> None:
+    """aepo_reach behind three moving targets: on the bandit, on Env A, and on the demo's language model."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    simulated = json.loads((RESULTS / "moving_targets.json").read_text())
+    trained = json.loads((RESULTS / "reach_demo.json").read_text())["runs"]
+    figure = Figure(figsize=(11, 7), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(WORLDS) + 1, len(TARGETS), sharey=True)
+    for column, target in enumerate(TARGETS):
+        rows = [simulated["curves"][f"{world}, {target}"] | {"every": 5} for world in WORLDS]
+        rows += [trained[f"{target}, seed 0"] | {"every": 1}]
+        for axes, name, row in zip(grid[:, column], (*WORLDS, "language model"), rows, strict=True):
+            step = row["every"] * np.arange(len(row["entropy"]))
+            axes.plot(step, row["entropy"], lw=1, label="entropy")
+            axes.plot(step, row["target"], lw=1, ls="--", color="0.3", label="target")
+            axes.set_title(f"{name}, {target}", fontsize=9)
+            axes.set(ylim=(0, 2))
+            axes.grid(alpha=0.25, lw=0.5)
+    for axes in grid[-1]:
+        axes.set(xlabel="step")
+    for axes in grid[:, 0]:
+        axes.set(ylabel="entropy (nats)")
+    grid[0, 0].legend(fontsize=8)
+    figure.suptitle("aepo_reach with its one default, one seed")
+    figure.savefig(FIGURE, metadata={"Description": "python benchmarks/moving_targets.py figure"})
+
+
 def case(world: str, method: str, target: str) -> dict[str, object]:
     """One case: what was measured of its steps, what follows from it, and what other seeds did."""
     entropy, _ = runs(world, method, target, CALIBRATION)
@@ -65,8 +109,12 @@ def case(world: str, method: str, target: str) -> dict[str, object]:
 def main() -> None:
     """Every case, the table on the terminal, and the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "moving_targets.json")
-    out = parser.parse_args().out
+    parser.add_argument("act", choices=("run", "figure"), nargs="?", default="run")
+    parser.add_argument("--out", type=Path, default=RESULTS / "moving_targets.json")
+    arguments = parser.parse_args()
+    if arguments.act == "figure":
+        draw()
+        return
     torch.set_num_threads(1)
     cases = {}
     for world in WORLDS:
@@ -96,7 +144,9 @@ def main() -> None:
         "python": platform.python_version(), "torch": torch.__version__, "device": device,
         "calibration_seeds": list(CALIBRATION), "seeds": list(SEEDS), "command": "python benchmarks/moving_targets.py",
     }  # fmt: skip
-    out.write_text(json.dumps({"about": about, "summary": summary, "cases": cases}, indent=1) + "\n")
+    arguments.out.write_text(
+        json.dumps({"about": about, "summary": summary, "cases": cases, "curves": curves()}, indent=1) + "\n"
+    )
     print(json.dumps(summary, indent=1))
 
 
