@@ -374,17 +374,21 @@ class AdaptiveGain:
     """Proportional-integral control that finds its own gain: push = clip(g e + I, -1, 1), e = H* - H.
 
     How far a push moves the entropy depends on the learning rate, the optimizer, the task and the time; a fixed gain
-    fits one of them. Here the gain grows by `up` while the error keeps its sign and shrinks by `down` when the sign
-    turns. With down = 1 / up it settles where the sign turns half of the time, as white noise's does: more seldom means
-    that errors last and the gain is too small, more often that pushes overshoot. I += `rate` g e while |e| < `within`
-    and the output is not at a limit that e pushes into.
+    fits one of them. Here the gain grows by `up` while the error has the sign of the recent errors' mean and shrinks by
+    `down` when it has the other one. With down = 1 / up it settles where that happens half of the time, as with white
+    noise: more seldom means that errors last and the gain is too small, more often that pushes overshoot. I += `rate`
+    g e while |e| < `within` and the output is not at a limit that e pushes into.
+
+    How long the mean remembers decides which swings count as overshoot: those of frequency w with cos w < 1 - `memory`.
+    The last error alone (1) is right where a push acts at once. An optimizer with momentum answers late, and a loop
+    with too much gain then swings over several steps.
 
     With temperatures, the push's sign picks T (as in bang-bang) and its size is the strength of the second term, so the
     term and its noise vanish where nothing needs to be corrected.
 
     Raises:
-        ValueError: not up >= 1 > down > 0, a negative rate, within <= 0, limits of the gain out of order, or a T range
-            that does not hold 1.
+        ValueError: not up >= 1 > down > 0, a negative rate, within <= 0, limits of the gain out of order, a memory
+            outside (0, 1], or a T range that does not hold 1.
     """
 
     up: float = 1.05
@@ -395,6 +399,8 @@ class AdaptiveGain:
     """The first gain, per nat."""
     lowest: float = 0.5
     highest: float = 100.0
+    memory: float = 1.0
+    """Weight of a step's error in the mean whose sign the next error is compared with."""
     t_low: float = 0.5
     t_high: float = 2.0
 
@@ -409,6 +415,8 @@ class AdaptiveGain:
             raise ValueError(
                 f"0 < lowest <= start <= highest must hold, got {self.lowest}, {self.start}, {self.highest}"
             )
+        if not 0 < self.memory <= 1:
+            raise ValueError(f"memory must be in (0, 1], got {self.memory}")
         if not 0 < self.t_low < 1 < self.t_high:
             raise ValueError(f"0 < t_low < 1 < t_high must hold, got t_low={self.t_low}, t_high={self.t_high}")
 
@@ -446,7 +454,8 @@ class AdaptiveGain:
         moves = (error.abs() < self.within) & ~further
         integral = (state["integral"] + self.rate * gain * error * moves).clamp(-limit, limit)
         push = torch.where(unknown, limit, (gain * error + integral).clamp(-limit, limit))
-        return {"gain": gain, "integral": integral, "error": error}, push, further
+        recent = (1 - self.memory) * state["error"] + self.memory * error
+        return {"gain": gain, "integral": integral, "error": recent}, push, further
 
     def controls(self, count: int) -> Control:
         push = _spread(-1.0, 1.0, count)
@@ -496,6 +505,8 @@ class WideningReach:
     """Per nat."""
     highest: float = 100.0
     """Per nat."""
+    memory: float = 1.0
+    """As in `AdaptiveGain`."""
     grow: float = 1.2
     """Of the reach, per step."""
     smoothing: float = 0.1
@@ -537,6 +548,7 @@ class WideningReach:
             start=self.start,
             lowest=self.lowest,
             highest=self.highest,
+            memory=self.memory,
             t_low=self.t_low,
             t_high=self.t_high,
         )

@@ -133,6 +133,7 @@ def aepo_reach(
     up: float = 1.02,
     down: float = 1 / 1.02,
     rate: float = 0.05,
+    memory: float = 1.0,
     normalizer: Literal["all", "positives"] = "all",
     cap_up: int | None = None,
     cap_down: int | None = None,
@@ -151,7 +152,7 @@ def aepo_reach(
         strength: the largest push, times alpha.
         t_lowest, t_highest: the widest temperatures, used once the widest share of the prompts is sampled again.
         grow: by how much the reach may grow a step.
-        up, down, rate: how the controller's gain and integral move.
+        up, down, rate, memory: how the controller's gain and integral move.
         prompt_fraction, widest_fraction: share of the prompts that are sampled again, and the largest.
         others: as for `aepo_adaptive`.
     """
@@ -161,6 +162,7 @@ def aepo_reach(
         up=up,
         down=down,
         rate=rate,
+        memory=memory,
         grow=grow,
         strength=strength,
         t_low=t_low,

@@ -54,7 +54,11 @@ def combinations() -> list[dict[str, float]]:
         | ({} if alpha == 1 else {"alpha": alpha, "strength": two["largest_weight"] / alpha})
         for (low, high), alpha, up, grow in itertools.product(two["temperatures"], two["alpha"], two["up"], two["grow"])
     ]
-    return first + [options for options in second if options not in first]
+    continued = [
+        {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow, "memory": memory}
+        for (low, high), memory, (up, grow) in itertools.product(*PROTOCOL["round_two_continued"].values())
+    ]
+    return first + [options for options in second if options not in first] + continued
 
 
 def by_target(values: torch.Tensor) -> list[float]:
@@ -146,7 +150,9 @@ def tune() -> None:
     )
     held = (table <= PROTOCOL["held"]).sum(1)
     relative = np.median(table / table.min(0), axis=1)
-    best = min((i for i in range(len(held)) if held[i] >= held.max() - 1), key=lambda i: relative[i])
+    candidates = [i for i, key in enumerate(methods) if "memory" in json.loads(key)]
+    most = max(held[i] for i in candidates)
+    best = min((i for i in candidates if held[i] >= most - 1), key=lambda i: relative[i])
     scores = {key: [int(h), float(r)] for key, h, r in zip(methods, held, relative, strict=True)}
     kept |= {"chosen": json.loads(list(methods)[best]), "cells_held_and_median_relative_error": scores}
     path.write_text(json.dumps(kept, indent=1) + "\n")
