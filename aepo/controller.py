@@ -470,9 +470,13 @@ class AdaptiveGain:
 class WideningReach:
     """`AdaptiveGain` whose push may become as large as the target needs: its limit of 1 becomes a reach r >= 1.
 
-    The demand is d = clip(g e + I, -r, r), with e = H* - H, and g and I as in `AdaptiveGain`. While d stands at r, the
-    error asks for more and |e| does not fall below its recent mean, r grows by `grow` a step; else it shrinks by as
-    much, never below |d|. The demand is met by rule:
+    What it follows is a reference that starts at the first entropy and moves towards H* by at most `speed` nats a step:
+    a policy that is rushed to a low target has learnt little on its way, and then learns slowly. A target that moves
+    no faster is the reference from then on.
+
+    The demand is d = clip(g e + I, -r, r), with e the reference minus H, and g and I as in `AdaptiveGain`. While d
+    stands at r, the error asks for more and |e| does not fall below its recent mean, r grows by `grow` a step; else it
+    shrinks by as much, never below |d|. The demand is met by rule:
 
     1. Strength and prompts together: the second term counts |d| times alpha, and |d| times `prompt_fraction` of the
        prompts are sampled again, up to `widest_fraction`. Each unit of strength so keeps its samples: noise, which
@@ -481,10 +485,10 @@ class WideningReach:
     3. Then strength alone, up to `strength` times alpha.
 
     Raises:
-        ValueError: what `AdaptiveGain` refuses, grow <= 1, strength < 1, a widest range inside the range, or
-            not 0 < prompt_fraction <= widest_fraction <= 1.
+        ValueError: what `AdaptiveGain` refuses, grow <= 1, speed <= 0, strength < 1, a widest range inside the range,
+            or not 0 < prompt_fraction <= widest_fraction <= 1.
 
-    >>> law = WideningReach(strength=4.0, t_high=1.5, t_highest=2.25, start=100.0, grow=4.0)
+    >>> law = WideningReach(strength=4.0, t_high=1.5, t_highest=2.25, start=100.0, grow=4.0, speed=9.0)
     >>> state = law.initial(torch.zeros(1))
     >>> for _ in range(3):
     ...     state, control = law.update(state, torch.tensor([0.5]), torch.tensor(1.0))
@@ -511,6 +515,8 @@ class WideningReach:
     """Of the reach, per step."""
     smoothing: float = 0.1
     """Weight of a step's |e| in the mean that the next ones are compared with."""
+    speed: float = 0.01
+    """Nats a step."""
     strength: float = 16.0
     """Largest strength of the second term, times alpha."""
     t_low: float = 0.5
@@ -526,6 +532,8 @@ class WideningReach:
         self._adaptive()
         if not self.grow > 1:
             raise ValueError(f"grow must be > 1, got {self.grow}")
+        if not self.speed > 0:
+            raise ValueError(f"speed must be > 0, got {self.speed}")
         if not self.strength >= 1:
             raise ValueError(f"strength must be >= 1, got {self.strength}")
         if not (0 < self.t_lowest <= self.t_low and self.t_high <= self.t_highest):
@@ -568,14 +576,20 @@ class WideningReach:
         return math.log(self.t_highest if up else self.t_lowest) / math.log(self.t_high if up else self.t_low)
 
     def initial(self, like: Tensor) -> State:
-        return {**self._adaptive().initial(like), "reach": torch.ones_like(like), "size": torch.zeros_like(like)}
+        zero = torch.zeros_like(like)
+        own = {"reach": torch.ones_like(like), "size": zero, "reference": zero, "begun": zero}
+        return {**self._adaptive().initial(like), **own}
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
         reach = state["reach"]
-        adaptive, demand, further = self._adaptive().demanded(state, entropy, target, limit=reach)
+        unknown = entropy.isnan()
+        # Before anything is known, every entropy is below what it should be.
+        last = torch.where(state["begun"] > 0, state["reference"], torch.where(unknown, target, entropy))
+        reference = last + (target - last).clamp(-self.speed, self.speed)
+        adaptive, demand, further = self._adaptive().demanded(state, entropy, reference, limit=reach)
         size = demand.abs()
         # A push that brings the entropy nearer is enough, however far away it still is.
-        known = (target - entropy).abs()
+        known = (reference - entropy).abs()
         known = torch.where(known.isnan(), state["size"], known)
         lasting = state["size"] + self.smoothing * (known - state["size"])
         further = further & (known >= lasting)
@@ -591,11 +605,12 @@ class WideningReach:
         strength = (size / wider).clamp(max=self.strength)
         control = Control(
             temperature=(log_t * wider).exp(),
-            raise_entropy=~(entropy >= target),
+            raise_entropy=~(entropy >= reference),
             push=demand.sign() * strength,
             prompt_fraction=share,
         )
-        return {**adaptive, "reach": reach, "size": lasting}, control
+        begun = state["begun"].maximum((~unknown).to(reach))
+        return {**adaptive, "reach": reach, "size": lasting, "reference": reference, "begun": begun}, control
 
     def controls(self, count: int) -> Control:
         # Nothing, and from the ordinary limit on in equal ratios: the largest demand is tens of times that.
@@ -603,7 +618,11 @@ class WideningReach:
         demand = torch.cat([-sizes.flip(0), torch.zeros(1, dtype=torch.float64), sizes])
         # On the target the integral alone demands.
         there = torch.zeros_like(demand)
-        reached = {"integral": demand, "reach": torch.full_like(demand, self.largest)}
+        reached = {
+            "integral": demand,
+            "reach": torch.full_like(demand, self.largest),
+            "begun": torch.ones_like(demand),
+        }
         _, found = self.update({**self.initial(there), **reached}, there, there)
         twice = found.chosen(torch.arange(len(demand)).repeat(2))
         return dataclasses.replace(twice, raise_entropy=_both_directions(len(demand)))

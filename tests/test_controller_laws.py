@@ -378,21 +378,27 @@ def test_the_integral_moves_only_while_the_error_is_within_its_range(measured, t
             assert moved == pytest.approx(want, abs=ROUNDING)
 
 
-@given(series, st.floats(0, 2), st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.05, 0.1, float("inf")]))
-def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within):
-    controller = AdaptiveGain(up=1.03, down=0.8, rate=rate, within=within)
+@given(
+    series,
+    st.floats(0, 2),
+    st.sampled_from([0.0, 0.05, 1.0]),
+    st.sampled_from([0.05, 0.1, float("inf")]),
+    st.sampled_from([1.0, 0.25, 0.1]),
+)
+def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within, memory):
+    controller = AdaptiveGain(up=1.03, down=0.8, rate=rate, within=within, memory=memory)
     gain, integral, last = 4.0, 0.0, 0.0
     for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
         error = target - h
         if math.isnan(error):
-            last = 0.0
+            last *= 1 - memory
             assert control.push.item() == 1.0
             continue
         gain = min(max(gain * (0.8 if error * last < 0 else 1.03), 0.5), 100.0)
         held = (gain * error + integral >= 1 and error > 0) or (gain * error + integral <= -1 and error < 0)
         if abs(error) < within and not held:
             integral = min(max(integral + rate * gain * error, -1.0), 1.0)
-        last = error
+        last += memory * (error - last)
         assert control.push.item() == pytest.approx(min(max(gain * error + integral, -1.0), 1.0), abs=1e-12)
 
 
@@ -478,8 +484,81 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
 
 
 @pytest.mark.parametrize(
+    ("period", "memory", "grows"),
+    [(6, 1.0, True), (6, 0.25, False), (12, 0.25, True), (12, 0.1, False), (2, 1.0, False)],
+)
+def test_a_longer_memory_takes_slower_swings_for_overshoot(period, memory, grows):
+    # Those of frequency w = 2 pi / period shrink the gain where cos w < 1 - memory.
+    assert (math.cos(2 * math.pi / period) >= 1 - memory) == grows
+    errors = [0.1 * math.cos(2 * math.pi * (k + 0.25) / period) for k in range(40 * period)]
+    state, _ = driven(AdaptiveGain(memory=memory, start=7.0), [1.0 - e for e in errors], 1.0)
+    assert (state["gain"].item() > 7.0) == grows
+
+
+def late(controller, *, momentum, per_push, noise, steps=400):
+    """|H - H*| over the last half of runs whose pushes act through a mean of the last ones, as under momentum."""
+    generator = torch.Generator().manual_seed(5)
+    entropy, speed = torch.full((8,), 1.5, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    state, errors = controller.initial(entropy), []
+    for _ in range(steps):
+        state, control = controller.update(state, entropy, double(0.75))
+        errors.append((entropy - 0.75).abs())
+        luck = noise * torch.randn(8, generator=generator, dtype=torch.float64)
+        speed = momentum * speed + (1 - momentum) * (per_push * control.push + luck)
+        entropy = entropy + speed
+    return torch.stack(errors)[steps // 2 :].mean().item()
+
+
+def test_a_memory_costs_little_where_pushes_act_at_once():
+    now = {m: late(WideningReach(memory=m), momentum=0.0, per_push=0.03, noise=0.01) for m in (1.0, 0.1)}
+    assert now[0.1] < 1.2 * now[1.0]
+
+
+def test_the_reach_grows_only_where_the_limit_of_the_push_is_the_obstacle():
+    law = WideningReach(start=100.0, grow=1.5, t_high=2.0, t_highest=2.5)
+    # Far below the target and standing still: 1, 1.5, 2.25, ... to the largest demand.
+    state, controls = driven(law, [0.5] * 6, 1.0)
+    assert state["reach"].item() == pytest.approx(1.5**6)
+    assert strengths(controls) == pytest.approx([1.0, 1.5, 1.5**2, 1.5**3, 4.0, 1.5**5 / widened(1.5**5, law)])
+    # As far, but each step nearer: what it has is enough.
+    state, controls = driven(law, [0.5 + 0.02 * k for k in range(1, 7)], 1.0)
+    assert state["reach"].item() == pytest.approx(1.0, abs=0.51) and max(strengths(controls)) <= 1.5
+    # On the target again it shrinks by as much a step.
+    state, _ = driven(law, [0.5] * 6 + [1.0] * 3, 1.0)
+    assert state["reach"].item() == pytest.approx(1.5**3)
+
+
+def widened(demand, law):
+    """By how much the rule widens ln T at a demand: no more than to the widest range."""
+    return min(max(demand / law.covered, 1.0), math.log(law.t_highest) / math.log(law.t_high))
+
+
+@given(st.floats(0.5, 40.0), st.booleans())
+def test_a_demand_is_met_by_prompts_then_by_the_range_then_by_strength_alone(demand, up):
+    law = WideningReach()
+    state = law.initial(torch.zeros((), dtype=torch.float64)) | {
+        "integral": double(demand if up else -demand),
+        "reach": double(law.largest),
+    }
+    _, control = law.update(state, double(1.0), double(1.0))
+    demand = min(demand, law.largest)
+    low, high = math.log(law.t_low), math.log(law.t_high)
+    widest = math.log(law.t_highest) / high if up else math.log(law.t_lowest) / low
+    wider = min(max(demand / 4.0, 1.0), widest)
+    assert control.prompt_fraction.item() == pytest.approx(min(max(0.25 * demand, 0.25), 1.0))
+    assert control.temperature.log().item() == pytest.approx((high if up else low) * wider)
+    assert abs(control.strength.item()) == pytest.approx(min(demand / wider, law.strength))
+
+
+@pytest.mark.parametrize(
     "build, message",
     [
+        (lambda: WideningReach(grow=1.0), r"grow must be > 1, got 1\.0"),
+        (lambda: WideningReach(strength=0.5), r"strength must be >= 1, got 0\.5"),
+        (lambda: WideningReach(t_highest=1.5), r"t_high <= t_highest must hold, got 0\.4, 0\.5, 2\.0, 1\.5"),
+        (lambda: WideningReach(prompt_fraction=0.0), r"widest_fraction <= 1 must hold, got 0\.0, 1\.0"),
+        (lambda: WideningReach(memory=0.0), r"memory must be in \(0, 1\], got 0\.0"),
+        (lambda: AdaptiveGain(memory=1.5), r"memory must be in \(0, 1\], got 1\.5"),
         (lambda: Hysteresis(low=1.0, high=1.0), r"low must be below high, got low=1\.0, high=1\.0"),
         (lambda: Hysteresis(low=0.0, high=1.0, width=-0.1), r"width must be >= 0, got -0\.1"),
         (lambda: Proportional(gain=0.0, low=0.0, high=1.0), r"gain must be > 0, got 0\.0"),

@@ -130,6 +130,7 @@ def aepo_reach(
     t_lowest: float = 0.4,
     t_highest: float = 2.5,
     grow: float = 1.2,
+    speed: float = 0.01,
     up: float = 1.02,
     down: float = 1 / 1.02,
     rate: float = 0.05,
@@ -152,6 +153,7 @@ def aepo_reach(
         strength: the largest push, times alpha.
         t_lowest, t_highest: the widest temperatures, used once the widest share of the prompts is sampled again.
         grow: by how much the reach may grow a step.
+        speed: nats by which what it follows moves towards the target a step, at most.
         up, down, rate, memory: how the controller's gain and integral move.
         prompt_fraction, widest_fraction: share of the prompts that are sampled again, and the largest.
         others: as for `aepo_adaptive`.
@@ -164,6 +166,7 @@ def aepo_reach(
         rate=rate,
         memory=memory,
         grow=grow,
+        speed=speed,
         strength=strength,
         t_low=t_low,
         t_high=t_high,

@@ -55,8 +55,8 @@ def combinations() -> list[dict[str, float]]:
         for (low, high), alpha, up, grow in itertools.product(two["temperatures"], two["alpha"], two["up"], two["grow"])
     ]
     continued = [
-        {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow, "memory": memory}
-        for (low, high), memory, (up, grow) in itertools.product(*PROTOCOL["round_two_continued"].values())
+        {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow, "memory": memory, "speed": speed}
+        for (low, high), memory, speed, up, grow in itertools.product(*PROTOCOL["round_two_continued"].values())
     ]
     return first + [options for options in second if options not in first] + continued
 
@@ -143,7 +143,11 @@ def completed(path: Path, methods: dict[str, Method], seeds: list[int], look: Ca
 def tune() -> None:
     """Every combination on the tuning seeds, and the one that is chosen."""
     path = RESULTS / "reach_tuning.json"
-    methods = {json.dumps(options): zoo.build("aepo_reach", **options) for options in combinations()}
+    # The first combinations were run before there was a memory or a speed.
+    methods = {
+        json.dumps(options): zoo.build("aepo_reach", **({"memory": 1.0, "speed": 1e3} | options))
+        for options in combinations()
+    }
     kept = completed(path, methods, seeds_of("tuning_seeds"), measured)
     table = np.array(
         [[kept["runs"][key][cell]["error"] for cell in next(iter(kept["runs"].values()))] for key in methods]
