@@ -485,12 +485,12 @@ def test_the_temperature_law_is_proportional_in_the_logarithm_within_its_limits(
 
 @pytest.mark.parametrize(
     ("period", "memory", "grows"),
-    [(6, 1.0, True), (6, 0.25, False), (12, 0.25, True), (12, 0.1, False), (2, 1.0, False)],
+    [(6.3, 1.0, True), (6.3, 0.25, False), (12.7, 0.25, True), (12.7, 0.1, False), (2.1, 1.0, False)],
 )
 def test_a_longer_memory_takes_slower_swings_for_overshoot(period, memory, grows):
     # Those of frequency w = 2 pi / period shrink the gain where cos w < 1 - memory.
     assert (math.cos(2 * math.pi / period) >= 1 - memory) == grows
-    errors = [0.1 * math.cos(2 * math.pi * (k + 0.25) / period) for k in range(40 * period)]
+    errors = [0.1 * math.cos(2 * math.pi * (k + 0.25) / period) for k in range(500)]
     state, _ = driven(AdaptiveGain(memory=memory, start=7.0), [1.0 - e for e in errors], 1.0)
     assert (state["gain"].item() > 7.0) == grows
 
@@ -515,17 +515,49 @@ def test_a_memory_costs_little_where_pushes_act_at_once():
 
 
 def test_the_reach_grows_only_where_the_limit_of_the_push_is_the_obstacle():
-    law = WideningReach(start=100.0, grow=1.5, t_high=2.0, t_highest=2.5)
+    law = WideningReach(start=100.0, grow=1.5, speed=9.0)
     # Far below the target and standing still: 1, 1.5, 2.25, ... to the largest demand.
     state, controls = driven(law, [0.5] * 6, 1.0)
     assert state["reach"].item() == pytest.approx(1.5**6)
-    assert strengths(controls) == pytest.approx([1.0, 1.5, 1.5**2, 1.5**3, 4.0, 1.5**5 / widened(1.5**5, law)])
-    # As far, but each step nearer: what it has is enough.
-    state, controls = driven(law, [0.5 + 0.02 * k for k in range(1, 7)], 1.0)
-    assert state["reach"].item() == pytest.approx(1.0, abs=0.51) and max(strengths(controls)) <= 1.5
+    expected = [1.0, 1.5, 1.5**2, 1.5**3, 1.5**4 / widened(1.5**4, law), 1.5**5 / widened(1.5**5, law)]
+    assert strengths(controls) == pytest.approx(expected)
+    # Nearer by more than the mean of recent errors remembers: what it has is enough.
+    state, _ = driven(law, [0.5] * 30, 1.0)
+    near, controls = continued(law, state, [0.6, 0.65, 0.7], 1.0)
+    assert near["reach"].item() <= state["reach"].item()
     # On the target again it shrinks by as much a step.
-    state, _ = driven(law, [0.5] * 6 + [1.0] * 3, 1.0)
-    assert state["reach"].item() == pytest.approx(1.5**3)
+    state, _ = driven(law, [0.5] * 6, 1.0)
+    on, _ = continued(law, state, [1.0] * 3, 1.0)
+    assert on["reach"].item() == pytest.approx(1.5**3)
+
+
+def continued(law, state, measured, target):
+    """The state and the controls after further entropies."""
+    controls = []
+    for h in measured:
+        state, control = law.update(state, double(h), double(target))
+        controls.append(control)
+    return state, controls
+
+
+@given(st.floats(0.1, 2.5), st.floats(0.1, 2.5), st.sampled_from([0.01, 0.05]))
+def test_what_is_followed_leaves_the_first_entropy_at_its_speed_and_then_stays_on_the_target(start, target, speed):
+    law = WideningReach(speed=speed)
+    state, begun = law.initial(torch.zeros((), dtype=torch.float64)), start
+    for step in range(1, 60):
+        state, control = law.update(state, double(begun), double(target))
+        moved = min(step * speed, abs(target - start))
+        want = start + math.copysign(moved, target - start)
+        assert state["reference"].item() == pytest.approx(want, abs=1e-12)
+        # The policy follows it, so that nothing is to be done but to move.
+        begun = want
+        assert abs(control.push.item()) <= 1.0
+
+
+def test_a_reference_waits_for_the_first_known_entropy():
+    law = WideningReach(speed=0.1)
+    state, _ = driven(law, [NAN, NAN, 2.0], 1.0)
+    assert state["reference"].item() == pytest.approx(1.9)
 
 
 def widened(demand, law):
@@ -539,6 +571,8 @@ def test_a_demand_is_met_by_prompts_then_by_the_range_then_by_strength_alone(dem
     state = law.initial(torch.zeros((), dtype=torch.float64)) | {
         "integral": double(demand if up else -demand),
         "reach": double(law.largest),
+        "begun": double(1.0),
+        "reference": double(1.0),
     }
     _, control = law.update(state, double(1.0), double(1.0))
     demand = min(demand, law.largest)
@@ -554,6 +588,7 @@ def test_a_demand_is_met_by_prompts_then_by_the_range_then_by_strength_alone(dem
     "build, message",
     [
         (lambda: WideningReach(grow=1.0), r"grow must be > 1, got 1\.0"),
+        (lambda: WideningReach(speed=0.0), r"speed must be > 0, got 0\.0"),
         (lambda: WideningReach(strength=0.5), r"strength must be >= 1, got 0\.5"),
         (lambda: WideningReach(t_highest=1.5), r"t_high <= t_highest must hold, got 0\.4, 0\.5, 2\.0, 1\.5"),
         (lambda: WideningReach(prompt_fraction=0.0), r"widest_fraction <= 1 must hold, got 0\.0, 1\.0"),
