@@ -498,8 +498,8 @@ class WideningReach:
     4.0 2.25 1.0
     """
 
-    up: float = 1.02
-    down: float = 1 / 1.02
+    up: float = 1.05
+    down: float = 1 / 1.05
     rate: float = 0.05
     within: float = 0.1
     """The integral moves only while |e| is below this, in nats."""
@@ -509,7 +509,7 @@ class WideningReach:
     """Per nat."""
     highest: float = 100.0
     """Per nat."""
-    memory: float = 1.0
+    memory: float = 0.1
     """As in `AdaptiveGain`."""
     grow: float = 1.2
     """Of the reach, per step."""
