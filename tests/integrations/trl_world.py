@@ -5,6 +5,7 @@ temperature, so that trainers can be compared to the last digits. What is stored
 `model.generate`, the one call that all versions of TRL have in common.
 """
 
+import gc
 import os
 import tempfile
 from collections import Counter
@@ -23,6 +24,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from aepo.integrations.trl import AEPOConfig, AEPOTrainer
 from aepo.llm.questions.small_tokenizers import word_tokenizer
+
+# Every run ends with a collection of garbage, and what was imported is none.
+gc.freeze()
 
 WORDS, EOS, PAD = 10, 1, 0
 PROMPTS, GROUP, LONGEST = 8, 4, 6
