@@ -102,6 +102,7 @@ def run(
     prepare: Callable[[Any], None] = lambda trainer: None,
     reward_funcs: Any = reward,
     peft_config: Any = None,
+    eval_dataset: Any = None,
     resume: str | None = None,
     out: str | None = None,
     **more: Any,
@@ -152,6 +153,7 @@ def run(
         reward_funcs,
         config(**settings),
         train_dataset=dataset(len(order) if order is not None else 5 * PROMPTS, order),
+        eval_dataset=eval_dataset,
         processing_class=tokenizer(),
         peft_config=peft_config,
     )
