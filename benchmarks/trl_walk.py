@@ -12,8 +12,8 @@ from aepo.llm.policy.warm_start import warm_start
 from aepo.llm.questions.walk import WalkTask, walk_task
 from aepo.llm.settings import Settings
 
-# What the demo's preset gives our own trainer; the methods' own options are given by who trains.
 ROWS_OF_A_PROMPT = 8
+"""The demo's group size."""
 
 
 def prompts(task: WalkTask) -> Dataset:
@@ -22,7 +22,7 @@ def prompts(task: WalkTask) -> Dataset:
 
 
 def trainer(settings: Settings, method: str | None, *, steps: int, prompts_per_step: int, **more: Any) -> GRPOTrainer:
-    """TRL's trainer on the walk task, from the demo's warm start, one optimizer step a generation unless told otherwise.
+    """TRL's trainer on the walk task, from the demo's warm start; one step a generation unless told otherwise.
 
     Args:
         settings: of the demo, for the warm start, the learning rate and the seed.

@@ -134,7 +134,7 @@ def test_a_trainer_without_what_a_method_needs_is_refused():
     old = {name: value for name, value in has.items() if name != "_entropy_bonus_enabled"}
     with pytest.raises(ImportError, match=r"needs trl >= 1\.10\.0: older ones give an entropy no gradient"):
         host.check_trainer(SimpleNamespace(**old))
-    with pytest.raises(ValueError, match="router_aux_loss_coef must be 0 for this model: .*, got 0.1"):
+    with pytest.raises(ValueError, match=r"router_aux_loss_coef must be 0 for this model: .*, got 0\.1"):
         host.check_trainer(SimpleNamespace(**has | {"aux_loss_enabled": True}))
     with pytest.raises(ValueError, match="processing_class must be a tokenizer"):
         host.check_trainer(SimpleNamespace(**has | {"_is_vlm": True}))

@@ -1,4 +1,4 @@
-"""What TRL's trainer does around the method: checkpoints, adapters, several rewards, evaluation, metrics, correction."""
+"""What TRL's trainer does around the method: checkpoints, adapters, rewards, evaluation, metrics, correction."""
 
 import json
 import math
@@ -174,9 +174,7 @@ def test_authority_is_measured_where_it_is_asked_for_and_changes_nothing():
 
 def test_a_target_is_a_schedule_of_the_optimizer_steps():
     options = {"start": 2.0, "end": 1.0, "steps": 4}
-    run = world.run(
-        "aepo", target_schedule="linear", target_options=json.dumps(options), minibatches=2, steps=4
-    )
+    run = world.run("aepo", target_schedule="linear", target_options=json.dumps(options), minibatches=2, steps=4)
     # Two optimizer steps a generation.
     found = [row["entropy_target"] for row in run.history if "entropy_target" in row]
     assert found == [2.0, 1.5]
