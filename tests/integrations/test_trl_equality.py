@@ -95,6 +95,13 @@ def test_two_optimizer_steps_of_a_generation_are_two_mini_batches_of_our_own_tra
     assert ours.calls == theirs.calls
 
 
+@pytest.mark.parametrize("method", ["aepo", "entropy_reg"])
+def test_checkpointed_layers_and_other_batches_of_the_scoring_change_nothing(method):
+    plain = world.run(method, steps=2, **settings(method))
+    found = world.run(method, steps=2, accumulation=2, gradient_checkpointing=True, **settings(method))
+    assert world.apart(plain.after, found.after) <= SAME
+
+
 def test_going_through_a_generation_twice_samples_once():
     twice = world.run("aepo", num_iterations=2, steps=2, **settings("aepo"))
     once = world.run("aepo", steps=1, **settings("aepo"))

@@ -136,5 +136,52 @@ def test_a_trainer_without_what_a_method_needs_is_refused():
         host.check_trainer(SimpleNamespace(**old))
     with pytest.raises(ValueError, match=r"router_aux_loss_coef must be 0 for this model: .*, got 0\.1"):
         host.check_trainer(SimpleNamespace(**has | {"aux_loss_enabled": True}))
+    with pytest.raises(ValueError, match="use_liger_kernel must be False with this version of TRL"):
+        host.check_trainer(SimpleNamespace(**has | {"use_liger_kernel": True}))
     with pytest.raises(ValueError, match="processing_class must be a tokenizer"):
         host.check_trainer(SimpleNamespace(**has | {"_is_vlm": True}))
+
+
+def test_a_command_line_takes_every_setting():
+    from transformers import HfArgumentParser
+
+    typed = ["--output_dir", "unused", "--method", "aepo_pi", "--method_options", '{"gain": 2.0}', "--use_cpu", "true"]
+    typed += [
+        "--bf16",
+        "false",
+        "--target_schedule",
+        "linear",
+        "--target_options",
+        '{"start": 1, "end": 0.5, "steps": 9}',
+    ]
+    (args,) = HfArgumentParser(AEPOConfig).parse_args_into_dataclasses(typed)
+    assert args.named_method().controller.gain == 2.0 and args.named_target()(9) == 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.2])
+def test_the_temperature_is_set_back_whatever_happens(temperature):
+    trainer = world.run("grpo").trainer
+    before = trainer.generation_config.temperature, dict(trainer.generation_kwargs)
+    with pytest.raises(KeyError), host.sampling_at(trainer, temperature):
+        assert trainer.generation_config.temperature == trainer.generation_kwargs["temperature"] == temperature
+        raise KeyError
+    assert (trainer.generation_config.temperature, trainer.generation_kwargs) == before
+    served = SimpleNamespace(use_vllm=True, vllm_generation=SimpleNamespace(temperature=1.0))
+    with host.sampling_at(served, temperature):
+        assert served.vllm_generation.temperature == temperature
+    assert served.vllm_generation.temperature == 1.0
+
+
+def test_a_server_whose_log_probs_are_not_those_of_the_sampling_temperature_is_refused():
+    def served(mode):
+        client = SimpleNamespace(get_server_info=lambda: {"model_config": {"logprobs_mode": mode}})
+        return SimpleNamespace(
+            use_vllm=True,
+            vllm_mode="server",
+            accelerator=SimpleNamespace(is_main_process=True),
+            vllm_generation=SimpleNamespace(vllm_client=client),
+        )
+
+    host.check_server(served("processed_logprobs"))
+    with pytest.raises(ValueError, match=r"logprobs_mode is 'raw_logprobs': .*correction='none'"):
+        host.check_server(served("raw_logprobs"))

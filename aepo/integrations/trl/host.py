@@ -30,6 +30,10 @@ def check_trainer(trainer: GRPOTrainer) -> None:
     """
     if not hasattr(trainer, "_entropy_bonus_enabled"):
         raise ImportError(f"aepo.integrations.trl needs trl >= {LOWEST}: older ones give an entropy no gradient")
+    if getattr(trainer, "use_liger_kernel", False):
+        raise ValueError(
+            "use_liger_kernel must be False with this version of TRL, whose loss it is: the method's is ours"
+        )
     if getattr(trainer, "aux_loss_enabled", False):
         raise ValueError(
             "router_aux_loss_coef must be 0 for this model: the method is the whole objective, and the experts' "

@@ -57,11 +57,12 @@ class AEPOTrainer(GRPOTrainer):
     _tag_names: ClassVar[list[str]] = ["trl", "aepo"]
     _name = "AEPO"
     _paper: ClassVar[dict[str, str]] = {
-        "title": "Arbitrary Entropy Policy Optimization",
+        "title": "Arbitrary Entropy Policy Optimization Breaks The Exploration Bottleneck of Reinforcement Learning",
         "id": "2510.08141",
         "citation": textwrap.dedent("""\
-            @article{aepo2025,
+            @article{wang2025arbitrary,
                 title  = {{Arbitrary Entropy Policy Optimization}},
+                author = {Chen Wang and Zhaochun Li and Jionghao Bai and Yuzhi Zhang and others},
                 year   = 2025,
                 eprint = {arXiv:2510.08141},
             }"""),
