@@ -34,6 +34,8 @@ OPTIONS = {
     "repo_r": {"start": 0.5},
     "entropic": {"gain": 2.0},
     "dcpo": {"limit": 0.5},
+    "clip_b": {"mu": 0.5},
+    "clip_v": {"mu": 0.5, "share": 0.2},
 }
 SPLIT = ("aepo", "aepo_adaptive", "aepo_reach", "reweighting", "dcpo", "repo_r", "entropy_reg", "kl_cov")
 TAKEN = sorted(name for name in zoo.METHODS if zoo.build(name).main_temperature is None)
