@@ -151,7 +151,7 @@ def test_the_entropy_is_the_mean_over_responses_of_the_mean_over_their_tokens():
             of, tokens = world.prompt(i), world.response(world.prompt(i), 1.0, j)
             logits = model(input_ids=torch.tensor([[*of, *tokens]])).logits[0, len(of) - 1 : -1].double()
             p = logits.softmax(-1)
-            entropies.append(float(-(p * p.log()).sum(-1).mean()))
+            entropies.append((-(p * p.log()).sum(-1).mean()).item())
     assert run.history[0]["entropy"] == pytest.approx(sum(entropies) / len(entropies), abs=1e-5)
 
 
