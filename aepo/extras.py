@@ -9,8 +9,10 @@ DISTRIBUTION = "aepo-rl"
 """The name on the package index, where `aepo` is another project."""
 SIM = ("matplotlib", "pandas", "pyarrow", "rich", "typer")
 LLM = ("datasets", "deepspeed", "math_verify", "pydantic", "tensorboard", "transformers")
-BRINGS = {"sim": SIM, "llm": (*LLM, *SIM)}
-"""Extra -> the packages, by the names they are imported under, that a command of it looks for before it starts."""
+TRL = ("peft", "trl")
+BRINGS = {"sim": SIM, "llm": (*LLM, *SIM), "trl": TRL}
+"""Extra -> the packages, by the names they are imported under, that a command of it looks for before it starts,
+and the integration in a trainer of that name when it is imported."""
 
 
 def install(extra: str) -> str:

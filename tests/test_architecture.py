@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "aepo"
-WORLDS = ("aepo.theory", "aepo.tabular", "aepo.llm")
+WORLDS = ("aepo.theory", "aepo.tabular", "aepo.llm", "aepo.integrations")
+# What an integration may import besides the root: itself, its host, and what its host brings.
+HOSTS = {"trl": {"trl", "torch", "transformers", "accelerate"}}
 # Names that some version of a dependency owns even where this environment lacks it.
 FOREIGN = {"kernels", "evaluate", "datasets", "types", "tokenize", "queue", "tokenizers", "vllm"}
 # The rooms of aepo/llm and the modules beside them, lowest first: each imports only what stands in a line before.
@@ -113,6 +115,24 @@ def test_theory_imports_nothing_of_aepo_and_no_torch():
 def test_tabular_and_llm_never_import_each_other():
     assert offences(sources("tabular"), ("aepo.llm",)) == []
     assert offences(sources("llm"), ("aepo.tabular",)) == []
+
+
+def test_an_integration_imports_the_root_and_its_host_alone():
+    hosts = sorted((PACKAGE / "integrations").iterdir())
+    names = {path.stem for path in hosts if path.is_dir() or path.suffix == ".py"} - {"__init__", "__pycache__"}
+    assert names == set(HOSTS)
+    for name, allowed in HOSTS.items():
+        paths = sources(f"integrations/{name}") or [PACKAGE / "integrations" / f"{name}.py"]
+        own = f"aepo.integrations.{name}"
+        assert offences(paths, ("aepo.theory", "aepo.tabular", "aepo.llm", "aepo.integrations"), allowed=(own,)) == []
+        foreign = {module.split(".")[0] for path in paths for module in imports(path)}
+        assert foreign - {"aepo"} - set(sys.stdlib_module_names) <= allowed
+
+
+def test_nothing_imports_an_integration():
+    others = [path for path in PACKAGE.rglob("*.py") if "integrations" not in path.relative_to(PACKAGE).parts]
+    assert len(others) > 100
+    assert offences(others, ("aepo.integrations",)) == []
 
 
 def test_only_the_tabular_report_and_the_floor_take_anything_of_theory():

@@ -146,6 +146,7 @@ def test_the_extras_are_those_of_the_distribution():
         for extra, lines in declared["optional-dependencies"].items()
     }
     assert set(BRINGS["sim"]) == packages["sim"] and set(BRINGS["llm"]) == packages["llm"] | packages["sim"]
+    assert set(BRINGS["trl"]) == packages["trl"]
     assert {one.extra for one in COMMANDS.values()} - {None} <= set(BRINGS)
     assert f"'{declared['name']}[sim]'" in install("sim")
 

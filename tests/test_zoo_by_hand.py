@@ -142,6 +142,22 @@ COVARYING = ([1, 0, 1, 0], [[-1.0], [-2.0], [-3.0], [-2.0]])
 A = 0.5 / (math.sqrt(1 / 3) + 1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_penalty_of_kl_cov_has_no_gradient_by_the_luck_of_rounding(dtype):
+    surrogate, zeros = zoo.build("kl_cov").surrogate, torch.zeros(1, 3, dtype=dtype)
+    old_logp = torch.full((1, 3), -2.0, dtype=dtype)
+    batch = Batch(
+        prompt=torch.zeros(1, dtype=torch.int64), token=zeros.long(), mask=zeros + 1, old_logp=old_logp,
+        advantage=zeros, weight=zeros + 1, entropy_weight=zeros, group_size=1, mark=zeros == 0,
+    )  # fmt: skip
+    # Two and -2 last digits of a log-prob of -2 apart, and 0.001 nats.
+    last = torch.finfo(dtype).eps * 4
+    logp = (old_logp + torch.tensor([[last, -last, 1e-3]], dtype=dtype)).requires_grad_()
+    assert ((logp - old_logp) != 0).all()
+    surrogate(logp, batch).sum().backward()
+    assert logp.grad.tolist() == [[0.0, 0.0, -1.0]]
+
+
 def test_the_covariance_by_hand_and_the_tokens_that_kl_cov_marks():
     rows = scored(*COVARYING, group_size=4)
     # floor(0.4 x 4) = 1 token, the first; floor(0.8 x 4) = 3 with the tie at 0: the first, second and fourth.

@@ -83,9 +83,17 @@ def clip_cov(*, ratio: float = 2e-4, low: float = 1.0, high: float = 5.0, **grpo
     )
 
 
+# Two passes of the same weights give log-probs that are a few last digits apart, by the rows that they were beside.
+ROUNDING = 16.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class KLCovSurrogate:
-    """r A - coef |ln r| on the marked tokens, r A elsewhere, nothing clipped (arXiv 2505.22617)."""
+    """r A - coef |ln r| on the marked tokens, r A elsewhere, nothing clipped (arXiv 2505.22617).
+
+    An |ln r| that is no more than rounding counts as 0 and has no gradient; in the source's code the sign of the last
+    digit decides on a whole one.
+    """
 
     coef: float
 
@@ -94,7 +102,10 @@ class KLCovSurrogate:
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         log_ratio = logp - batch.old_logp
         objective = log_ratio.exp() * batch.advantage
-        return objective if batch.mark is None else objective - self.coef * log_ratio.abs() * batch.mark
+        if batch.mark is None:
+            return objective
+        rounding = ROUNDING * torch.finfo(logp.dtype).eps * (1 + batch.old_logp.abs())
+        return objective - self.coef * log_ratio.abs() * (batch.mark & (log_ratio.abs() > rounding))
 
 
 def kl_cov(*, ratio: float = 2e-3, coef: float = 1.0, **grpo_options) -> Method:
