@@ -7,8 +7,9 @@ import bisect
 import csv
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -196,6 +197,24 @@ SCHEDULES: dict[str, type] = {
     "csv": Csv,
 }
 """Name -> schedule, for settings and command lines."""
+
+
+def named(name: str, arguments: Mapping[str, Any]) -> Schedule:
+    """The schedule of that name with these arguments.
+
+    Raises:
+        ValueError: an unknown name, an argument that the schedule does not take, or a value that it refuses.
+
+    >>> named("linear", {"start": 1.0, "end": 0.5, "steps": 10})(5)
+    0.75
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    try:
+        return SCHEDULES[name](**arguments)
+    except TypeError as error:
+        fields = ", ".join(SCHEDULES[name].__dataclass_fields__)
+        raise ValueError(f"schedule {name!r} takes {fields}: {error}") from error
 
 
 Change = Literal["constant", "linear", "cosine", "step"]

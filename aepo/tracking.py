@@ -10,6 +10,8 @@ Array = NDArray[np.float64]
 
 # A duty cycle above this is the signature of a controller at its limit.
 SATURATED_DUTY = 0.95
+DUTY_STEPS = 50
+"""Steps that the duty cycle is taken over while a run goes on, and the least between two warnings."""
 
 
 def last_half(values: Array) -> Array:

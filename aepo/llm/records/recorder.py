@@ -16,12 +16,12 @@ from aepo import atomic
 from aepo.llm.records import console_row
 from aepo.llm.records.entropy_plot import drawn, plot_entropy
 from aepo.llm.records.samples import SAMPLES_FILE, console_line, markdown
-from aepo.llm.records.saturation import DUTY_STEPS, saturation_warning, start_warning
+from aepo.llm.records.saturation import saturation_warning, start_warning
 from aepo.llm.records.verl_names import aliases
 from aepo.llm.records.wandb_run import WandbRun
 from aepo.llm.settings import Settings
 from aepo.method import Method
-from aepo.tracking import duty_cycle, last_half, tracking_error
+from aepo.tracking import DUTY_STEPS, duty_cycle, last_half, tracking_error
 
 log = logging.getLogger("aepo")
 

@@ -8,10 +8,8 @@ import numpy as np
 from aepo import zoo
 from aepo.authority import FEW_PROMPTS, sufficient_alpha, sufficient_temperature
 from aepo.llm.settings import MethodSettings, Settings
-from aepo.tracking import SATURATED_DUTY
+from aepo.tracking import DUTY_STEPS, SATURATED_DUTY
 
-DUTY_STEPS = 50
-"""Steps that the duty cycle is taken over while a run goes on, and the least between two warnings."""
 ONE_WAY_STEPS = 20
 """Pushes one way, one after the other, that are evidence: a fair coin gives so many once in half a million times."""
 HELD = 0.05

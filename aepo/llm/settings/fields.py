@@ -12,7 +12,7 @@ from aepo import zoo
 from aepo.llm.settings import plain_yaml
 from aepo.llm.settings.kinds import EMPTY_COUNTS, Words, checked, of_kind
 from aepo.method import Method
-from aepo.schedule import SCHEDULES, Schedule
+from aepo.schedule import SCHEDULES, Schedule, named
 
 log = logging.getLogger("aepo")
 
@@ -248,13 +248,7 @@ class TargetSettings(Section):
 
     def build(self) -> Schedule:
         """The schedule; ValueError on an unknown name or a wrong argument."""
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
-        try:
-            return SCHEDULES[self.schedule](**(self.model_extra or {}))
-        except TypeError as error:
-            fields = ", ".join(SCHEDULES[self.schedule].__dataclass_fields__)
-            raise ValueError(f"schedule {self.schedule!r} takes {fields}: {error}") from error
+        return named(self.schedule, self.model_extra or {})
 
 
 class ControllerSettings(Section):
