@@ -118,17 +118,17 @@ class Driver:
 
     def _metrics(self, entropy: Tensor, control: Control) -> dict[str, float]:
         # verl's own number under this name is a sum over tokens where loss_agg_mode is token-sum.
-        found = {"actor/entropy": float(entropy)}
+        found: dict[str, Tensor | None] = {"actor/entropy": entropy}
         if self.method.controlled:
             found |= {
-                "aepo/entropy_target": float(control.target),
-                "aepo/entropy_error": float(control.error),
-                "aepo/strength": float(control.strength),
-                "aepo/raise_entropy": float(control.raise_entropy),
+                "aepo/entropy_target": control.target,
+                "aepo/entropy_error": control.error,
+                "aepo/strength": control.strength,
+                "aepo/raise_entropy": control.raise_entropy,
             }
         if self.method.needs_logp_t:
-            found["aepo/temperature"] = float(control.temperature)
-        return found
+            found["aepo/temperature"] = control.temperature
+        return {name: float(value) for name, value in found.items() if value is not None}
 
     @contextlib.contextmanager
     def turn(self, scores: Scores, *, step: int, metrics: dict[str, Any]) -> Iterator[None]:
@@ -200,8 +200,8 @@ def advantages(
     answer = _TURN.get(None)
     if answer is None:
         raise ValueError(
-            f"algorithm.adv_estimator={NAME} needs trainer.v1.trainer_mode={NAME} and trainer.use_v1=True: that trainer "
-            "holds the controller and shows it the entropy"
+            f"algorithm.adv_estimator={NAME} needs trainer.v1.trainer_mode={NAME} and trainer.use_v1=True: that "
+            "trainer holds the controller and shows it the entropy"
         )
     found = answer(token_level_rewards.sum(-1), response_mask, index)
     return found, found

@@ -47,7 +47,7 @@ def policy_loss(
     Raises:
         ValueError: settings of another class, or another loss_agg_mode.
     """
-    settings = None if config is None else config.policy_loss
+    settings = getattr(config, "policy_loss", None)
     if not isinstance(settings, AEPOPolicyLossConfig):
         raise ValueError(f"{SECTION}._target_ must be {TARGET} with loss_mode={NAME}, got {type(settings).__name__}")
     if loss_agg_mode != "token-sum":

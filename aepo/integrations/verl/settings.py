@@ -44,7 +44,7 @@ class AEPOPolicyLossConfig(PolicyLossConfig):
     """The schedule's arguments, such as {start: 1.0, end: 0.5, steps: 200}."""
     target_relative: bool = False
     """Whether targets are shares of the entropy that the first step measures."""
-    sees: str = "current"
+    sees: Sees = "current"
     """Which entropy the controller sees: that of this step, or `previous`."""
 
     def __post_init__(self) -> None:
@@ -95,8 +95,11 @@ class AEPOPolicyLossConfig(PolicyLossConfig):
         if self.target is not None:
             return None
         if not self.target_options:
-            return None if self.target_schedule == "constant" else f"target_schedule={self.target_schedule} needs " + (
-                "target_options, such as {start: 1.0, end: 0.5, steps: 200}"
+            return (
+                None
+                if self.target_schedule == "constant"
+                else f"target_schedule={self.target_schedule} needs "
+                + ("target_options, such as {start: 1.0, end: 0.5, steps: 200}")
             )
         chosen = f"target_schedule={self.target_schedule}, target_options={self.target_options}"
         try:
@@ -117,13 +120,13 @@ def refusal(method: Method) -> str | None:
     """
     if method.tempered is not None:
         return (
-            "it samples a second branch at the controller's temperature, and verl's rollouts have one temperature; take "
-            "a method without a second branch, such as reweighting, or run it with aepo's own trainer"
+            "it samples a second branch at the controller's temperature, and verl's rollouts have one temperature; "
+            "take a method without a second branch, such as reweighting, or run it with aepo's own trainer"
         )
     if method.main_temperature is not None:
         return (
-            "it moves the temperature of the rollouts, which verl's samplers read once, and at which verl takes its own "
-            "log-probs; run it with aepo's own trainer"
+            "it moves the temperature of the rollouts, which verl's samplers read once, and at which verl takes its "
+            "own log-probs; run it with aepo's own trainer"
         )
     if method.has_bonus:
         return (
@@ -132,8 +135,8 @@ def refusal(method: Method) -> str | None:
         )
     if method.mark is not None:
         return (
-            "it marks tokens that its loss treats apart, and verl's loss is not shown the marks; run it with aepo's own "
-            "trainer"
+            "it marks tokens that its loss treats apart, and verl's loss is not shown the marks; run it with aepo's "
+            "own trainer"
         )
     if method.compares_entropy:
         return (
@@ -193,7 +196,8 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "algorithm.rollout_correction.rollout_rs": (
         (None,),
-        "it cuts tokens out of the mask before the means and the entropy are taken; rollout_is=token corrects by weights",
+        "it cuts tokens out of the mask before the means and the entropy are taken; rollout_is=token corrects by "
+        "weights",
     ),
     "actor_rollout_ref.actor.clip_ratio": ((0.2, None), CLIP),
     "actor_rollout_ref.actor.clip_ratio_low": ((0.2, None), CLIP),

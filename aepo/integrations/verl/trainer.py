@@ -57,10 +57,12 @@ class AEPOTrainer(PPOTrainerSync):
 
     def _logp_at(self, batch: tq.KVBatchMeta, temperature: float) -> Tensor:
         """(R, T): a scoring pass as verl's for old_log_probs, at another temperature."""
-        usual = batch.extra_info["temperature"]
-        batch.extra_info |= {"calculate_entropy": False, "compute_loss": False, "temperature": temperature}
+        before = dict(batch.extra_info)
+        batch.extra_info.update(calculate_entropy=False, compute_loss=False, temperature=temperature)
         self.actor_rollout_wg.compute_log_prob(batch)
-        batch.extra_info["temperature"] = usual
+        # What the passes after this one find.
+        batch.extra_info.clear()
+        batch.extra_info.update(before)
         fields = ["log_probs", "response_mask"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         return response_from_nested(data["log_probs"], data["response_mask"]).to_padded_tensor(0.0).float()
