@@ -6,6 +6,7 @@ The losses go through verl's own `ppo_loss`, on nested tensors, with its configu
 import dataclasses
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from aepo.method import assemble
 
 pytest.importorskip("verl", reason="verl is not installed: make test-verl installs and tests it")
 
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl.protocol import DataProto
@@ -358,6 +360,18 @@ def test_the_loss_refuses_settings_of_another_class_and_another_sum():
         loss(one, one, one, one, "token-sum", other)
     with pytest.raises(ValueError, match=r"loss_agg_mode must be token-sum .* got 'token-mean'"):
         loss(one, one, one, one, "token-mean", actor_config(composed()))
+
+
+def test_every_line_of_the_example_is_one_that_verl_and_the_plug_in_take():
+    script = (Path(__file__).parents[2] / "examples" / "verl" / "run_gsm8k.sh").read_text()
+    words = shlex.split(script.replace("\\\n", " "), comments=True)
+    overrides = words[words.index("verl.trainer.main_ppo") + 1 : -1]
+    assert words[-1] == "$@" and len(overrides) > 30
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides)
+    assert problems(config) == []
+    settings = actor_config(config).policy_loss
+    assert (settings.named_method().name, settings.target_relative) == ("reweighting", True)
 
 
 def test_the_estimator_says_which_trainer_it_needs():
