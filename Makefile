@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-slow test-all test-vllm test-trl bench-gpu lint proofs clean
+.PHONY: setup demo test test-slow test-all test-vllm test-trl test-verl bench-gpu lint proofs clean
 
 setup: $(VENV)/.ready
 
@@ -62,6 +62,19 @@ test-trl: setup $(TRL_BEFORE:%=build/trl/%/.ready)
 		echo "TRL $${folder##*/}"; \
 		PYTHONPATH="$${folder:+$(CURDIR)/$$folder:}$$PYTHONPATH" $(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'not slow' tests/integrations; done
 
+# verl pins an older transformers, so its tests have an environment of their own, too, which is as small as its imports.
+VERL := .venv-verl
+$(VERL)/.ready: pyproject.toml tests/integrations/verl_environment.txt
+	$(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet --requirement tests/integrations/verl_environment.txt
+	$(VERL)/bin/python -m pip install --quiet --no-deps verl==0.9.1
+	$(VERL)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-verl:
+	@$(MAKE) --no-print-directory $(VERL)/.ready || echo "make test-verl is skipped: verl 0.9.1 cannot be installed here, for the reason above (it needs Python below 3.13)"
+	@test ! -e $(VERL)/.ready || $(ONE_THREAD) $(VERL)/bin/python -m pytest tests/integrations/test_verl*.py aepo/integrations/verl
+
 # Skips clearly without a GPU. setup installs what pip finds; on a GPU machine that is torch with CUDA and Triton. What
 # fails is reported and does not keep the rest from being measured. Without an index of packages the first command runs
 # alone: it needs no more than torch, triton, transformers and pytest.
@@ -87,4 +100,4 @@ proofs:
 		grep -oE '^[A-Za-z_][A-Za-z0-9_.]*' Assumptions.v.out | grep -vx 'Axioms\|Closed' | sort | uniq -c
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(VERL) build dist *.egg-info

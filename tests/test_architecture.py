@@ -14,7 +14,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "aepo"
 WORLDS = ("aepo.theory", "aepo.tabular", "aepo.llm", "aepo.integrations")
 # What an integration may import besides the root: itself, its host, and what its host brings.
-HOSTS = {"trl": {"trl", "torch", "transformers", "accelerate"}}
+HOSTS = {
+    "trl": {"trl", "torch", "transformers", "accelerate"},
+    "verl": {"verl", "torch", "omegaconf", "tensordict", "numpy"},
+}
 # Names that some version of a dependency owns even where this environment lacks it.
 FOREIGN = {"kernels", "evaluate", "datasets", "types", "tokenize", "queue", "tokenizers", "vllm"}
 # The rooms of aepo/llm and the modules beside them, lowest first: each imports only what stands in a line before.
