@@ -16,7 +16,7 @@ WORLDS = ("aepo.theory", "aepo.tabular", "aepo.llm", "aepo.integrations")
 # What an integration may import besides the root: itself, its host, and what its host brings.
 HOSTS = {
     "trl": {"trl", "torch", "transformers", "accelerate"},
-    "verl": {"verl", "torch", "omegaconf", "tensordict", "numpy"},
+    "verl": {"verl", "torch", "omegaconf", "transfer_queue"},
 }
 # Names that some version of a dependency owns even where this environment lacks it.
 FOREIGN = {"kernels", "evaluate", "datasets", "types", "tokenize", "queue", "tokenizers", "vllm"}
