@@ -91,10 +91,10 @@ def numbers(folder: Path) -> dict[str, object]:
     rows = read(folder / "metrics.jsonl")
     assert len(rows) == STEPS, f"{folder}: {len(rows)} steps of {STEPS}"
     kept = {name: [None if (x := row.get(name)) is None else round(x, 4) for row in rows] for name in KEPT}
-    said = [
-        line.strip() for line in folder.with_name(f"{folder.name}.log").read_text().splitlines() if "warning" in line
-    ]
-    return {**kept, "said": said[:5]}
+    # The console's warnings begin so.
+    log = folder.with_name(f"{folder.name}.log").read_text().splitlines()
+    said = list(dict.fromkeys(line.removeprefix("W ") for line in log if line.startswith("W ")))
+    return {**kept, "said": said[:3]}
 
 
 def run(out: Path, parallel: int) -> None:
