@@ -462,7 +462,7 @@ OPTIONS: dict[str, tuple] = {
     "step": (1e-4, 0.5),
     "strength": (2.0, 0.0, 0.5),
     "t_high": (1.2, 1.5),
-    "t_highest": (2.5, 1.5, 4.0),
+    "t_highest": (2.5, 2.0, 4.0),
     "t_low": (0.8, 0.5),
     "t_lowest": (0.4, 0.2),
     "temperature": (1.2, 0.8, 1.0),
