@@ -62,10 +62,12 @@ def assert_the_same_was_loaded(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "saved", "resumed"),
     [
-        (1, 2, 1), (3, 2, 1),
+        (3, 2, 1),
         *(
             pytest.param(*case, marks=EXHAUSTIVE)
-            for case in [(2, 2, 3), (3, 1, 2), (0, 2, 1), (0, 1, 2), (1, 1, 2), (2, 1, 2), (2, 2, 1), (3, 2, 3)]
+            for case in [
+                (0, 1, 2), (0, 2, 1), (1, 1, 2), (1, 2, 1), (2, 1, 2), (2, 2, 1), (2, 2, 3), (3, 1, 2), (3, 2, 3),
+            ]
         ),
     ],
 )  # fmt: skip
@@ -89,11 +91,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, stage, saved, resu
 @pytest.mark.parametrize(
     ("stage", "more"),
     [
-        (2, "offload_optimizer=true"), (3, "dtype=bfloat16"),
+        (3, "dtype=bfloat16"),
         *(
             pytest.param(*case, marks=EXHAUSTIVE)
             for case in [
-                (1, "dtype=bfloat16"), (1, "offload_optimizer=true"),
+                (1, "dtype=bfloat16"), (1, "offload_optimizer=true"), (2, "offload_optimizer=true"),
                 (2, "dtype=bfloat16"), (3, "offload_optimizer=true"),
             ]
         ),

@@ -153,7 +153,8 @@ def test_an_evaluation_refuses_a_checkpoint_that_would_run_code_and_takes_it_whe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("stage", [0, 1])
 def test_a_run_refuses_to_go_on_from_one_and_does_when_told_to(tmp_path, stage):
     out, made = tmp_path / "run", tmp_path / "made"
     chosen = (f"--train.zero_stage={stage}", "--evaluation.samples=0")

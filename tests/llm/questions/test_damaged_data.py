@@ -77,6 +77,7 @@ TINY = (
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_ends_with_0_or_in_one_line_with_2(tmp_path):
     for seed in range(10):
         (tmp_path / str(seed)).mkdir()
