@@ -509,7 +509,7 @@ class WideningReach:
     """Per nat."""
     highest: float = 100.0
     """Per nat."""
-    memory: float = 0.1
+    memory: float = 1.0
     """As in `AdaptiveGain`."""
     grow: float = 1.2
     """Of the reach, per step."""

@@ -134,7 +134,7 @@ def aepo_reach(
     up: float = 1.05,
     down: float = 1 / 1.05,
     rate: float = 0.05,
-    memory: float = 0.1,
+    memory: float = 1.0,
     normalizer: Literal["all", "positives"] = "all",
     cap_up: int | None = None,
     cap_down: int | None = None,
