@@ -119,9 +119,7 @@ def main() -> None:
                 "command": "python benchmarks/trl_step.py",
                 "device": f"CPU, {platform.machine()}, {chosen.threads} threads",
                 "python": platform.python_version(),
-                "versions": {
-                    name: version(name) for name in ("torch", "transformers", "trl", "accelerate", "deepspeed")
-                },
+                "versions": {name: version(name) for name in PACKAGES},
                 "prompts": PROMPTS,
                 "responses_a_prompt": ROWS_OF_A_PROMPT,
                 "rounds": chosen.rounds,
