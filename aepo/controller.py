@@ -401,6 +401,8 @@ class AdaptiveGain:
     highest: float = 100.0
     memory: float = 1.0
     """Weight of a step's error in the mean whose sign the next error is compared with."""
+    band: float = 0.0
+    """A smaller error, in nats, says nothing about the gain."""
     t_low: float = 0.5
     t_high: float = 2.0
 
@@ -448,7 +450,7 @@ class AdaptiveGain:
         # Arithmetic in the entropy's dtype: a where over two plain numbers would round them to float32.
         grown = torch.where(turned, self.down * state["gain"], self.up * state["gain"])
         gain = grown.clamp(self.lowest, self.highest)
-        gain = torch.where(unknown, state["gain"], gain)
+        gain = torch.where(unknown | (error.abs() < self.band), state["gain"], gain)
         raw = gain * error + state["integral"]
         further = ((raw >= limit) & (error > 0)) | ((raw <= -limit) & (error < 0))
         moves = (error.abs() < self.within) & ~further
@@ -511,6 +513,7 @@ class WideningReach:
     """Per nat."""
     memory: float = 1.0
     """As in `AdaptiveGain`."""
+    band: float = 0.0
     grow: float = 1.2
     """Of the reach, per step."""
     smoothing: float = 0.1
@@ -557,6 +560,7 @@ class WideningReach:
             lowest=self.lowest,
             highest=self.highest,
             memory=self.memory,
+            band=self.band,
             t_low=self.t_low,
             t_high=self.t_high,
         )

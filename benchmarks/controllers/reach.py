@@ -54,11 +54,15 @@ def combinations() -> list[dict[str, float]]:
         | ({} if alpha == 1 else {"alpha": alpha, "strength": two["largest_weight"] / alpha})
         for (low, high), alpha, up, grow in itertools.product(two["temperatures"], two["alpha"], two["up"], two["grow"])
     ]
-    continued = [
+    later = [
         {"t_low": low, "t_high": high, "up": up, "down": 1 / up, "grow": grow, "memory": memory, "speed": speed}
-        for (low, high), memory, speed, up, grow in itertools.product(*PROTOCOL["round_two_continued"].values())
+        | ({} if band is None else {"band": band})
+        for grid in (PROTOCOL["round_two_continued"] | {"band": [None]}, PROTOCOL["round_two_last"])
+        for (low, high), memory, band, speed, up, grow in itertools.product(
+            *(grid[name] for name in ("temperatures", "memory", "band", "speed", "up", "grow"))
+        )
     ]
-    return first + [options for options in second if options not in first] + continued
+    return first + [options for options in second if options not in first] + later
 
 
 def by_target(values: torch.Tensor) -> list[float]:
@@ -143,9 +147,9 @@ def completed(path: Path, methods: dict[str, Method], seeds: list[int], look: Ca
 def tune() -> None:
     """Every combination on the tuning seeds, and the one that is chosen."""
     path = RESULTS / "reach_tuning.json"
-    # The first combinations were run before there was a memory or a speed.
+    # The first combinations were run before there was a memory, a speed or a band.
     methods = {
-        json.dumps(options): zoo.build("aepo_reach", **({"memory": 1.0, "speed": 1e3} | options))
+        json.dumps(options): zoo.build("aepo_reach", **({"memory": 1.0, "speed": 1e3, "band": 0.0} | options))
         for options in combinations()
     }
     kept = completed(path, methods, seeds_of("tuning_seeds"), measured)
@@ -154,7 +158,7 @@ def tune() -> None:
     )
     held = (table <= PROTOCOL["held"]).sum(1)
     relative = np.median(table / table.min(0), axis=1)
-    candidates = [i for i, key in enumerate(methods) if "memory" in json.loads(key)]
+    candidates = [i for i, key in enumerate(methods) if "band" in json.loads(key)]
     most = max(held[i] for i in candidates)
     best = min((i for i in candidates if held[i] >= most - 1), key=lambda i: relative[i])
     scores = {key: [int(h), float(r)] for key, h, r in zip(methods, held, relative, strict=True)}
