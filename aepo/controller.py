@@ -383,12 +383,16 @@ class AdaptiveGain:
     The last error alone (1) is right where a push acts at once. An optimizer with momentum answers late, and a loop
     with too much gain then swings over several steps.
 
+    An error below `band` moves no gain. Without a dead band, a policy that has learnt its task and stands near the
+    target with errors of a thousandth of a nat, all of one sign, drives the gain to its limit, and the next
+    disturbance is thrown back and forth by it: the bursts of adaptive control where nothing excites it.
+
     With temperatures, the push's sign picks T (as in bang-bang) and its size is the strength of the second term, so the
     term and its noise vanish where nothing needs to be corrected.
 
     Raises:
-        ValueError: not up >= 1 > down > 0, a negative rate, within <= 0, limits of the gain out of order, a memory
-            outside (0, 1], or a T range that does not hold 1.
+        ValueError: not up >= 1 > down > 0, a negative rate or band, within <= 0, limits of the gain out of order, a
+            memory outside (0, 1], or a T range that does not hold 1.
     """
 
     up: float = 1.05
@@ -402,7 +406,7 @@ class AdaptiveGain:
     memory: float = 1.0
     """Weight of a step's error in the mean whose sign the next error is compared with."""
     band: float = 0.0
-    """A smaller error, in nats, says nothing about the gain."""
+    """In nats."""
     t_low: float = 0.5
     t_high: float = 2.0
 
@@ -419,6 +423,8 @@ class AdaptiveGain:
             )
         if not 0 < self.memory <= 1:
             raise ValueError(f"memory must be in (0, 1], got {self.memory}")
+        if not self.band >= 0:
+            raise ValueError(f"band must be >= 0, got {self.band}")
         if not 0 < self.t_low < 1 < self.t_high:
             raise ValueError(f"0 < t_low < 1 < t_high must hold, got t_low={self.t_low}, t_high={self.t_high}")
 

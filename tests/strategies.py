@@ -424,6 +424,7 @@ def controls(draw, runs: tuple[int, ...] = (), *, asks: bool = False) -> Control
 OPTIONS: dict[str, tuple] = {
     "alpha": (1.0, 0.25, 4.0),
     "average": ("sequence", "token"),
+    "band": (0.01, 0.0, 0.3),
     "beta": (0.4, 0.05, 3.0),
     "beta_high": (1.0, 0.0, 2.0),
     "beta_low": (0.75, 0.0, 2.0),
@@ -438,7 +439,7 @@ OPTIONS: dict[str, tuple] = {
     "down": (0.8, 0.5),
     "dual_clip": (None, 3.0, 1.5),
     "grow": (1.2, 2.0),
-    "memory": (1.0, 0.1),
+    "memory": (0.1, 1.0),
     "speed": (0.01, 0.2),
     "gain": (1.0, 8.0),
     "high": (0.5, 5.0),

@@ -384,9 +384,10 @@ def test_the_integral_moves_only_while_the_error_is_within_its_range(measured, t
     st.sampled_from([0.0, 0.05, 1.0]),
     st.sampled_from([0.05, 0.1, float("inf")]),
     st.sampled_from([1.0, 0.25, 0.1]),
+    st.sampled_from([0.0, 0.2]),
 )
-def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within, memory):
-    controller = AdaptiveGain(up=1.03, down=0.8, rate=rate, within=within, memory=memory)
+def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within, memory, band):
+    controller = AdaptiveGain(up=1.03, down=0.8, rate=rate, within=within, memory=memory, band=band)
     gain, integral, last = 4.0, 0.0, 0.0
     for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
         error = target - h
@@ -394,7 +395,8 @@ def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, w
             last *= 1 - memory
             assert control.push.item() == 1.0
             continue
-        gain = min(max(gain * (0.8 if error * last < 0 else 1.03), 0.5), 100.0)
+        if abs(error) >= band:
+            gain = min(max(gain * (0.8 if error * last < 0 else 1.03), 0.5), 100.0)
         held = (gain * error + integral >= 1 and error > 0) or (gain * error + integral <= -1 and error < 0)
         if abs(error) < within and not held:
             integral = min(max(integral + rate * gain * error, -1.0), 1.0)
@@ -514,6 +516,16 @@ def test_a_memory_costs_little_where_pushes_act_at_once():
     assert now[0.1] < 1.2 * now[1.0]
 
 
+def test_a_dead_band_keeps_errors_that_matter_to_nobody_from_growing_the_gain():
+    quiet = [1.0 - 0.001] * 500
+    without, _ = driven(AdaptiveGain(), quiet, 1.0)
+    within, _ = driven(AdaptiveGain(band=0.01), quiet, 1.0)
+    assert without["gain"].item() == 100.0
+    assert within["gain"].item() == AdaptiveGain().start
+    # The mean of recent errors goes on, so a disturbance is compared with what came before it.
+    assert within["error"].item() == pytest.approx(0.001)
+
+
 def test_the_reach_grows_only_where_the_limit_of_the_push_is_the_obstacle():
     law = WideningReach(start=100.0, grow=1.5, speed=9.0)
     # Far below the target and standing still: 1, 1.5, 2.25, ... to the largest demand.
@@ -594,6 +606,7 @@ def test_a_demand_is_met_by_prompts_then_by_the_range_then_by_strength_alone(dem
         (lambda: WideningReach(prompt_fraction=0.0), r"widest_fraction <= 1 must hold, got 0\.0, 1\.0"),
         (lambda: WideningReach(memory=0.0), r"memory must be in \(0, 1\], got 0\.0"),
         (lambda: AdaptiveGain(memory=1.5), r"memory must be in \(0, 1\], got 1\.5"),
+        (lambda: AdaptiveGain(band=-0.01), r"band must be >= 0, got -0\.01"),
         (lambda: Hysteresis(low=1.0, high=1.0), r"low must be below high, got low=1\.0, high=1\.0"),
         (lambda: Hysteresis(low=0.0, high=1.0, width=-0.1), r"width must be >= 0, got -0\.1"),
         (lambda: Proportional(gain=0.0, low=0.0, high=1.0), r"gain must be > 0, got 0\.0"),

@@ -155,7 +155,7 @@ def aepo_reach(
         t_lowest, t_highest: the widest temperatures, used once the widest share of the prompts is sampled again.
         grow: by how much the reach may grow a step.
         speed: nats by which what it follows moves towards the target a step, at most.
-        up, down, rate, memory: how the controller's gain and integral move.
+        up, down, rate, memory, band: how the controller's gain and integral move.
         prompt_fraction, widest_fraction: share of the prompts that are sampled again, and the largest.
         others: as for `aepo_adaptive`.
     """

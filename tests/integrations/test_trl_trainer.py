@@ -36,14 +36,16 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, sees):
         assert resumed.history[7][name] == whole.history[7][name]
 
 
-def test_a_checkpoint_of_another_controller_is_refused_and_one_without_is_told_of(tmp_path, caplog):
+def test_a_checkpoint_of_another_controller_or_of_none_is_refused(tmp_path):
     world.run("aepo_pi", target=2.0, steps=1, out=str(tmp_path), save_strategy="steps", save_steps=1)
     checkpoint = tmp_path / "checkpoint-1"
     with pytest.raises(ValueError, match=r"memory of method 'aepo_pi', which has \['integral'\]; method 'repo_r' has"):
         world.run("repo_r", target=2.0, steps=2, resume=str(checkpoint))
     (checkpoint / "aepo_loop.json").unlink()
-    world.run("aepo_pi", target=2.0, steps=2, resume=str(checkpoint))
-    assert "has no aepo_loop.json: the controller starts anew" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"aepo_loop\.json is missing, .* was saved without AEPO; go on with the trainer"
+    ):
+        world.run("aepo_pi", target=2.0, steps=2, resume=str(checkpoint))
 
 
 # Adapters

@@ -8,7 +8,6 @@ TRL's throughout.
 
 import contextlib
 import json
-import logging
 import textwrap
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -33,8 +32,6 @@ from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
 from aepo.tracking import DUTY_STEPS
-
-log = logging.getLogger("aepo")
 
 STATE = "aepo_loop.json"
 """The controller's memory, a file of a checkpoint."""
@@ -329,14 +326,16 @@ class AEPOTrainer(GRPOTrainer):
         if checkpoint is None:
             return
         path = Path(checkpoint, STATE)
+        cure = f"go on with the trainer and method that saved it, or start a new run from its weights, {checkpoint}"
         if not path.exists():
-            log.warning("%s has no %s: the controller starts anew", checkpoint, STATE)
-            return
+            raise ValueError(
+                f"{path} is missing, the controller's memory: this checkpoint was saved without AEPO; {cure}"
+            )
         found, like = json.loads(path.read_text(encoding="utf-8")), self._loop.state
         if found["state"].keys() != like.keys():
             raise ValueError(
                 f"{path} is the memory of method {found['method']!r}, which has {sorted(found['state'])}; method "
-                f"{self.method.name!r} has {sorted(like)}: resume with the method of the checkpoint, or remove the file"
+                f"{self.method.name!r} has {sorted(like)}; {cure}"
             )
         self._loop = Loop(
             state={name: torch.tensor(value).to(like[name]) for name, value in found["state"].items()},
