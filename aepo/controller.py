@@ -517,10 +517,10 @@ class WideningReach:
     """Per nat."""
     highest: float = 100.0
     """Per nat."""
-    memory: float = 1.0
+    memory: float = 0.1
     """As in `AdaptiveGain`."""
-    band: float = 0.0
-    grow: float = 1.2
+    band: float = 0.01
+    grow: float = 1.1
     """Of the reach, per step."""
     smoothing: float = 0.1
     """Weight of a step's |e| in the mean that the next ones are compared with."""

@@ -129,13 +129,13 @@ def aepo_reach(
     strength: float = 16.0,
     t_lowest: float = 0.4,
     t_highest: float = 2.5,
-    grow: float = 1.2,
+    grow: float = 1.1,
     speed: float = 0.01,
     up: float = 1.05,
     down: float = 1 / 1.05,
     rate: float = 0.05,
-    memory: float = 1.0,
-    band: float = 0.0,
+    memory: float = 0.1,
+    band: float = 0.01,
     normalizer: Literal["all", "positives"] = "all",
     cap_up: int | None = None,
     cap_down: int | None = None,
@@ -149,7 +149,7 @@ def aepo_reach(
     limit (see `WideningReach`).
 
     Args:
-        alpha: weight of the second term at a push of 1.
+        alpha: weight of the second term at a push of 1; this default and the others were chosen by benchmarks/controllers.
         t_low, t_high: temperatures below and above the target.
         strength: the largest push, times alpha.
         t_lowest, t_highest: the widest temperatures, used once the widest share of the prompts is sampled again.
