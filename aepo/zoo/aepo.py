@@ -149,7 +149,7 @@ def aepo_reach(
     limit (see `WideningReach`).
 
     Args:
-        alpha: weight of the second term at a push of 1; this default and the others were chosen by benchmarks/controllers.
+        alpha: weight of the second term at a push of 1; the defaults were chosen by benchmarks/controllers/reach.py.
         t_low, t_high: temperatures below and above the target.
         strength: the largest push, times alpha.
         t_lowest, t_highest: the widest temperatures, used once the widest share of the prompts is sampled again.
