@@ -495,9 +495,10 @@ def reach() -> Iterator[str]:
         yield ""
         return
     tuning, test, predicted, floor = (json.loads(path.read_text()) for path in files.values())
+    chosen = ", ".join(f"{name} {value:.3g}" for name, value in tuning["chosen"].items())
     yield (
         "Protocol, cells, combinations and seeds were fixed before tuning, round two's before it was run "
-        f"(`benchmarks/controllers/reach_protocol.yaml`). `aepo_reach` has {tuning['chosen']} in all cells; "
+        f"(`benchmarks/controllers/reach_protocol.yaml`). `aepo_reach` has one default in all cells ({chosen}); "
         f"{len(tuning['runs'])} combinations were tried on the tuning seeds. Held: mean |H - H*| of the policy's own "
         f"entropy at most {HELD:g} nats, {len(test['seeds'])} test seeds; predicted: the same of "
         "`aepo.tabular.reach.mean_run`, which knows the world and draws no samples."
