@@ -567,9 +567,9 @@ def language_model() -> Iterator[str]:
 
     grpo = rewards("grpo")
     yield (
-        f"The demo's model (walk task, 450 steps, {len(seeds)} seeds, `benchmarks/reach_demo.py`); right answers spread "
-        f"evenly have about 1.6 nats a token, so 1.75 lies above the ceiling. The reward is that of the last 100 steps; "
-        f"GRPO's is {estimate(grpo):.3f}."
+        f"The demo's model (walk task, 450 steps, {len(seeds)} seeds, `benchmarks/reach_demo.py`). Right answers that "
+        "are spread evenly have about 1.6 nats a token, so 1.75 lies above the ceiling. The reward is that of the last "
+        f"100 steps; GRPO's is {estimate(grpo):.3f}."
     )
     yield ""
     rows = []
