@@ -8,6 +8,7 @@ import pytest
 import torch
 from published_models import QWEN3_4B, QWEN_7B
 
+from aepo import zoo
 from aepo.llm import train
 from aepo.llm.doctor import __main__ as doctor
 from aepo.llm.settings import SettingsError, load, parse, presets
@@ -129,7 +130,7 @@ def test_the_command_without_arguments_lists_the_presets_on_a_gpu(monkeypatch, c
 def test_every_preset_and_variant_loads_and_builds_its_method(name, variant):
     chosen = preset(name, *([variant] if variant else []))
     method = chosen.method.build()
-    named = {"official": "aepo", "improved": "aepo_adaptive", "long": "aepo", None: "aepo"}
+    named = {"official": "aepo", "improved": "aepo_reach", "long": "aepo", None: "aepo"}
     assert method.name == named.get(variant, variant)
     assert method.surrogate.clip_low == method.surrogate.clip_high == 0.2
     assert (chosen.train.prompts_per_step, chosen.rollout.group_size, chosen.train.lr) == (512, 8, 1e-6)
@@ -160,7 +161,8 @@ def test_the_paper_the_authors_code_and_ours_differ_in_what_they_say():
     assert official.reward.truncated == "graded" and official.data.template == "chat"
     assert official.data.instruction.startswith(" You FIRST think") and official.data.instruction.endswith(r"\boxed{}.")
     method = ours.method.build()
-    assert (method.tempered.alpha, method.tempered.cap_up, method.controller.t_high) == (4.0, None, 2.0)
+    default = zoo.build("aepo_reach")
+    assert (method.controller, method.tempered) == (default.controller, default.tempered)
     assert ours.controller.estimator == "exact" and ours.reward.truncated == "zero"
 
 
