@@ -12,7 +12,7 @@ NOT_JUDGED = 8
 EXIT_CODES: dict[int, str] = {
     ENDED: "the run ended, or was saved at SIGTERM",
     UNUSABLE: "the settings, the data, the model or the engine cannot be used",
-    NOT_WRITTEN: "the disk is full, or a checkpoint could not be written or converted",
+    NOT_WRITTEN: "the disk is full, or results or a checkpoint could not be written or converted",
     HUNG: "a phase of a step took longer than its deadline: the watchdog ended the run",
     STALE_WEIGHTS: "the engine does not sample from the trainer's weights",
     NOT_FINITE: "losses or gradients are not finite",
@@ -28,7 +28,7 @@ class AepoError(Exception):
     >>> class FullError(AepoError):
     ...     exit_code = NOT_WRITTEN
     >>> EXIT_CODES[FullError("no room").exit_code]
-    'the disk is full, or a checkpoint could not be written or converted'
+    'the disk is full, or results or a checkpoint could not be written or converted'
     """
 
     exit_code: int = UNUSABLE

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 # They take no options: any argument is ignored. The stages of gpu_check are started by it alone.
 BARE = {
     "aepo.theory.cases",
-    "aepo.llm.fused.compiled",
     "aepo.llm.records.metrics",
     "aepo.llm.gpu_check.correctness",
     "aepo.llm.gpu_check.one_stage",

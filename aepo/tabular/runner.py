@@ -82,7 +82,7 @@ def run(
     """All seeds and targets of a batch's configurations, side by side; one result for each.
 
     Raises:
-        ValueError: a run that diverged, named.
+        DivergedError: a run that diverged, named.
     """
     method = batch[0].build()
     goals = [one.targets or (math.nan,) for one in batch]
@@ -171,7 +171,7 @@ def run_all(
         cache: where finished batches are kept and looked for; None keeps none.
 
     Raises:
-        ValueError: a run that diverged, named.
+        DivergedError: a run that diverged, named.
     """
     results: list[list[Result]] = []
     left = []

@@ -12,10 +12,11 @@ if __name__ == "__main__":
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from aepo.errors import NOT_WRITTEN, UNUSABLE, AepoError
 from aepo.tabular.options import Options, problems
 from aepo.tabular.worlds.environments import ENVIRONMENTS
 
@@ -125,21 +126,26 @@ def main(
     )
     wrong = problems(options)
     if wrong:
-        for line in wrong:
-            typer.echo(f"Error: {line}", err=True)
-        raise typer.Exit(2)
+        _end(UNUSABLE, *wrong)
     try:
         sweep(options)
-    except (ValueError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+    except AepoError as error:
+        _end(error.exit_code, error)
+    except OSError as error:
+        _end(NOT_WRITTEN, error)
+
+
+def _end(code: int, *problems: object) -> NoReturn:
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    raise typer.Exit(code) from None
 
 
 def sweep(options: Options) -> None:
     """Run the plan of the options and write everything into `options.out`.
 
     Raises:
-        ValueError: a run that diverged, named.
+        DivergedError: a run that diverged, named.
         OSError: a folder that cannot be written.
     """
     from rich.console import Console

@@ -15,12 +15,19 @@ from torch import Tensor
 from aepo.batch import Batch, Rollouts, minibatches
 from aepo.categorical import entropy_of, finite, log_probs_and_probs, log_softmax, mean_effect
 from aepo.controller import Control, Loop, State
+from aepo.errors import NOT_FINITE, AepoError
 from aepo.loss import policy_loss
 from aepo.method import Method, assemble
 from aepo.schedule import Schedule
 from aepo.tabular.memory import keep_freed_memory
 from aepo.tabular.settings import Settings
 from aepo.tabular.worlds.world import World, looked_up, prompts_of_step, tempered_log_probs
+
+
+class DivergedError(AepoError, ValueError):
+    """A run whose logits are not finite any more."""
+
+    exit_code = NOT_FINITE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -364,8 +371,8 @@ def train(
         keep: steps whose policies are kept.
 
     Raises:
-        ValueError: as many seeds as runs are needed; more states a step than there are; a non-finite parameter (the run
-            is named).
+        ValueError: as many seeds as runs are needed; more states a step than there are.
+        DivergedError: a non-finite parameter; the run is named.
     """
     keep_freed_memory()
     parameters = world.parameters
@@ -389,7 +396,7 @@ def train(
     broken = (~parameters.isfinite()).flatten(1).any(-1)
     if broken.any():
         run = int(broken.nonzero()[0])
-        raise ValueError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
+        raise DivergedError(f"run {run} (seed {seeds[run]}) of method {method.name!r} left non-finite logits; lower lr")
     return History(
         entropy=torch.stack([r.entropy for r in records], -1),
         policy_entropy=torch.stack([r.policy_entropy for r in records], -1),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from aepo.errors import NOT_FINITE, NOT_WRITTEN
 from aepo.tabular.options import Options, problems
 from aepo.tabular.plan import configurations, paper_figures
 from aepo.tabular.sweep import app
@@ -205,11 +206,16 @@ def test_every_wrong_option_is_named_at_once():
     assert [line.split()[0] for line in found] == ["--seeds", "--targets", "--lr"]
 
 
-def test_an_output_folder_that_is_a_file_ends_with_exit_code_1(tmp_path):
+def test_an_output_folder_that_is_a_file_ends_with_the_code_of_what_could_not_be_written(tmp_path):
     taken = tmp_path / "file"
     taken.touch()
     result = invoke(*TINY, "--out", taken)
-    assert result.exit_code == 1 and str(taken) in result.output
+    assert result.exit_code == NOT_WRITTEN and result.output.startswith("error: ") and str(taken) in result.output
+
+
+def test_a_run_that_diverged_ends_with_its_code_and_is_named(tmp_path):
+    result = invoke(*TINY, "--lr", "1e3", "--alpha", "1e307", "--out", tmp_path / "out")
+    assert result.exit_code == NOT_FINITE and "left non-finite logits; lower lr" in result.output
 
 
 def test_help_loads_none_of_the_heavy_packages():

@@ -10,7 +10,7 @@ from strategies import seeds
 from aepo.batch import Rollouts
 from aepo.schedule import Constant
 from aepo.tabular.settings import Settings
-from aepo.tabular.train import stats, train
+from aepo.tabular.train import DivergedError, stats, train
 from aepo.tabular.worlds.bandit import Bandit, bandit
 from aepo.zoo import METHODS, build
 
@@ -206,5 +206,5 @@ def test_every_run_needs_a_seed():
 
 def test_a_diverged_run_is_named():
     world = Bandit(logits=torch.tensor([[[0.0, 1.0]]]).double(), correct=torch.tensor([[[True, False]]]))
-    with pytest.raises(ValueError, match=r"run 0 \(seed 3\) of method 'reinforce' left non-finite logits"):
+    with pytest.raises(DivergedError, match=r"run 0 \(seed 3\) of method 'reinforce' left non-finite logits"):
         train(world, build("reinforce"), Constant(0.5), [3], Settings(steps=3, lr=float("inf"), exact=True))

@@ -224,8 +224,8 @@ def grouped(index: Sequence[Any], mask: Tensor, *, group_size: int) -> Tensor:
     rows: dict[Any, list[int]] = {}
     for row, name in enumerate(index):
         rows.setdefault(name, []).append(row)
-    said = (mask != 0).any(-1).tolist()
-    groups = [group for group in rows.values() if any(said[row] for row in group)]
+    has_token = (mask != 0).any(-1).tolist()
+    groups = [group for group in rows.values() if any(has_token[row] for row in group)]
     if not groups:
         raise ValueError(f"no token in any of the {len(mask)} responses: there is nothing to train on")
     if other := sorted({len(group) for group in groups} - {group_size}):

@@ -3,6 +3,7 @@
 python -m aepo.llm.fused.compiled   # prints a table; exit code 1 if a kernel spills or does not fit
 """
 
+import argparse
 import itertools
 import re
 import subprocess
@@ -129,7 +130,13 @@ def _resources(cubin: bytes) -> tuple[int, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 1 if something spills or does not fit."""
-    few = "--few" in (sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m aepo.llm.fused.compiled",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--few", action="store_true", help="only the kernels that hold most, in bfloat16")
+    few = parser.parse_args(arguments).few
     rows = []
     for capability in CONFIGS:
         for kernel, name, flags in questions():

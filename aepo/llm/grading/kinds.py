@@ -103,9 +103,9 @@ def ratio(found: str, wanted: str) -> str | None:
     """
     texts = [unlabelled(text)[1] for text in (wanted, found)]
     reference, given = map(_terms, texts)
-    said = [":" in text for text in texts]
+    with_colon = [":" in text for text in texts]
     # The parser would divide more than two by one another.
-    if max(len(reference), len(given)) < 3 and (said[0] == said[1] or len(reference) != len(given)):
+    if max(len(reference), len(given)) < 3 and (with_colon[0] == with_colon[1] or len(reference) != len(given)):
         return None
     if len(reference) != len(given):
         return "wrong"
