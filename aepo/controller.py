@@ -383,6 +383,10 @@ class AdaptiveGain:
     The last error alone (1) is right where a push acts at once. An optimizer with momentum answers late, and a loop
     with too much gain then swings over several steps.
 
+    The gain also shrinks where the error has the other sign than the last one while the push stands at its limit. In a
+    cycle of a large error on one side and small ones on the other, the mean has the large one's sign, and by the mean
+    alone the gain would stay where it is.
+
     An error below `band` moves no gain. Without a dead band, a policy that has learnt its task and stands near the
     target with errors of a thousandth of a nat, all of one sign, drives the gain to its limit, and the next
     disturbance is thrown back and forth by it: the bursts of adaptive control where nothing excites it.
@@ -433,6 +437,7 @@ class AdaptiveGain:
             "gain": torch.full_like(like, self.start),
             "integral": torch.zeros_like(like),
             "error": torch.zeros_like(like),
+            "last": torch.zeros_like(like),
         }
 
     def update(self, state: State, entropy: Tensor, target: Tensor) -> tuple[State, Control]:
@@ -452,7 +457,9 @@ class AdaptiveGain:
         """
         unknown = (target - entropy).isnan()
         error = torch.where(unknown, 0.0, target - entropy)
-        turned = error * state["error"] < 0
+        before = state["gain"] * error + state["integral"]
+        at_limit = ((before >= limit) & (error > 0)) | ((before <= -limit) & (error < 0))
+        turned = (error * state["error"] < 0) | ((error * state["last"] < 0) & at_limit)
         # Arithmetic in the entropy's dtype: a where over two plain numbers would round them to float32.
         grown = torch.where(turned, self.down * state["gain"], self.up * state["gain"])
         gain = grown.clamp(self.lowest, self.highest)
@@ -463,7 +470,7 @@ class AdaptiveGain:
         integral = (state["integral"] + self.rate * gain * error * moves).clamp(-limit, limit)
         push = torch.where(unknown, limit, (gain * error + integral).clamp(-limit, limit))
         recent = (1 - self.memory) * state["error"] + self.memory * error
-        return {"gain": gain, "integral": integral, "error": recent}, push, further
+        return {"gain": gain, "integral": integral, "error": recent, "last": error}, push, further
 
     def controls(self, count: int) -> Control:
         push = _spread(-1.0, 1.0, count)
