@@ -388,19 +388,22 @@ def test_the_integral_moves_only_while_the_error_is_within_its_range(measured, t
 )
 def test_the_adaptive_gain_grows_until_the_error_turns(measured, target, rate, within, memory, band):
     controller = AdaptiveGain(up=1.03, down=0.8, rate=rate, within=within, memory=memory, band=band)
-    gain, integral, last = 4.0, 0.0, 0.0
+    gain, integral, mean, last = 4.0, 0.0, 0.0, 0.0
     for h, control in zip(measured, driven(controller, measured, target)[1], strict=True):
         error = target - h
         if math.isnan(error):
-            last *= 1 - memory
+            mean, last = mean * (1 - memory), 0.0
             assert control.push.item() == 1.0
             continue
+        before = gain * error + integral
+        at_limit = (before >= 1 and error > 0) or (before <= -1 and error < 0)
         if abs(error) >= band:
-            gain = min(max(gain * (0.8 if error * last < 0 else 1.03), 0.5), 100.0)
+            turned = error * mean < 0 or (error * last < 0 and at_limit)
+            gain = min(max(gain * (0.8 if turned else 1.03), 0.5), 100.0)
         held = (gain * error + integral >= 1 and error > 0) or (gain * error + integral <= -1 and error < 0)
         if abs(error) < within and not held:
             integral = min(max(integral + rate * gain * error, -1.0), 1.0)
-        last += memory * (error - last)
+        mean, last = mean + memory * (error - mean), error
         assert control.push.item() == pytest.approx(min(max(gain * error + integral, -1.0), 1.0), abs=1e-12)
 
 
@@ -514,6 +517,14 @@ def late(controller, *, momentum, per_push, noise, steps=400):
 def test_a_memory_costs_little_where_pushes_act_at_once():
     now = {m: late(WideningReach(memory=m), momentum=0.0, per_push=0.03, noise=0.01) for m in (1.0, 0.1)}
     assert now[0.1] < 1.2 * now[1.0]
+
+
+@pytest.mark.parametrize("cycle", [[-1.0, 0.1], [-1.0, -0.05, 0.1]])
+def test_a_cycle_with_a_large_error_on_one_side_shrinks_the_gain(cycle):
+    # The mean of the errors has the large one's sign throughout, so by it alone the gain would fall and rise in turn.
+    state, controls = driven(AdaptiveGain(memory=0.1, start=100.0), [1.0 - e for e in cycle * 60], 1.0)
+    assert {control.push.item() for control in controls[3 : 3 + len(cycle)]} == {-1.0, 1.0}
+    assert state["gain"].item() < 50.0
 
 
 def test_a_dead_band_keeps_errors_that_matter_to_nobody_from_growing_the_gain():

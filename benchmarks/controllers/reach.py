@@ -152,8 +152,8 @@ def completed(path: Path, methods: dict[str, Method], seeds: list[int], look: Ca
 def tune() -> None:
     """Every combination on the tuning seeds, and the one that is chosen."""
     path = RESULTS / "reach_tuning.json"
-    # The first combinations were run before there was a memory, a speed or a band; all but those of the end under the rule
-    # of their time.
+    # The first combinations were run before there was a memory, a speed or a band; all but those of the end were run
+    # under the rule of their time.
     before = {"memory": 1.0, "speed": 1e3, "band": 0.0}
     methods = {
         json.dumps(options): zoo.build("aepo_reach", **{k: v for k, v in (before | options).items() if k != "part"})
