@@ -527,7 +527,7 @@ class WideningReach:
     memory: float = 0.1
     """As in `AdaptiveGain`."""
     band: float = 0.01
-    grow: float = 1.1
+    grow: float = 1.2
     """Of the reach, per step."""
     smoothing: float = 0.1
     """Weight of a step's |e| in the mean that the next ones are compared with."""

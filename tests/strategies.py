@@ -438,7 +438,7 @@ OPTIONS: dict[str, tuple] = {
     "coef_steps": (1000, 1, 4),
     "down": (0.8, 0.5),
     "dual_clip": (None, 3.0, 1.5),
-    "grow": (1.1, 2.0),
+    "grow": (1.2, 2.0),
     "memory": (0.1, 1.0),
     "speed": (0.01, 0.2),
     "gain": (1.0, 8.0),

@@ -129,7 +129,7 @@ def aepo_reach(
     strength: float = 16.0,
     t_lowest: float = 0.4,
     t_highest: float = 2.5,
-    grow: float = 1.1,
+    grow: float = 1.2,
     speed: float = 0.01,
     up: float = 1.05,
     down: float = 1 / 1.05,
