@@ -158,7 +158,14 @@ class Trainer:
             step: in which; None at the end of the run.
         """
         with self.phases("evaluate"):
-            return held_out_passes(self.engine, self.task, self.settings.evaluation, seed=self.settings.seed, step=step)
+            return held_out_passes(
+                self.engine,
+                self.task,
+                self.settings.evaluation,
+                seed=self.settings.seed,
+                step=step,
+                trained=self.settings.sampled,
+            )
 
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
         """Verdicts on this rank's responses."""

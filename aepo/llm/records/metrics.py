@@ -74,6 +74,8 @@ class Metric:
     """Whether it stands in metrics.jsonl, and not in the console's row alone."""
     several: str | None = None
     """The form of its keys, a regular expression, where the name stands for several."""
+    of_controller: bool = False
+    """Whether it is of a controller: null, and without a column, for a method that follows no target."""
 
     def keys(self, found: Collection[str]) -> list[str]:
         """Its keys among those found."""
@@ -112,10 +114,12 @@ METRICS = (
     Metric(
         name="target",
         unit="nats",
-        meaning="H*, also where the setting is a share of the first entropy; null for a method without one",
+        meaning="H*, also where the setting is a share of the first entropy; null for a method without one, and so are "
+        "`error`, `raise_entropy` and `duty_up`",
         column=Column("H*", 6, ".3f"),
+        of_controller=True,
     ),
-    Metric(name="error", unit="nats", meaning="|H - H*|", column=Column("|err|", 6, ".3f")),
+    Metric(name="error", unit="nats", meaning="|H - H*|", column=Column("|err|", 6, ".3f"), of_controller=True),
     Metric(
         name="temperature",
         unit="",
@@ -125,7 +129,12 @@ METRICS = (
     Metric(
         name="push", unit="", meaning="The controller's push; where it has none, ln T: above 0 it raises the entropy"
     ),
-    Metric(name="raise_entropy", unit="true or false", meaning="Whether the controller raises the entropy"),
+    Metric(
+        name="raise_entropy",
+        unit="true or false",
+        meaning="Whether the controller raises the entropy",
+        of_controller=True,
+    ),
     Metric(
         name="control/drift_main",
         unit="nats per unit of the learning rate",
@@ -256,6 +265,7 @@ METRICS = (
         unit="share",
         meaning="Of the last 50 steps, those in which the controller raised the entropy; near 0 or 1 it has lost",
         column=Column("up", 4, ".0%"),
+        of_controller=True,
     ),
     Metric(
         name="eta",
@@ -303,7 +313,7 @@ def step_metrics(
     """
     entropy = float(main.mean_entropy())
     # What the loop followed: nats, also where the setting is a share of the first entropy.
-    goal = None if control.target is None else float(control.target)
+    goal = None if control.target is None or not method.controlled else as_set(control.target)
     length = main.mask.sum(-1)
     whole = ended(main.token, main.mask, end_ids=end_ids).float()
     penalty = overlong_penalty(
@@ -320,9 +330,9 @@ def step_metrics(
         "entropy_estimate": float(estimate),
         "target": goal,
         "error": None if goal is None else abs(entropy - goal),
-        "temperature": float(control.temperature),
-        "push": float(control.strength),
-        "raise_entropy": bool(control.raise_entropy),
+        "temperature": as_set(control.temperature),
+        "push": as_set(control.strength),
+        "raise_entropy": bool(control.raise_entropy) if method.controlled else None,
         **_drifts(method, control, batch, main, second),
         "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
         "normalizer": method.tempered.normalizer if method.tempered is not None else None,
@@ -343,6 +353,16 @@ def step_metrics(
         **beside,
     }
     return ordered(found)
+
+
+def as_set(value: Tensor) -> float:
+    """A number that was set or computed in the tensor's precision, by the fewest digits that mean it there.
+
+    >>> import torch
+    >>> as_set(torch.tensor(0.8)), float(torch.tensor(0.8))
+    (0.8, 0.800000011920929)
+    """
+    return float(str(value.detach().cpu().numpy()[()]))
 
 
 def _drifts(

@@ -389,6 +389,9 @@ class EvaluationSettings(Section):
     every: int = Field(0, ge=0)
     """Steps between evaluations of the policy that a step samples from, the first in step 0; 0: only at the end. No
     other number of the run depends on it."""
+    most_share: float | None = Field(1.0, gt=0)
+    """Most responses of the evaluation at the end, as a share of the T = 1 responses of the whole training: where there
+    would be more, fewer are sampled for fewer prompts, and the log says so at the start. null, or `every`: as asked."""
 
     @model_validator(mode="after")
     def _ks_fit(self) -> "EvaluationSettings":
@@ -401,6 +404,23 @@ class EvaluationSettings(Section):
     def due(self, step: int) -> bool:
         """Whether a step, counted from 0, evaluates."""
         return self.every > 0 and step % self.every == 0
+
+    def at_the_end(self, *, prompts: int, trained: int) -> tuple[int, int]:
+        """Prompts, and samples of each, of the evaluation at the end.
+
+        Args:
+            prompts: that are held out.
+            trained: T = 1 responses of the whole training.
+
+        >>> [EvaluationSettings().at_the_end(prompts=64, trained=trained) for trained in (320, 9999)]
+        [(20, 16), (64, 64)]
+        """
+        if self.most_share is None or self.every or prompts * self.samples <= self.most_share * trained:
+            return prompts, self.samples
+        most = int(self.most_share * trained)
+        # A pass@k needs k samples, and whatever is left is worth more in prompts.
+        samples = min(self.samples, max(max(self.ks), most // prompts))
+        return max(1, min(prompts, most // samples)), samples
 
 
 class LoggingSettings(Section):
@@ -490,6 +510,11 @@ class Settings(Section):
                 f"checkpoint.best_by=held_out goes by pass@1 and needs 1 in evaluation.ks, got {self.evaluation.ks}"
             )
         return self
+
+    @property
+    def sampled(self) -> int:
+        """T = 1 responses of the whole training."""
+        return self.train.steps * self.train.prompts_per_step * self.rollout.group_size
 
     def dump(self) -> str:
         """The resolved settings as YAML, which `load` reads back."""
