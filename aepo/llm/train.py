@@ -34,6 +34,7 @@ from aepo.errors import ENDED, NOT_FINITE, NOT_JUDGED, NOT_WRITTEN, RANK_LOST, A
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
 from aepo.llm.evaluation.held_out import shorter_evaluation
+from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
 from aepo.llm.processes import ranks
@@ -41,6 +42,7 @@ from aepo.llm.processes.quiet import quieted
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
 from aepo.llm.questions.end_tokens import published_ends
+from aepo.llm.questions.task import stops
 from aepo.llm.records.metrics import HELD_OUT, as_set, step_metrics
 from aepo.llm.records.recorder import Recorder, in_words, metrics_path, summarize
 from aepo.llm.records.samples import one_line, samples
@@ -182,7 +184,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         batch=batch,
         estimate=estimate,
         done=done,
-        end_ids=trainer.task.end_ids,
+        whole=ended(main.token, main.mask, end_ids=trainer.task.end_ids, completed=stops(trainer.task)),
         beside={
             **verdicts_of_all_ranks(graded, trainer.task.parts),
             **{f"{HELD_OUT}{name}": value for name, value in held_out.items()},

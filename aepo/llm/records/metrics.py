@@ -7,7 +7,7 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from aepo.authority import authority, drift, measurable
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control
 from aepo.correction import measured
-from aepo.llm.grading.overlong import ended, overlong_penalty
+from aepo.llm.grading.overlong import overlong_penalty
 from aepo.llm.policy.update import Update
 from aepo.llm.records.usage import extremes
 from aepo.llm.settings import Settings
@@ -163,7 +163,7 @@ METRICS = (
         meaning="Mean length of the T = 1 responses",
         column=Column("|o|", 7, ".1f"),
     ),
-    Metric(name="ended", unit="share", meaning="T = 1 responses that ended with an end token"),
+    Metric(name="ended", unit="share", meaning="T = 1 responses that ended with an end token or a stop text"),
     Metric(name="reward/truncated", unit="share", meaning="T = 1 responses that were cut at the length limit"),
     Metric(name="reward/overlong_penalty", unit="", meaning="Mean of what overlong responses lose, at most 0"),
     Metric(name="loss", unit="", meaning="Policy loss of the mini-batches that were stepped on"),
@@ -290,7 +290,7 @@ def step_metrics(
     batch: Batch,
     estimate: Tensor,
     done: Update,
-    end_ids: Sequence[int],
+    whole: Tensor,
     beside: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The stored numbers of one step, in the order of `METRICS`.
@@ -305,7 +305,7 @@ def step_metrics(
         batch: what was trained on.
         estimate: the authors' estimate of the entropy, of the batch before any correction.
         done: what the optimizer steps measured.
-        end_ids: tokens that end a response.
+        whole: (R,) bool, whether each response of `main` ended, and was not cut.
         beside: further numbers by name, which ranks find together or the clock tells.
 
     Raises:
@@ -315,7 +315,7 @@ def step_metrics(
     # What the loop followed: nats, also where the setting is a share of the first entropy.
     goal = None if control.target is None or not method.controlled else as_set(control.target)
     length = main.mask.sum(-1)
-    whole = ended(main.token, main.mask, end_ids=end_ids).float()
+    whole = whole.float()
     penalty = overlong_penalty(
         length,
         limit=settings.rollout.max_response_tokens,
