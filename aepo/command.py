@@ -34,6 +34,16 @@ COMMANDS = {
     "train": Command(
         module="aepo.llm.processes.launch", extra="llm", description="train a language model, on one or several GPUs"
     ),
+    "probe": Command(
+        module="aepo.llm.probe",
+        extra="llm",
+        description="a task before any training: what is right, what has room",
+    ),
+    "model": Command(
+        module="aepo.llm.model",
+        extra="llm",
+        description="bring a small model into a folder, or make one of a GGUF file",
+    ),
     "show": Command(
         module="aepo.llm.records.show",
         extra="sim",

@@ -24,11 +24,12 @@ FOREIGN = {"kernels", "evaluate", "datasets", "types", "tokenize", "queue", "tok
 LEVELS = (
     {"settings", "grading", "fused", "seeds"},
     {"processes", "questions"},
-    {"policy"},
+    {"policy", "model"},
     {"engines", "checkpoints", "doctor"},
     {"records", "evaluation"},
     {"trainer", "experiment", "gpu_check"},
     {"train", "demo"},
+    {"probe"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -208,6 +208,24 @@ def test_a_number_of_ranks_that_cannot_be_is_refused(monkeypatch, capsys, gpus, 
     assert capsys.readouterr().err == f"error: --ranks must be {said}\n"
 
 
+@pytest.mark.parametrize("asked", [[], ["--ranks=1"]])
+def test_one_rank_trains_in_this_process_without_the_working_directory_on_the_path(monkeypatch, tmp_path, asked):
+    said = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("became a launcher"))
+    monkeypatch.setattr("aepo.llm.train.main", lambda argv: said.append((argv, dict(os.environ), list(sys.path))) or 7)
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "5")
+    for first, rest in (("", ["/b"]), (str(tmp_path), ["/b"]), ("/a", ["/a", "/b"])):
+        monkeypatch.setattr(sys, "path", [first, "/b"])
+        assert launch.main([*asked, "--config", "demo_cpu", "--resume"]) == 7
+        arguments, environment, path = said.pop()
+        assert arguments == ["--config", "demo_cpu", "--resume"] and path == rest
+        assert [environment[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")] == ["0", "0", "1"]
+        assert environment["MASTER_ADDR"] == "127.0.0.1" and environment["MASTER_PORT"] != "5"
+
+
 def test_train_becomes_the_launcher_with_the_trainers_arguments_as_they_were_typed(monkeypatch):
     became = []
     monkeypatch.setattr(os, "execv", lambda path, command: became.append((path, command)))

@@ -20,6 +20,8 @@ import yaml
 
 from aepo import zoo
 from aepo.command import COMMANDS
+from aepo.llm.model.gguf import NEEDED
+from aepo.llm.model.known import KNOWN
 from aepo.llm.settings import Settings
 from aepo.llm.settings.presets import FOLDER as PRESETS
 from aepo.schedule import SCHEDULES
@@ -35,6 +37,8 @@ LINKED = [
     ROOT / "docs/experiment/report.md",
 ]
 TRAINER = "aepo/llm/train.py"
+# What `aepo model` names itself where it is missing.
+OF_MODELS = (*NEEDED, *(known.distribution for known in KNOWN.values()))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -365,7 +369,7 @@ def test_every_option_of_a_command_is_in_its_help():
                 known = option == "--version"
             else:
                 known = has_option(help_of(typed), option) or (
-                    typed.program in ("aepo train", "aepo doctor", TRAINER_MODULE, "aepo.llm.doctor")
+                    typed.program in ("aepo train", "aepo probe", "aepo doctor", TRAINER_MODULE, "aepo.llm.doctor")
                     and has_setting(option.removeprefix("--"))
                 )
             assert known, f"{typed}: {option}"
@@ -404,7 +408,7 @@ def test_what_is_installed_is_this_distribution_and_has_the_extras():
             if word.startswith("-") or word in ("constraints.txt", "NAME"):
                 continue
             name, _, extras = word.rstrip("]").partition("[")
-            assert name in (PROJECT["name"], "."), str(typed)
+            assert name in (PROJECT["name"], ".", *OF_MODELS), str(typed)
             assert set(filter(None, extras.split(","))) <= set(PROJECT["optional-dependencies"]), str(typed)
 
 

@@ -143,6 +143,8 @@ def write_table(runs: Sequence[Run], out: Path) -> pd.DataFrame:
         "reward_last_100",
         *passes,
     ]
+    # What a run has not is None, and a column of such alone is none of numbers.
+    every[columns] = every[columns].astype(float)
     table = every.groupby("curve", sort=False)[columns].mean().round(3).reset_index()
     table.insert(1, "normalizer", [every[every.curve == c].label.iloc[0] or "-" for c in table.curve])
     table.insert(1, "target", [every[every.curve == c].target.iloc[0] for c in table.curve])

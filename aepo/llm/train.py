@@ -1,6 +1,7 @@
 """Train a language model with verifiable rewards at a chosen entropy: main, and the step.
 
-deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml --method.name=aepo --target.value=0.5
+aepo train --config demo_cpu --method.name=aepo --target.value=0.5
+deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...      (or python aepo/llm/train.py ..., for one rank)
 """
 
 from aepo import extras
@@ -32,14 +33,18 @@ from aepo.correction import corrected
 from aepo.errors import ENDED, NOT_FINITE, NOT_JUDGED, NOT_WRITTEN, RANK_LOST, AepoError
 from aepo.llm.checkpoints import checkpoint
 from aepo.llm.doctor import dry_run
+from aepo.llm.evaluation.held_out import shorter_evaluation
+from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
 from aepo.llm.processes import ranks
+from aepo.llm.processes.quiet import quieted
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
 from aepo.llm.questions.end_tokens import published_ends
-from aepo.llm.records.metrics import HELD_OUT, step_metrics
-from aepo.llm.records.recorder import Recorder, metrics_path, summarize
+from aepo.llm.questions.task import stops
+from aepo.llm.records.metrics import HELD_OUT, as_set, step_metrics
+from aepo.llm.records.recorder import Recorder, in_words, metrics_path, summarize
 from aepo.llm.records.samples import one_line, samples
 from aepo.llm.records.saturation import ceiling_warning
 from aepo.llm.records.wandb_run import check_wandb
@@ -179,7 +184,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         batch=batch,
         estimate=estimate,
         done=done,
-        end_ids=trainer.task.end_ids,
+        whole=ended(main.token, main.mask, end_ids=trainer.task.end_ids, completed=stops(trainer.task)),
         beside={
             **verdicts_of_all_ranks(graded, trainer.task.parts),
             **{f"{HELD_OUT}{name}": value for name, value in held_out.items()},
@@ -199,7 +204,7 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         control=control,
         batch=batch,
         metrics=metrics,
-        temperatures={"main": sampled_at, "tempered": float(control.temperature)},
+        temperatures={"main": as_set(torch.tensor(sampled_at)), "tempered": as_set(control.temperature)},
     )
 
 
@@ -312,6 +317,8 @@ def _run(
     recorder = Recorder(settings, first_step=progress.step) if main_rank else None
     if main_rank and (said := ceiling_warning(settings, trainer.task.entropy_ceiling)):
         log.warning("%s", said)
+    if main_rank and (said := shorter_evaluation(settings, len(trainer.task.held_out))):
+        log.info("%s", said)
     rewards: list[float] = []
     held_out = dict(progress.held_out)
     loop, failed, termination = progress.loop, progress.failed_in_a_row, Termination()
@@ -355,9 +362,7 @@ def _run(
         recorder.plot()
         recorder.close()
         summary = summarize(settings, trainer.method, evaluation)
-        log.info(
-            "done: %s", ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in summary.items())
-        )
+        log.info("done: %s", in_words(summary))
     ranks.barrier()
     return summary
 
@@ -419,6 +424,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
     threading.excepthook = _thread_ended
+    quieted()
     try:
         typed = prepared(sys.argv[1:] if argv is None else argv)
         if typed.dry_run:

@@ -27,7 +27,7 @@ from aepo.llm.policy.warm_start import load_model
 from aepo.llm.processes import ranks
 from aepo.llm.processes.watchdog import Phases
 from aepo.llm.questions.loading import load_task
-from aepo.llm.questions.task import Task, fingerprint, fingerprint_of_columns
+from aepo.llm.questions.task import Task, fingerprint, fingerprint_of_columns, stops
 from aepo.llm.records.usage import GIB, Memory, usage
 from aepo.llm.settings import Settings, SettingsError
 from aepo.method import Method
@@ -158,7 +158,14 @@ class Trainer:
             step: in which; None at the end of the run.
         """
         with self.phases("evaluate"):
-            return held_out_passes(self.engine, self.task, self.settings.evaluation, seed=self.settings.seed, step=step)
+            return held_out_passes(
+                self.engine,
+                self.task,
+                self.settings.evaluation,
+                seed=self.settings.seed,
+                step=step,
+                trained=self.settings.sampled,
+            )
 
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
         """Verdicts on this rank's responses."""
@@ -171,7 +178,7 @@ class Trainer:
         return shaped(
             verdict,
             mask.sum(-1),
-            ended(token, mask, end_ids=self.task.end_ids),
+            ended(token, mask, end_ids=self.task.end_ids, completed=stops(self.task)),
             truncated=chosen.truncated,
             limit=self.settings.rollout.max_response_tokens,
             buffer=chosen.overlong_buffer_tokens,
@@ -310,6 +317,7 @@ def engine_needs(settings: Settings, task: Task) -> Needs:
     """What a run asks of its engine."""
     return Needs(
         end_ids=task.end_ids,
+        stop=task.stop,
         longest_prompt=max(len(prompt) for prompt in task.prompts),
         max_tokens=settings.rollout.max_response_tokens,
         rows_at_once=settings.rollout.rows_at_once,

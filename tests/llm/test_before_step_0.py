@@ -30,7 +30,7 @@ from aepo.llm.evaluation.options import parse as parse_evaluation
 from aepo.llm.policy.model import from_scratch
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.walk import walk_task
-from aepo.llm.settings import Settings, load
+from aepo.llm.settings import Settings, load, plain_yaml
 from aepo.llm.settings.fields import OPTION_KINDS
 from aepo.llm.settings.model_source import of_run
 from aepo.llm.train import prepared
@@ -104,6 +104,9 @@ def as_typed(value, text: str, name: str) -> bool:
         return text.lower() in BOOLEANS[value]
     if isinstance(value, int | float):
         return (math.isfinite(value) and value in numbers(text)) or (value == math.inf and name == "method.within")
+    if name.endswith("stop"):
+        read = plain_yaml.loaded(text)
+        return list(value) == (read if isinstance(read, list) else [read])
     if name == "k":
         return list(value) == [int(one) for one in text.strip("[]").split(",") if one.strip()]
     return list(value) == json.loads(text)

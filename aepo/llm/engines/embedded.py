@@ -11,6 +11,7 @@ from torch import Tensor
 from aepo.categorical import log_softmax
 from aepo.llm.engines.engine import Sampled, Temperatures, check_top_p, temperature_of_each
 from aepo.llm.policy.microbatch import left_padded
+from aepo.llm.questions.stop_texts import StopTexts
 from aepo.llm.seeds import UInt64, uniforms
 
 
@@ -29,6 +30,8 @@ class EmbeddedEngine:
     max_tokens: int
     """Longest response, the end token included."""
     rows_at_once: int = 1024
+    stop: StopTexts | None = None
+    """Texts that end a response, too."""
     has_own_weights: bool = False
     """Whether the model is a copy, which `load` fills, and not the trainer's own."""
 
@@ -137,6 +140,9 @@ class EmbeddedEngine:
             logp[open_rows, t] = chosen_logp.float().cpu()[~done]
             mask[open_rows, t] = 1.0
             done |= torch.isin(chosen, ends).cpu()
+            if self.stop is not None:
+                for place, row in enumerate(active.tolist()):
+                    done[place] |= not done[place] and self.stop.completed(token[row, : t + 1].tolist())
             if done.all() or t + 1 == longest:
                 break
             if done.sum() * 2 >= len(done):

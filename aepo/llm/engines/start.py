@@ -21,6 +21,7 @@ from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.vllm_engine import INSTALL, VLLMEngine
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
+from aepo.llm.questions.stop_texts import StopTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Needs:
     """Size of vLLM's KV cache on a CPU, in GiB."""
     gpu_memory_utilization: float
     """vLLM's share of a GPU's whole memory, in (0, 1)."""
+    stop: StopTexts | None = None
+    """Texts that end a response, too."""
     tensor_parallel: int = 1
     """Ranks that share the weights of one vLLM engine."""
     shared_out: bool = False
@@ -52,6 +55,7 @@ def embedded(model: nn.Module, tokenizer: PreTrainedTokenizerBase, needs: Needs)
         model=copy.deepcopy(model).to(ranks.own_device()) if needs.shared_out else model,
         has_own_weights=needs.shared_out,
         end_ids=needs.end_ids,
+        stop=needs.stop,
         pad_id=tokenizer.pad_token_id,
         max_tokens=needs.max_tokens,
         rows_at_once=needs.rows_at_once,
@@ -73,6 +77,7 @@ def vllm(model: nn.Module, tokenizer: PreTrainedTokenizerBase, needs: Needs) -> 
         model,
         tokenizer,
         end_ids=needs.end_ids,
+        stop=needs.stop,
         max_length=max(needs.longest_prompt + needs.max_tokens, longest_canary),
         max_tokens=needs.max_tokens,
         kv_cache_gib=needs.kv_cache_gib,

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aepo import extras
 from aepo.llm.engines.engine import EngineError, Sampled, Temperatures, check_top_p, temperature_of_each
+from aepo.llm.questions.stop_texts import StopTexts
 from aepo.llm.seeds import UInt64
 
 log = logging.getLogger("aepo")
@@ -41,6 +42,7 @@ class VLLMEngine:
         end_ids: tokens that end a response.
         max_length: longest prompt and response together; no more than the model has positions.
         max_tokens: longest response, the end token included.
+        stop: texts that end a response, too.
         kv_cache_gib: on a CPU, size of the KV cache in GiB.
         gpu_memory_utilization: on a GPU, share of its whole memory for weights and KV cache while sampling.
         tensor_parallel: neighbouring ranks that share the weights of one engine; divides their number.
@@ -59,11 +61,13 @@ class VLLMEngine:
         end_ids: Sequence[int],
         max_length: int,
         max_tokens: int,
+        stop: StopTexts | None = None,
         kv_cache_gib: int = 1,
         gpu_memory_utilization: float = 0.6,
         tensor_parallel: int = 1,
     ) -> None:
         self.end_ids = list(end_ids)
+        self.stop = stop
         self.pad_id = tokenizer.pad_token_id
         self.max_tokens = max_tokens
         self.max_length = max_length
@@ -173,12 +177,16 @@ class VLLMEngine:
         token = torch.full((len(answers), length), self.pad_id, dtype=torch.int64)
         mask, logp = torch.zeros(len(answers), length), torch.zeros(len(answers), length)
         for row, answer in enumerate(answers):
-            ids = list(answer.token_ids)
+            ids = self._ended(list(answer.token_ids))
             token[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = 1.0
-            chosen = [step[i].logprob for step, i in zip(answer.logprobs, ids, strict=True)]
+            chosen = [step[i].logprob for step, i in zip(answer.logprobs[: len(ids)], ids, strict=True)]
             logp[row, : len(ids)] = torch.tensor(chosen)
         return Sampled(token=token, mask=mask, logp=logp)
+
+    def _ended(self, tokens: list[int]) -> list[int]:
+        """A response's tokens up to what ends it: vLLM may have gone on behind a stop text before it saw it."""
+        return tokens if self.stop is None else tokens[: self.stop.length(tokens)]
 
     def _asked_of_the_group(self, mine: list[tuple]) -> tuple[list[tuple], int]:
         """The responses asked for by all ranks that share this engine, and where this rank's begin.
@@ -207,7 +215,9 @@ class VLLMEngine:
                 top_k=0,
                 min_p=0.0,
                 logprobs=0,
-                detokenize=False,
+                # vLLM looks for the texts in what it has decoded, and keeps the tokens that spell them.
+                stop=None if self.stop is None else list(self.stop.texts),
+                detokenize=self.stop is not None,
             )
             for _, temperature, seed, longest, top_p in asked
         ]

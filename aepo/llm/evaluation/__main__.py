@@ -27,6 +27,7 @@ from aepo.llm.evaluation.options import parse
 from aepo.llm.evaluation.runner import run
 from aepo.llm.policy.deepspeed_stepper import init_distributed
 from aepo.llm.processes import ranks
+from aepo.llm.processes.quiet import quieted
 
 log = logging.getLogger("aepo")
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(levelname).1s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO if first else logging.ERROR)
+    quieted()
     try:
         options = parse(argv)
         if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:

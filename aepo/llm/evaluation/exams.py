@@ -1,6 +1,7 @@
 """Benchmarks as exams: questions by the model's template and tokenizer, and what judges the answers."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from aepo.llm.evaluation.evaluated_model import Subject
@@ -14,10 +15,11 @@ from aepo.llm.questions.begin_tokens import PromptTokens, encoded
 from aepo.llm.questions.conversations import Asked
 from aepo.llm.questions.end_tokens import end_ids, published_ends
 from aepo.llm.questions.files import DataError
-from aepo.llm.questions.task import MathTask
+from aepo.llm.questions.stop_texts import StopTexts
+from aepo.llm.questions.task import MathTask, math_task
 from aepo.llm.questions.templates import prompter, prompts
 from aepo.llm.questions.walk import walk_task
-from aepo.llm.settings import SettingsError
+from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 
 
 def examined(
@@ -52,6 +54,12 @@ def examined(
         ends = end_ids(subject.tokenizer, manner.template, ends=manner.end_tokens, published=published)
         pool = GradingPool(checking.check, workers=options.workers, deadline_seconds=options.deadline_seconds)
         stack.enter_context(pool)
+    if options.own_file is not None:
+        task = own_task(options, subject, manner, options.own_file)
+        stack.enter_context(contextlib.closing(task))
+        (name,) = options.benchmarks
+        asked = task.held_out[: options.rows]
+        return {name: Exam(benchmark=name, task=task, problems=asked, prompts=asked, first=0)}
     for name in options.benchmarks:
         if name == WALK:
             task = walk_task()
@@ -71,11 +79,52 @@ def examined(
                 train=(),
                 held_out=range(len(questions[name])),
                 pool=pool,
+                stop=StopTexts(tokenizer=subject.tokenizer, texts=manner.stop) if manner.stop else None,
             )
             asked, problems = task.held_out, [q.index for q in questions[name]]
         exams[name] = Exam(benchmark=name, task=task, problems=problems, prompts=asked, first=first)
         first += len(asked)
     return exams
+
+
+def own_task(options: Options, subject: Subject, manner: Manner, path: str) -> MathTask:
+    """The questions of a file of one's own, all held out, judged by the run's reward function or the one named.
+
+    Args:
+        options: how they are judged.
+        subject: whose tokenizer makes the prompts.
+        manner: in which questions are asked, and answers end.
+        path: of the file.
+
+    Raises:
+        SettingsError, DataError: a file, a column or a reward function that cannot be used.
+    """
+    run = manner.trained
+    reward = RewardSettings() if run is None else run.reward
+    if options.reward is not None:
+        reward = RewardSettings(function=options.reward)
+    data = DataSettings() if run is None else run.data
+    data = DataSettings(
+        train=path,
+        template=manner.template,
+        system_prompt=manner.system_prompt,
+        instruction=manner.instruction,
+        end_tokens=manner.end_tokens,
+        question_column=options.question_column or data.question_column,
+        answer_column=options.answer_column or data.answer_column,
+        # Checked with the model's own positions, and none left out.
+        max_prompt_tokens=2**31,
+        held_out_problems=0,
+    )
+    task, _ = math_task(
+        data,
+        reward.model_copy(update={"workers": options.workers, "deadline_seconds": options.deadline_seconds}),
+        subject.tokenizer,
+        seed=0,
+        published_ends=published_ends(subject.place),
+        stop=manner.stop,
+    )
+    return dataclasses.replace(task, train=(), held_out=range(len(task.prompts)))
 
 
 def _prompts(

@@ -10,12 +10,18 @@ from aepo.llm import seeds
 from aepo.llm.engines.engine import Engine
 from aepo.llm.processes import ranks
 from aepo.llm.questions.task import Task
-from aepo.llm.settings import EvaluationSettings
+from aepo.llm.settings import EvaluationSettings, Settings
 from aepo.passk import pass_at_k
 
 
 def held_out_passes(
-    engine: Engine, task: Task, chosen: EvaluationSettings, *, seed: int, step: int | None
+    engine: Engine,
+    task: Task,
+    chosen: EvaluationSettings,
+    *,
+    seed: int,
+    step: int | None,
+    trained: int | None = None,
 ) -> dict[str, float]:
     """Unbiased pass@k of the engine's weights on a task's held-out prompts, at T = 1 and top-p 1.
 
@@ -27,12 +33,17 @@ def held_out_passes(
         chosen: how many samples, and which k.
         seed: of the run.
         step: of the run, counted from 0; None at its end. Every evaluation has draws of its own.
+        trained: T = 1 responses of the whole training, which bound the evaluation at its end (`most_share`); None: no
+            bound.
 
     Returns:
         pass@k by its name (`pass@4`), in [0, 1], the same on every rank; nothing where no samples are asked for, or no
         prompt is held out.
     """
     held_out, n = np.asarray(task.held_out), chosen.samples
+    if n and step is None and trained is not None:
+        count, n = chosen.at_the_end(prompts=len(held_out), trained=trained)
+        held_out = held_out[:count]
     if not n or not len(held_out):
         return {}
     slots = ranks.share(np.arange(len(held_out)), rank=ranks.rank(), world=ranks.world_size())
@@ -48,3 +59,21 @@ def held_out_passes(
     counts = ranks.total({str(slot): count for slot, count in enumerate(right)})
     right = torch.tensor([int(counts[str(slot)]) for slot in range(len(held_out))])
     return {f"pass@{k}": float(pass_at_k(right, samples=n, k=k).mean()) for k in chosen.ks}
+
+
+def shorter_evaluation(settings: Settings, prompts: int) -> str | None:
+    """That the evaluation at the end of a run is cut, and how to have the whole; None where it is not.
+
+    Args:
+        settings: of the run.
+        prompts: that are held out.
+    """
+    chosen = settings.evaluation
+    count, samples = chosen.at_the_end(prompts=prompts, trained=settings.sampled)
+    if (count, samples) == (prompts, chosen.samples):
+        return None
+    return (
+        f"the evaluation at the end would sample {prompts * chosen.samples} responses ({chosen.samples} to each of "
+        f"{prompts} held-out prompts), the training {settings.sampled}: cut to {samples} to each of {count}. "
+        "evaluation.most_share=null asks for all"
+    )

@@ -33,6 +33,8 @@ def identity(
         # What most evaluations have none of is left out, so that those begun before there could be any go on.
         **{name: value for name in ("system_prompt", "instruction") if (value := getattr(manner, name)) is not None},
         **({"end_tokens": list(end_tokens)} if end_tokens else {}),
+        **({"stop": list(manner.stop)} if manner.stop else {}),
+        **({"reward": judge} if options.own_file is not None and (judge := _judge(options, manner)) else {}),
         **{name: getattr(options, name) for name in ("engine", "dtype", "seed", "rows", "rows_at_once")},
         # Scores are rounded by the shape of the pass that they come from.
         "micro_batch_tokens": options.micro_batch_tokens,
@@ -42,6 +44,11 @@ def identity(
             for name in ("temperature", "top_p", "max_tokens")
         },
     }
+
+
+def _judge(options: Options, manner: Manner) -> str | None:
+    """The reward function that judges a file of one's own; None for aepo's verifier."""
+    return options.reward or (None if manner.trained is None else manner.trained.reward.function)
 
 
 def admit(out: Path, wanted: Mapping[str, Any], measurements: Sequence[Measurement]) -> None:

@@ -6,16 +6,18 @@ Every problem is one line that names the option, the value met and the cure.
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aepo.command import called
 from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
+from aepo.llm.questions.files import SUFFIXES
 from aepo.llm.questions.walk import MOVES
 from aepo.llm.settings import Section, SettingsError
 from aepo.llm.settings.arguments import parted
-from aepo.llm.settings.fields import EndTokens, EngineName
+from aepo.llm.settings.fields import EndTokens, EngineName, stop_texts
 from aepo.llm.settings.kinds import Words, shown, typed_value
 from aepo.suggest import did_you_mean, nearest
 
@@ -26,6 +28,8 @@ PROTOCOLS = {name: benchmark.protocol for name, benchmark in BENCHMARKS.items()}
     WALK: Protocol(samples=32, pass_ks=(256,), max_new_tokens=MOVES + 1)
 }
 """How each set is sampled by default."""
+OF_A_FILE = Protocol(samples=16, pass_ks=(16,), top_p=1.0)
+"""How a file of one's own is sampled: at top-p 1, where T = 1 is what a run's own evaluation measures."""
 MODES = ("pass@1", "pass@k")
 AUTO = "auto"
 """What is left to `aepo.llm.evaluation.prompting`."""
@@ -40,8 +44,17 @@ class Options(Section):
     """Folder (such as a run's final/) or hub id of a transformers causal LM with its tokenizer, or a run's checkpoint
     (checkpoints/step_N), whose weights are then put into a model under `out`."""
     suite: str = PAPER
-    """`paper`, the seven benchmarks; `walk`, the held-out prompts of the CPU demo task; or names with commas between
-    them, of aime24, aime25, amc23, gsm8k, math500, minerva, olympiadbench."""
+    """`paper`, the seven benchmarks; `walk`, the held-out prompts of the CPU demo task; names with commas between
+    them, of aime24, aime25, amc23, gsm8k, math500, minerva, olympiadbench; or a .jsonl, .json or .parquet file of
+    questions and answers, by itself."""
+    reward: str | None = None
+    """Of a file of one's own, as the trainer's reward.function; None: that of the run that trained the model, or else
+    whether the final answer is the reference."""
+    question_column: str | None = None
+    """Of such a file, as the trainer's data.question_column; None: that of the run, or else the usual names."""
+    answer_column: str | None = None
+    stop: tuple[str, ...] | None = None
+    """As the trainer's rollout.stop; None: those of the run that trained the model."""
     data: str = "data/math"
     """Folder of the benchmarks' files, as their publishers ship them."""
     out: str = "runs/evaluation"
@@ -100,6 +113,11 @@ class Options(Section):
     trust_checkpoint: bool = False
     """Load a checkpoint that holds more than tensors and DeepSpeed's state: it can run any code of whoever wrote it."""
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        return stop_texts(value)
+
     @field_validator("k", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -107,17 +125,28 @@ class Options(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
+        if self.own_file is None:
+            for name in ("reward", "question_column", "answer_column"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name.replace('_', '-')}: is of a file of one's own, got --suite={self.suite}")
         self.benchmarks  # noqa: B018 - unknown names show here
         self.measurements  # noqa: B018 - and so does an n that is too small
         return self
 
     @property
+    def own_file(self) -> str | None:
+        """The file that the suite is; None where it is names."""
+        return self.suite if self.suite.lower().endswith(SUFFIXES) else None
+
+    @property
     def benchmarks(self) -> tuple[str, ...]:
-        """Names of the suite's sets.
+        """Names of the suite's sets; a file's own name for one.
 
         Raises:
             ValueError: unknown, repeated or no names.
         """
+        if self.own_file is not None:
+            return (Path(self.own_file).name,)
         names = [name.strip().lower() for name in self.suite.split(",") if name.strip()]
         names = [one for name in names for one in (BENCHMARKS if name == PAPER else (name,))]
         known = (*PROTOCOLS, PAPER)
@@ -144,10 +173,10 @@ class Options(Section):
     def _modes(self, benchmark: str) -> tuple[str, ...]:
         if self.mode != "paper":
             return (self.mode,)
-        return MODES if PROTOCOLS[benchmark].pass_ks else MODES[:1]
+        return MODES if PROTOCOLS.get(benchmark, OF_A_FILE).pass_ks else MODES[:1]
 
     def _of(self, benchmark: str, mode: str) -> "Measurement":
-        paper, explores = PROTOCOLS[benchmark], mode == "pass@k"
+        paper, explores = PROTOCOLS.get(benchmark, OF_A_FILE), mode == "pass@k"
         n = self.samples or (max(paper.pass_ks, default=OTHER_SAMPLES) if explores else paper.samples)
         # Where every mode has its own n, a k beyond that of pass@1 is meant for pass@k.
         bad = [k for k in self.k if k < 1 or (k > n and (explores or self.samples is not None))]

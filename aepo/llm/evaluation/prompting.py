@@ -8,7 +8,7 @@ from aepo.home_path import at_home
 from aepo.llm.evaluation.evaluated_model import Subject
 from aepo.llm.evaluation.options import AUTO, Options
 from aepo.llm.questions.templates import CHAT
-from aepo.llm.settings import DataSettings, SettingsError, load
+from aepo.llm.settings import DataSettings, Settings, SettingsError, load
 from aepo.llm.settings.fields import EndTokens
 
 TEMPLATES = (("qwen2.5-math", "qwen_math"), ("qwen2.5", "qwen"), ("qwen3", "qwen3"))
@@ -27,6 +27,10 @@ class Manner:
     end_tokens: EndTokens
     reason: str
     """Why this template, for the log."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a response, too."""
+    trained: Settings | None = None
+    """Of the run that trained the model; None where no run did."""
 
 
 def manner_of(options: Options, subject: Subject) -> Manner:
@@ -36,8 +40,8 @@ def manner_of(options: Options, subject: Subject) -> Manner:
         SettingsError: the training run's settings cannot be read; a system prompt or an instruction for a template that
             has its own.
     """
-    trained = _training(subject)
-    file, data = trained or (None, DataSettings())
+    file, trained = _training(subject) or (None, None)
+    data = DataSettings() if trained is None else trained.data
     template, reason = options.template, "as asked"
     if template == AUTO and file is not None:
         template, reason = data.template, f"as in {file}, of the training"
@@ -57,16 +61,18 @@ def manner_of(options: Options, subject: Subject) -> Manner:
         instruction=of_run.instruction if options.instruction is None else options.instruction,
         end_tokens=data.end_tokens if options.end_tokens == AUTO else options.end_tokens,
         reason=reason,
+        stop=options.stop if options.stop is not None else () if trained is None else trained.rollout.stop,
+        trained=trained,
     )
 
 
-def _training(subject: Subject) -> tuple[Path, DataSettings] | None:
-    """The data settings of the run that trained the model, and their file; None where no run did."""
+def _training(subject: Subject) -> tuple[Path, Settings] | None:
+    """The settings of the run that trained the model, and their file; None where no run did."""
     folder = at_home(subject.source)
     # A checkpoint has the settings of its run inside, a run's final/ beside it.
     for file in (folder / "settings.yaml", folder.parent / "settings.yaml"):
         if folder.is_dir() and file.is_file():
-            return file, load(file).data
+            return file, load(file)
     return None
 
 

@@ -55,10 +55,12 @@ def run(options: Options) -> dict[str, Any] | None:
     if (lacking := missing(options.engine)) is not None:
         raise SettingsError(f"--engine={options.engine}: {lacking}, or take --engine=embedded")
     # Data before the model: reading it takes no time.
-    questions = {name: suite.load(name, options.data)[: options.rows] for name in options.benchmarks if name != WALK}
+    questions = {name: suite.load(name, options.data)[: options.rows] for name in _published(options)}
     options, made = _from_checkpoint(options)
     subject = inspected(options.model, made=made)
     manner = manner_of(options, subject)
+    if options.own_file is not None and options.max_tokens is None and manner.trained is not None:
+        options = options.model_copy(update={"max_tokens": manner.trained.rollout.max_response_tokens})
     with contextlib.ExitStack() as stack:
         exams = examined(options, subject, manner, questions, stack)
         check_positions(options, subject, exams)
@@ -79,6 +81,11 @@ def run(options: Options) -> dict[str, Any] | None:
             _sample(options, subject, exams, left, ledger, found)
         ranks.barrier()
         return _finished(options, subject, manner, _ends(exams), ledger) if ranks.rank() == 0 else None
+
+
+def _published(options: Options) -> list[str]:
+    """The sets whose files are the benchmarks' own."""
+    return [] if options.own_file is not None else [name for name in options.benchmarks if name != WALK]
 
 
 def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
@@ -194,7 +201,7 @@ def _sample(
         pad_id=subject.tokenizer.pad_token_id,
         token_budget=options.micro_batch_tokens,
     )
-    with contextlib.closing(_engine(options, subject, _ends(exams), scorer)) as engine:
+    with contextlib.closing(_engine(options, subject, exams, scorer)) as engine:
         sampler = Sampler(
             engine=engine, scorer=scorer, exams=exams, seed=options.seed, at_once=options.engine == "vllm"
         )
@@ -207,10 +214,11 @@ def _sample(
             progress.tell(chunk[0].measurement.name, rows)
 
 
-def _engine(options: Options, subject: Subject, ends: Sequence[int], scorer: Scorer) -> Engine:
+def _engine(options: Options, subject: Subject, exams: Mapping[str, Exam], scorer: Scorer) -> Engine:
     """The engine with the model's weights, which a canary has proved where it has weights of its own."""
     needs = Needs(
-        end_ids=ends,
+        end_ids=_ends(exams),
+        stop=next(iter(exams.values())).task.stop,
         longest_prompt=max(map(len, scorer.prompts)),
         max_tokens=max(p.max_tokens for p in options.measurements),
         rows_at_once=options.rows_at_once,

@@ -17,7 +17,7 @@ from aepo.llm.engines.engine import Engine, Sampled
 from aepo.llm.evaluation.options import Measurement
 from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.scorer import Scorer
-from aepo.llm.questions.task import PromptTokens, Task, fingerprint
+from aepo.llm.questions.task import PromptTokens, Task, fingerprint, stops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ class Sampler:
             )
         )
         entropy = mean_entropies(scored).tolist()
-        whole = ended(token, mask, end_ids=exam.task.end_ids).tolist()
+        whole = ended(token, mask, end_ids=exam.task.end_ids, completed=stops(exam.task)).tolist()
         drawn = batch_seeds(self.seed, exam, batch)
         for i, verdict in enumerate(verdicts):
             yield {

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from aepo.llm.evaluation.reporting import figures as evaluated
 from aepo.llm.evaluation.reporting import tables
 from aepo.llm.evaluation.reporting.report import NOTES
@@ -89,7 +91,8 @@ def _training(plan: Plan) -> str:
     for arm in plan.arms:
         cells = []
         for figure in columns:
+            values = plan.of_training(arm, figure)
             followed = arm.target is not None or figure not in ("tracking_error", "duty_up")
-            cells.append(f"{estimate(plan.of_training(arm, figure)):.3f}" if followed else "")
+            cells.append(f"{estimate(values):.3f}" if followed and not np.isnan(values).all() else "")
         rows.append([arm.label, plan.summaries(arm)[0]["label"], *cells])
     return tables.markdown(["method", "options", *columns.values()], rows)

@@ -14,6 +14,7 @@ from aepo.llm.experiment.arms import Arm
 from aepo.llm.experiment.side_by_side import Job
 from aepo.llm.records.recorder import read
 from aepo.over_seeds import Array
+from aepo.tracking import tracking_error
 
 BASE = "base"
 """Label of the model before RL."""
@@ -103,7 +104,10 @@ class Plan:
         return [json.loads((self.folder(arm, s) / "summary.json").read_text()) for s in range(self.seeds)]
 
     def of_training(self, arm: Arm, figure: str) -> Array:
-        """(seeds,): a figure of the summaries."""
+        """(seeds,): a figure of the summaries; nan where a run has it not."""
+        if figure == "tracking_error" and arm.target is not None:
+            # Of Eq. 2 too, whose runs follow no target and keep no error.
+            return tracking_error(self.curve(arm), arm.target)
         return np.array([summary[figure] for summary in self.summaries(arm)], dtype=float)
 
     def curve(self, arm: Arm, metric: str = "entropy") -> Array:

@@ -1,6 +1,6 @@
 """Rewards of responses that were cut or are nearly too long. Letters: R responses, T tokens of the longest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -9,13 +9,20 @@ from torch import Tensor
 Truncated = Literal["zero", "graded"]
 
 
-def ended(token: Tensor, mask: Tensor, *, end_ids: Sequence[int]) -> Tensor:
+def ended(
+    token: Tensor,
+    mask: Tensor,
+    *,
+    end_ids: Sequence[int],
+    completed: Callable[[Sequence[int]], bool] | None = None,
+) -> Tensor:
     """(R,) bool: whether the last token of a response is an end token; padding may hold one too.
 
     Args:
         token: (R, T) int64.
         mask: (R, T), 1 on the response's tokens, a prefix of each row.
         end_ids: the end tokens.
+        completed: whether a response's tokens end with a stop text; None where there is none.
 
     >>> token = torch.tensor([[5, 9, 9], [5, 6, 7]])
     >>> ended(token, torch.tensor([[1.0, 1, 0], [1, 1, 1]]), end_ids=[9])
@@ -25,7 +32,11 @@ def ended(token: Tensor, mask: Tensor, *, end_ids: Sequence[int]) -> Tensor:
     if not token.shape[-1]:
         return torch.zeros_like(length, dtype=torch.bool)
     last = token.gather(-1, (length - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return torch.isin(last, last.new_tensor(end_ids)) & (length > 0)
+    found = torch.isin(last, last.new_tensor(end_ids)) & (length > 0)
+    if completed is None:
+        return found
+    rows = zip(found.tolist(), token.tolist(), length.tolist(), strict=True)
+    return found.new_tensor([by_token or completed(tokens[: int(n)]) for by_token, tokens, n in rows])
 
 
 def overlong_penalty(length: Tensor, *, limit: int, buffer: int, penalty: float = 1.0) -> Tensor:

@@ -1,6 +1,7 @@
 """What ranks tell each other: rollouts are gathered, so that every rank assembles the same global batch."""
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from aepo.batch import Rollouts
+from aepo.llm.processes.ports import free_port
 from aepo.llm.settings import SettingsError
+
+log = logging.getLogger("aepo")
 
 T = TypeVar("T")
 
@@ -122,16 +126,25 @@ PORT_CURE = (
 )
 
 
+def be_alone() -> None:
+    """Be a run of one rank, as a launcher would have it; what is started later must not take it for theirs."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+
+
 def check_meeting_place() -> None:
-    """That a launcher has said where ranks meet.
+    """Where ranks meet, as a launcher has said; without a launcher this process is the only rank.
 
     Raises:
-        SettingsError: it has not, or names no port.
+        SettingsError: half of it was said, or what was said is no port.
     """
+    if not any(os.environ.get(name) for name in LAUNCHED):
+        be_alone()
+        if (gpus := torch.cuda.device_count()) > 1:
+            log.info("one rank, on the first of %d GPUs, as no launcher started it; aepo train uses all", gpus)
     if absent := [name for name in LAUNCHED if not os.environ.get(name)]:
         raise SettingsError(
-            f"{', '.join(absent)} not set: ranks are started by a launcher; give the same arguments to `aepo train`, "
-            "or to `deepspeed` with this program's file"
+            f"{', '.join(absent)} not set, and others of {', '.join(LAUNCHED)} are: set all, as a launcher does, or "
+            "none for a run of one rank; aepo train does it by itself"
         )
     port = os.environ["MASTER_PORT"]
     if not (port.isdecimal() and int(port) < 2**16):

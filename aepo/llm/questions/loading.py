@@ -32,7 +32,14 @@ def load_task(settings: Settings) -> Task:
     else:
         source = of_run(settings.model.path)
         tokenizer, published = source.tokenizer(), published_ends(source.place)
-    task, left_out = math_task(settings.data, settings.reward, tokenizer, seed=settings.seed, published_ends=published)
+    task, left_out = math_task(
+        settings.data,
+        settings.reward,
+        tokenizer,
+        seed=settings.seed,
+        published_ends=published,
+        stop=settings.rollout.stop,
+    )
     if left_out:
         log.info("data: %d prompts over %d tokens left out", left_out, settings.data.max_prompt_tokens)
     return task

@@ -152,7 +152,9 @@ class Distinct:
     """Left out: the question was there before, with another answer."""
 
 
-def distinct(problems: Iterable[Problem], *, heed_systems: bool = True) -> Distinct:
+def distinct(
+    problems: Iterable[Problem], *, heed_systems: bool = True, prompt_of: Callable[[Problem], str] | None = None
+) -> Distinct:
     """The first problem of each question, in their order; later ones are counted and left out.
 
     A question with two answers is left with its first: which one is right is not for us to say, and with both some
@@ -161,6 +163,7 @@ def distinct(problems: Iterable[Problem], *, heed_systems: bool = True) -> Disti
     Args:
         problems: in the file's order.
         heed_systems: whether questions behind different system messages are different ones.
+        prompt_of: what is asked of a problem, where that is more than its question.
 
     >>> a, b = (Problem(question="1+1?", answer=x, row=1) for x in ("2", "3"))
     >>> found = distinct([a, b, a])
@@ -170,7 +173,9 @@ def distinct(problems: Iterable[Problem], *, heed_systems: bool = True) -> Disti
     first: dict[Any, Problem] = {}
     repeated = contradicted = 0
     for problem in problems:
-        key = (problem.question, problem.before if heed_systems else problem.before[problem.has_system :])
+        key: Any = (problem.question, problem.before if heed_systems else problem.before[problem.has_system :])
+        if prompt_of is not None:
+            key = prompt_of(problem)
         other = first.get(key)
         if other is None:
             first[key] = problem

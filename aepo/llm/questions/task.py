@@ -3,7 +3,7 @@
 import json
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
@@ -22,10 +22,12 @@ from aepo.llm.grading.rewards import (
     names_of_parts,
 )
 from aepo.llm.questions.begin_tokens import PromptTokens, encoded
+from aepo.llm.questions.conversations import Asked
 from aepo.llm.questions.end_tokens import described, end_ids
-from aepo.llm.questions.files import listed
+from aepo.llm.questions.files import listed, shown
 from aepo.llm.questions.problems import DataError, Problem, distinct, load_problems
-from aepo.llm.questions.templates import CHAT, prompter, prompts
+from aepo.llm.questions.stop_texts import StopTexts
+from aepo.llm.questions.templates import CHAT, is_file, prompter, prompts
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 
 __all__ = ["DataError", "MathTask", "PromptTokens", "Task", "fingerprint", "math_task"]
@@ -52,6 +54,11 @@ class Task(Protocol):
     """Indices that are trained on."""
     held_out: Sequence[int]
     """Indices that are only evaluated on."""
+
+    @property
+    def stop(self) -> StopTexts | None:
+        """Texts that end a response beside the tokens; None where there are none."""
+        ...
 
     @property
     def entropy_ceiling(self) -> float | None:
@@ -87,6 +94,11 @@ class Task(Protocol):
     def demonstrations(self, count: int, *, right_share: float, seed: int) -> list[tuple[int, PromptTokens]]:
         """(training prompt, response with its end token) pairs for a supervised start; ValueError if there are none."""
         ...
+
+
+def stops(task: Task) -> Callable[[Sequence[int]], bool] | None:
+    """What tells that tokens end with a stop text, for `aepo.llm.grading.overlong.ended`; None without such texts."""
+    return None if task.stop is None else task.stop.completed
 
 
 def fingerprint(task: Task, prompts: Sequence[int], *, beside: Sequence[int] = ()) -> str:
@@ -133,12 +145,17 @@ class MathTask:
     parts: Sequence[str] = ()
     columns: Sequence[Mapping[str, Any]] = ()
     """Of each prompt's row, what the reward functions take; () if none takes any."""
+    stop: StopTexts | None = None
 
     def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
         asked = zip(prompts, responses, strict=True)
         if not self.columns:
-            return self.pool.grade([(self.text(r), self.answers[p]) for p, r in asked])
-        return self.pool.grade([(self.text(r), self.answers[p], self.columns[p]) for p, r in asked])
+            return self.pool.grade([(self._judged(r), self.answers[p]) for p, r in asked])
+        return self.pool.grade([(self._judged(r), self.answers[p], self.columns[p]) for p, r in asked])
+
+    def _judged(self, response: Sequence[int]) -> str:
+        said = self.text(response)
+        return said if self.stop is None else self.stop.before(said)
 
     def text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
@@ -160,6 +177,7 @@ def math_task(
     *,
     seed: int,
     published_ends: Sequence[int] = (),
+    stop: Sequence[str] = (),
 ) -> tuple[MathTask, int]:
     """Load, template, tokenise and split the problems of `data.train`, and start what judges the answers.
 
@@ -171,6 +189,7 @@ def math_task(
         seed: of the split.
         published_ends: end tokens that the model has beside its tokenizer's, as
             `aepo.llm.questions.end_tokens.published_ends` finds them.
+        stop: texts that end a response, too.
 
     Returns:
         The task, and how many problems were left out because their prompt is over `max_prompt_tokens`.
@@ -179,7 +198,13 @@ def math_task(
         DataError: a file or row that cannot be used, or no problem is left to train on.
         SettingsError: a reward function that cannot be had.
     """
-    prompt_of = prompter(tokenizer, data.template, system_prompt=data.system_prompt, instruction=data.instruction)
+    prompt_of = prompter(
+        tokenizer,
+        data.template,
+        system_prompt=data.system_prompt,
+        instruction=data.instruction,
+        boxed=reward.asks_boxed,
+    )
     judge = _judge(reward)
     functions = functions_of(judge)
     found = distinct(
@@ -188,10 +213,11 @@ def math_task(
             question_column=data.question_column,
             answer_column=data.answer_column,
             split=data.split,
-            with_columns=any(function.takes_columns for function in functions),
+            with_columns=is_file(data.template) or any(function.takes_columns for function in functions),
         ),
         # A named template does not show them.
         heed_systems=data.template == CHAT,
+        prompt_of=_placed(prompt_of, data.train) if is_file(data.template) else None,
     )
     problems = found.problems
     columns = _columns(functions, problems, data.train)
@@ -205,7 +231,8 @@ def math_task(
     texts = prompts(problems, places, prompt_of, template=data.template)
     log.info("data: %d problems; template %s makes of the first:\n%s", len(problems), data.template, texts[0])
     ends = end_ids(tokenizer, data.template, ends=data.end_tokens, published=published_ends)
-    log.info("data: responses end with %s", described(tokenizer, ends))
+    texts_too = "".join(f", or the text {shown(repr(text))}" for text in stop)
+    log.info("data: responses end with %s%s", described(tokenizer, ends), texts_too)
     every = encoded(tokenizer, texts, places=places)
     log.info("data: the first prompt begins with %s", described(tokenizer, every[0][:FIRST_TOKENS]))
     kept = [i for i, tokens in enumerate(every) if len(tokens) <= data.max_prompt_tokens]
@@ -226,8 +253,21 @@ def math_task(
         pool=_pool(judge, reward),
         parts=names_of_parts(judge),
         columns=[columns[i] for i in kept] if columns else (),
+        stop=StopTexts(tokenizer=tokenizer, texts=tuple(stop)) if stop else None,
     )
     return task, len(problems) - len(kept)
+
+
+def _placed(prompt_of: Callable[[Asked | str], str], source: str) -> Callable[[Problem], str]:
+    """The same, with file and row where it fails."""
+
+    def prompt(problem: Problem) -> str:
+        try:
+            return prompt_of(problem)
+        except DataError as error:
+            raise DataError(f"{source}, row {problem.row}: {error}") from error
+
+    return prompt
 
 
 def _columns(functions: Sequence[RewardFunction], problems: Sequence[Problem], source: str) -> list[dict[str, Any]]:

@@ -8,8 +8,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aepo.home_path import at_home
 from aepo.llm.questions.conversations import Asked, Message
-from aepo.llm.questions.files import DataError, shown
+from aepo.llm.questions.files import DataError, listed, shown
+from aepo.llm.settings.fields import TEMPLATE_NAMES, TEMPLATE_SUFFIXES
 from aepo.suggest import did_you_mean
 
 log = logging.getLogger("aepo")
@@ -18,6 +20,7 @@ INSTRUCTION = r"Please reason step by step, and put your final answer within \bo
 """The request of the model cards of Qwen2.5-Math (as the system prompt) and of Qwen3 (in the user's message)."""
 
 TEMPLATES = {
+    "raw": "{question}",
     "plain": "Question: {question}\nPut your final answer within \\boxed{}.\nAnswer:",
     # Qwen2.5-Math: the question as the user's message; the published template supplies this system prompt.
     "qwen_math": (
@@ -37,17 +40,26 @@ TEMPLATES = {
 }
 """Prompt templates by name; {question} stands where the question goes, any other brace for itself."""
 
+UNBOXED = {
+    **TEMPLATES,
+    "plain": "Question: {question}\nAnswer:",
+    "qwen_math": "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n",
+    **{name: TEMPLATES[name].replace(f"\n\n{INSTRUCTION}", "") for name in ("qwen", "qwen3")},
+}
+"""The same without the request for a boxed answer, for those who judge by something else."""
+
 CHAT = "chat"
 """The template that is the tokenizer's own."""
-NAMES = (*TEMPLATES, CHAT)
+NAMES = TEMPLATE_NAMES
 
 
-def prompt_text(question: str, template: str) -> str:
+def prompt_text(question: str, template: str, *, boxed: bool = True) -> str:
     r"""The prompt for a question by a named template.
 
     Args:
         question: as `Problem.question` holds it; its braces stay as they are.
         template: a name in TEMPLATES.
+        boxed: whether a boxed answer is asked for.
 
     Raises:
         DataError: an unknown template.
@@ -60,41 +72,51 @@ def prompt_text(question: str, template: str) -> str:
     if template not in TEMPLATES:
         hint = did_you_mean(template, NAMES)
         raise DataError(f"template must be one of {', '.join(NAMES)}, got {template!r}{hint}")
-    before, after = TEMPLATES[template].split("{question}")
+    before, after = (TEMPLATES if boxed else UNBOXED)[template].split("{question}")
     return before + question + after
 
 
 def prompter(
-    tokenizer: Any, template: str, *, system_prompt: str | None = None, instruction: str | None = None
+    tokenizer: Any,
+    template: str,
+    *,
+    system_prompt: str | None = None,
+    instruction: str | None = None,
+    boxed: bool = True,
 ) -> Callable[[Asked | str], str]:
     """From what is asked to its prompt, special tokens written out.
 
     `chat` renders a whole conversation. A named template has its own system message and room for one question: a
-    conversation's system message gives way to it, and one with earlier turns is refused.
+    conversation's system message gives way to it, and one with earlier turns is refused. A Jinja file is given the
+    columns of the row, where it was read with them, and `question`; what it leaves out is its writer's choice.
 
     Args:
         tokenizer: a transformers one; only `chat` looks at it.
-        template: a name in NAMES.
+        template: a name in NAMES, or the path of a Jinja file.
         system_prompt: for `chat`, of a question that brings none; None leaves it to the tokenizer's template.
         instruction: for `chat`, what is put right behind the question, separator included; None is INSTRUCTION in a
-            paragraph of its own.
+            paragraph of its own, or nothing.
+        boxed: whether a boxed answer is asked for where `instruction` says nothing.
 
     Returns:
         A function that raises DataError, without the row, for a conversation that the template cannot show whole.
 
     Raises:
-        DataError: an unknown template, or `chat` with a tokenizer that has none.
+        DataError: an unknown template, a file that is no Jinja template, or `chat` with a tokenizer that has none.
     """
+    if is_file(template):
+        return jinja_prompter(template)
     if template != CHAT:
         # An unknown name shows here, not at the first question.
         prompt_text("", template)
-        return lambda asked: _one_question(_as_asked(asked), template)
+        return lambda asked: _one_question(_as_asked(asked), template, boxed=boxed)
     if not tokenizer.chat_template:
         raise DataError(
             "data.template=chat: the tokenizer of model.path has no chat template; give model.path one that has "
             f"(chat_template in its tokenizer_config.json), or choose data.template from {', '.join(TEMPLATES)}"
         )
-    instruction = f"\n\n{INSTRUCTION}" if instruction is None else instruction
+    if instruction is None:
+        instruction = f"\n\n{INSTRUCTION}" if boxed else ""
 
     def chat(asked: Asked | str) -> str:
         asked = _as_asked(asked)
@@ -115,13 +137,51 @@ def _as_asked(asked: Asked | str) -> Asked:
     return Asked(question=asked) if isinstance(asked, str) else asked
 
 
-def _one_question(asked: Asked, template: str) -> str:
+def is_file(template: str) -> bool:
+    """Whether a template is the path of a file, and no name."""
+    return template not in NAMES and template.endswith(TEMPLATE_SUFFIXES)
+
+
+def jinja_prompter(path: str) -> Callable[[Asked | str], str]:
+    """From what is asked to what a Jinja file makes of the row; as `prompter`.
+
+    Raises:
+        DataError: no such file, or one that is no template.
+    """
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    try:
+        text = at_home(path).read_text(encoding="utf-8")
+        # A name that the row has not is an error, and no empty text; one line's end at the file's end is left out.
+        template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text)
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DataError(f"data.template={path}: no readable file ({problem})") from problem
+    except TemplateError as problem:
+        raise DataError(f"data.template={path}: no Jinja template ({shown(str(problem))})") from problem
+
+    def rendered(asked: Asked | str) -> str:
+        asked = _as_asked(asked)
+        variables = {"question": asked.question, **getattr(asked, "columns", {})}
+        try:
+            return template.render(variables)
+        # Besides jinja's own errors a template may raise what its expressions raise.
+        except Exception as problem:
+            raise DataError(
+                f"the template {path} fails ({type(problem).__name__}: {shown(str(problem))}); it has the variables "
+                f"{listed(variables)}"
+            ) from problem
+
+    return rendered
+
+
+def _one_question(asked: Asked, template: str, *, boxed: bool) -> str:
     if asked.has_turns:
         raise DataError(
             f"the question stands behind {len(asked.before)} other messages, and the template {template!r} has room "
             "for one question; choose the template chat, or remove the row"
         )
-    return prompt_text(asked.question, template)
+    return prompt_text(asked.question, template, boxed=boxed)
 
 
 def _rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -167,7 +227,7 @@ def prompts(
         except DataError as problem:
             raise DataError(f"{place}: {problem}") from problem
     replaced = sum(one.has_system for one in asked)
-    if replaced and template != CHAT:
+    if replaced and template in TEMPLATES:
         log.warning(
             "%d of %d questions bring a system message, in the place of which the template %s has its own words; "
             "the template chat shows them",

@@ -37,6 +37,7 @@ class WalkTask:
     """Token id -> signed move."""
     parts: Sequence[str] = ()
     columns: Sequence[Mapping[str, Any]] = ()
+    stop: None = None
 
     @property
     def entropy_ceiling(self) -> float:

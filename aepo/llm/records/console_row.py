@@ -4,21 +4,28 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from aepo.llm.records.metrics import HELD_OUT, METRICS, seconds
+from aepo.llm.records.metrics import HELD_OUT, METRICS, Column, seconds
 
 SHOWN = tuple((metric.name, metric.column) for metric in METRICS if metric.column is not None)
 """Name and column of each metric that is shown; the seconds are this rank's."""
+OF_CONTROLLER = {metric.name for metric in METRICS if metric.of_controller}
+"""Those that a method without a target has no column for."""
 
 
-def header() -> str:
+def shown(*, controlled: bool = True) -> list[tuple[str, Column]]:
+    """Name and column of each metric that a method's row has."""
+    return [(name, column) for name, column in SHOWN if controlled or name not in OF_CONTROLLER]
+
+
+def header(*, controlled: bool = True) -> str:
     """The titles above the rows."""
-    return " ".join(f"{column.title:>{column.width}}" for _, column in SHOWN)
+    return " ".join(f"{column.title:>{column.width}}" for _, column in shown(controlled=controlled))
 
 
-def row(metrics: Mapping[str, Any]) -> str:
+def row(metrics: Mapping[str, Any], *, controlled: bool = True) -> str:
     """One step's line; what was not measured, or is not a number, is a dash."""
     cells = []
-    for name, column in SHOWN:
+    for name, column in shown(controlled=controlled):
         value = metrics.get(name)
         if value is None or math.isnan(value):
             text = "-"

@@ -7,7 +7,7 @@ rank knows by itself) or in `aepo.llm.train.train_step` (what all ranks find tog
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from aepo.authority import authority, drift, measurable
 from aepo.batch import Batch, Rollouts
 from aepo.controller import Control
 from aepo.correction import measured
-from aepo.llm.grading.overlong import ended, overlong_penalty
+from aepo.llm.grading.overlong import overlong_penalty
 from aepo.llm.policy.update import Update
 from aepo.llm.records.usage import extremes
 from aepo.llm.settings import Settings
@@ -74,6 +74,8 @@ class Metric:
     """Whether it stands in metrics.jsonl, and not in the console's row alone."""
     several: str | None = None
     """The form of its keys, a regular expression, where the name stands for several."""
+    of_controller: bool = False
+    """Whether it is of a controller: null, and without a column, for a method that follows no target."""
 
     def keys(self, found: Collection[str]) -> list[str]:
         """Its keys among those found."""
@@ -112,10 +114,12 @@ METRICS = (
     Metric(
         name="target",
         unit="nats",
-        meaning="H*, also where the setting is a share of the first entropy; null for a method without one",
+        meaning="H*, also where the setting is a share of the first entropy; null for a method without one, and so are "
+        "`error`, `raise_entropy` and `duty_up`",
         column=Column("H*", 6, ".3f"),
+        of_controller=True,
     ),
-    Metric(name="error", unit="nats", meaning="|H - H*|", column=Column("|err|", 6, ".3f")),
+    Metric(name="error", unit="nats", meaning="|H - H*|", column=Column("|err|", 6, ".3f"), of_controller=True),
     Metric(
         name="temperature",
         unit="",
@@ -125,7 +129,12 @@ METRICS = (
     Metric(
         name="push", unit="", meaning="The controller's push; where it has none, ln T: above 0 it raises the entropy"
     ),
-    Metric(name="raise_entropy", unit="true or false", meaning="Whether the controller raises the entropy"),
+    Metric(
+        name="raise_entropy",
+        unit="true or false",
+        meaning="Whether the controller raises the entropy",
+        of_controller=True,
+    ),
     Metric(
         name="control/drift_main",
         unit="nats per unit of the learning rate",
@@ -154,7 +163,7 @@ METRICS = (
         meaning="Mean length of the T = 1 responses",
         column=Column("|o|", 7, ".1f"),
     ),
-    Metric(name="ended", unit="share", meaning="T = 1 responses that ended with an end token"),
+    Metric(name="ended", unit="share", meaning="T = 1 responses that ended with an end token or a stop text"),
     Metric(name="reward/truncated", unit="share", meaning="T = 1 responses that were cut at the length limit"),
     Metric(name="reward/overlong_penalty", unit="", meaning="Mean of what overlong responses lose, at most 0"),
     Metric(name="loss", unit="", meaning="Policy loss of the mini-batches that were stepped on"),
@@ -256,6 +265,7 @@ METRICS = (
         unit="share",
         meaning="Of the last 50 steps, those in which the controller raised the entropy; near 0 or 1 it has lost",
         column=Column("up", 4, ".0%"),
+        of_controller=True,
     ),
     Metric(
         name="eta",
@@ -280,7 +290,7 @@ def step_metrics(
     batch: Batch,
     estimate: Tensor,
     done: Update,
-    end_ids: Sequence[int],
+    whole: Tensor,
     beside: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The stored numbers of one step, in the order of `METRICS`.
@@ -295,7 +305,7 @@ def step_metrics(
         batch: what was trained on.
         estimate: the authors' estimate of the entropy, of the batch before any correction.
         done: what the optimizer steps measured.
-        end_ids: tokens that end a response.
+        whole: (R,) bool, whether each response of `main` ended, and was not cut.
         beside: further numbers by name, which ranks find together or the clock tells.
 
     Raises:
@@ -303,9 +313,9 @@ def step_metrics(
     """
     entropy = float(main.mean_entropy())
     # What the loop followed: nats, also where the setting is a share of the first entropy.
-    goal = None if control.target is None else float(control.target)
+    goal = None if control.target is None or not method.controlled else as_set(control.target)
     length = main.mask.sum(-1)
-    whole = ended(main.token, main.mask, end_ids=end_ids).float()
+    whole = whole.float()
     penalty = overlong_penalty(
         length,
         limit=settings.rollout.max_response_tokens,
@@ -320,9 +330,9 @@ def step_metrics(
         "entropy_estimate": float(estimate),
         "target": goal,
         "error": None if goal is None else abs(entropy - goal),
-        "temperature": float(control.temperature),
-        "push": float(control.strength),
-        "raise_entropy": bool(control.raise_entropy),
+        "temperature": as_set(control.temperature),
+        "push": as_set(control.strength),
+        "raise_entropy": bool(control.raise_entropy) if method.controlled else None,
         **_drifts(method, control, batch, main, second),
         "positives": int(method.tempered.kept(second, control).sum()) if second is not None else 0,
         "normalizer": method.tempered.normalizer if method.tempered is not None else None,
@@ -343,6 +353,16 @@ def step_metrics(
         **beside,
     }
     return ordered(found)
+
+
+def as_set(value: Tensor) -> float:
+    """A number that was set or computed in the tensor's precision, by the fewest digits that mean it there.
+
+    >>> import torch
+    >>> as_set(torch.tensor(0.8)), float(torch.tensor(0.8))
+    (0.8, 0.800000011920929)
+    """
+    return float(str(value.detach().cpu().numpy()[()]))
 
 
 def _drifts(

@@ -68,8 +68,10 @@ class Recorder:
         """One step's metrics, to every place, with the duty cycle added; says so when the controller is saturated."""
         step = metrics["step"]
         self.recent.append(metrics)
-        duty_up = sum(row["raise_entropy"] for row in self.recent) / len(self.recent)
-        row = {**metrics, "duty_up": duty_up if self.method.controlled else None}
+        duty_up = None
+        if self.method.controlled:
+            duty_up = sum(row["raise_entropy"] for row in self.recent) / len(self.recent)
+        row = {**metrics, "duty_up": duty_up}
         self.metrics.write(line(row))
         self.metrics.flush()
         self._numbers(row, step)
@@ -105,8 +107,8 @@ class Recorder:
         done = row["step"] - self.first_step + 1
         left = (time.monotonic() - self.started) / done * (self.settings.train.steps - row["step"] - 1)
         if (done - 1) % HEADER_EVERY == 0:
-            print(console_row.header(), flush=True)
-        print(console_row.row({**row, "eta": left}), flush=True)
+            print(console_row.header(controlled=self.method.controlled), flush=True)
+        print(console_row.row({**row, "eta": left}, controlled=self.method.controlled), flush=True)
         if passed := console_row.held_out(row):
             print(passed, flush=True)
 
@@ -196,22 +198,39 @@ def summarize(settings: Settings, method: Method, evaluation: dict[str, float]) 
     """The run in numbers, from its metrics file: what the demo's table shows. Written to summary.json."""
     rows = read(metrics_path(settings))
     entropy = np.array([row["entropy"] for row in rows])
-    # A method without a controller has none.
-    target = np.array([row["target"] for row in rows], dtype=float)
-    up, _ = duty_cycle(np.array([row["raise_entropy"] for row in rows]))
+    followed: dict[str, float | None] = dict.fromkeys(("target", "tracking_error", "duty_up"))
+    if method.controlled:
+        # null where the loop followed none yet.
+        target = np.array([row["target"] for row in rows], dtype=float)
+        up, _ = duty_cycle(np.array([row["raise_entropy"] for row in rows]))
+        followed = {
+            "target": float(target[-1]),
+            "tracking_error": float(tracking_error(entropy, target)),
+            "duty_up": float(up),
+        }
     summary = {
         "method": method.name,
         "label": method.label,
-        "target": float(target[-1]),
+        "target": followed["target"],
         "seed": settings.seed,
         "steps": len(rows),
         "entropy_first": float(entropy[0]),
         "entropy_last": float(entropy[-1]),
         "entropy_last_half": float(last_half(entropy).mean()),
-        "tracking_error": float(tracking_error(entropy, target)),
-        "duty_up": float(up),
+        "tracking_error": followed["tracking_error"],
+        "duty_up": followed["duty_up"],
         "reward_last_100": float(np.mean([row["reward"] for row in rows[-LAST_STEPS:]])),
         **evaluation,
     }
     (Path(settings.out) / "summary.json").write_text(json.dumps(strict(summary), indent=1) + "\n")
     return summary
+
+
+def in_words(summary: Mapping[str, Any]) -> str:
+    """A summary on one line, without what the run has not.
+
+    >>> in_words({"method": "grpo", "label": "", "target": None, "entropy_last": 0.50001})
+    'method grpo, entropy_last 0.5'
+    """
+    there = {name: value for name, value in summary.items() if value is not None and value != ""}
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in there.items())

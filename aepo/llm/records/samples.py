@@ -89,7 +89,8 @@ def samples(
                 "reward": float(rollouts.reward[row]),
                 **_by_function(verdict, task.parts),
                 "length": length,
-                "ended": bool(tokens) and tokens[-1] in task.end_ids,
+                "ended": bool(tokens)
+                and (tokens[-1] in task.end_ids or (task.stop is not None and task.stop.completed(tokens))),
                 "mean_logp": float(rollouts.scored("old_logp")[row, :length].double().sum()) / max(length, 1),
                 "tokens": text_pieces(task.text, tokens, name=task.tokenizer.convert_ids_to_tokens),
                 "entropy": _rounded(rollouts.scored("entropy")[row, :length]),

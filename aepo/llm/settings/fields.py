@@ -13,6 +13,7 @@ from aepo.llm.settings import plain_yaml
 from aepo.llm.settings.kinds import EMPTY_COUNTS, Words, checked, of_kind
 from aepo.method import Method
 from aepo.schedule import SCHEDULES, Schedule, named
+from aepo.suggest import did_you_mean
 
 log = logging.getLogger("aepo")
 
@@ -23,6 +24,10 @@ EngineName = Literal["embedded", "vllm"]
 """The engines that `aepo.llm.engines.start` knows."""
 
 
+TEMPLATE_NAMES = ("plain", "raw", "qwen_math", "qwen", "qwen3", "chat")
+"""The templates that `aepo.llm.questions.templates` knows by name."""
+TEMPLATE_SUFFIXES = (".jinja", ".jinja2", ".j2")
+"""How the path of a template ends that is a file."""
 ENDLESS = ("within",)
 """Options of methods that may be infinite: however far the entropy is from its target."""
 
@@ -92,12 +97,14 @@ class DataSettings(Section):
     answer_column: str | None = None
     """None finds it among the usual names. Nested ones are written reward_model.ground_truth."""
     template: str = "plain"
-    """How a question becomes a prompt: `plain`, `qwen_math` (Qwen2.5-Math), `qwen` (Qwen2.5), `qwen3`, or `chat`, the
-    chat template of model.path's tokenizer. The first prompt is shown when the run starts."""
+    """How a question becomes a prompt: `raw` (it is the prompt), `plain`, `qwen_math` (Qwen2.5-Math), `qwen` (Qwen2.5),
+    `qwen3`, `chat`, the chat template of model.path's tokenizer, or the path of a Jinja file (.jinja, .j2) whose
+    variables are the row's columns and `question`. The first prompt is shown when the run starts."""
     system_prompt: Words = None
     """With `chat` only, and not beside a file's own system messages; None leaves it to the tokenizer's template."""
     instruction: Words = None
-    """With `chat` only: put right behind the question, separator included; None asks for steps and a boxed answer."""
+    """With `chat` only: put right behind the question, separator included; None asks for steps and a boxed answer, or
+    for nothing where `reward.function` is one's own."""
     end_tokens: EndTokens = "turn"
     """What ends a response. `model`: its tokenizer's end token and those of its generation_config.json. `turn`: also
     what closes a turn in the template (<|im_end|>), which a base model's tokenizer does not count as an end."""
@@ -105,6 +112,16 @@ class DataSettings(Section):
     """Longer prompts are left out; how many is logged."""
     held_out_problems: int = Field(64, ge=0)
     """Problems of a file that are kept for evaluation, drawn by data order; the walk task has its own."""
+
+    @field_validator("template")
+    @classmethod
+    def _a_name_or_a_file(cls, template: str) -> str:
+        if template not in TEMPLATE_NAMES and not template.endswith(TEMPLATE_SUFFIXES):
+            raise ValueError(
+                f"must be one of {', '.join(TEMPLATE_NAMES)}, or the path of a Jinja file "
+                f"({', '.join(TEMPLATE_SUFFIXES)}){did_you_mean(template, TEMPLATE_NAMES)}"
+            )
+        return template
 
     @model_validator(mode="after")
     def _messages_need_a_chat(self) -> "DataSettings":
@@ -130,6 +147,27 @@ class WarmStartSettings(Section):
     """Folder of finished warm starts."""
 
 
+def stop_texts(value: Any) -> Any:
+    """What was given for texts that end a response, one text alone included.
+
+    Raises:
+        ValueError: an empty text, or an escape that YAML has left as it is.
+
+    >>> stop_texts("END"), stop_texts(["a", "b"])
+    (('END',), ['a', 'b'])
+    """
+    texts = (value,) if isinstance(value, str) else value
+    for text in texts if isinstance(texts, list | tuple) else ():
+        if not isinstance(text, str) or not text:
+            raise ValueError("must be texts, none of them empty")
+        if text in ("\\n", "\\t", "\\r"):
+            raise ValueError(
+                "is two characters, a backslash and a letter; in YAML's double quotes, "
+                f'["{text}"], it is the one that is meant'
+            )
+    return texts
+
+
 class RolloutSettings(Section):
     """How responses are sampled."""
 
@@ -143,6 +181,9 @@ class RolloutSettings(Section):
     """Responses sampled side by side by the embedded engine; bounds its KV cache."""
     kv_cache_gib: int = Field(1, ge=1)
     """vLLM on a CPU: size of the KV cache."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a response, such as ["\\n"]: it ends with the token that completes one, which is trained on like
+    any other, and what stands before the text is judged. Beside the end tokens; not for the walk task."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Each token is drawn from the nucleus of this mass. Below 1 (the authors' code: 0.99) responses are not samples of
     the policy, and the engine's log-probs are those of the nucleus: neither a correction nor mismatch/* can be had."""
@@ -159,6 +200,11 @@ class RolloutSettings(Section):
     correction_cap: float = Field(2.0, ge=1)
     correction_sequence_bound: float | None = Field(None, gt=1)
     """With a correction: responses whose mean ratio lies outside [1 / bound, bound] are left out; None keeps all."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        return stop_texts(value)
 
     @model_validator(mode="after")
     def _what_an_engine_can(self) -> "RolloutSettings":
@@ -197,6 +243,11 @@ class RewardSettings(Section):
     """DAPO's soft overlong punishment: the penalty grows over the last so many of max_response_tokens; 0: none."""
     overlong_penalty: float = Field(1.0, gt=0)
     """Taken off the reward of a response of max_response_tokens. Rewards at or below 0 are no positives of AEPO."""
+
+    @property
+    def asks_boxed(self) -> bool:
+        """Whether aepo's own verifier judges, which reads a boxed answer, so that prompts ask for one."""
+        return self.function is None or "aepo.llm.grading:math_reward" in self.function
 
 
 class MethodSettings(Section):
@@ -389,6 +440,9 @@ class EvaluationSettings(Section):
     every: int = Field(0, ge=0)
     """Steps between evaluations of the policy that a step samples from, the first in step 0; 0: only at the end. No
     other number of the run depends on it."""
+    most_share: float | None = Field(1.0, gt=0)
+    """Most responses of the evaluation at the end, as a share of the T = 1 responses of the whole training: where there
+    would be more, fewer are sampled for fewer prompts, and the log says so at the start. null, or `every`: as asked."""
 
     @model_validator(mode="after")
     def _ks_fit(self) -> "EvaluationSettings":
@@ -401,6 +455,23 @@ class EvaluationSettings(Section):
     def due(self, step: int) -> bool:
         """Whether a step, counted from 0, evaluates."""
         return self.every > 0 and step % self.every == 0
+
+    def at_the_end(self, *, prompts: int, trained: int) -> tuple[int, int]:
+        """Prompts, and samples of each, of the evaluation at the end.
+
+        Args:
+            prompts: that are held out.
+            trained: T = 1 responses of the whole training.
+
+        >>> [EvaluationSettings().at_the_end(prompts=64, trained=trained) for trained in (320, 9999)]
+        [(20, 16), (64, 64)]
+        """
+        if self.most_share is None or self.every or prompts * self.samples <= self.most_share * trained:
+            return prompts, self.samples
+        most = int(self.most_share * trained)
+        # A pass@k needs k samples, and whatever is left is worth more in prompts.
+        samples = min(self.samples, max(max(self.ks), most // prompts))
+        return max(1, min(prompts, most // samples)), samples
 
 
 class LoggingSettings(Section):
@@ -490,6 +561,20 @@ class Settings(Section):
                 f"checkpoint.best_by=held_out goes by pass@1 and needs 1 in evaluation.ks, got {self.evaluation.ks}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _walks_end_by_themselves(self) -> "Settings":
+        if self.rollout.stop and self.data.train == "walk":
+            raise ValueError(
+                f"rollout.stop={list(self.rollout.stop)} needs a file of questions, got data.train=walk, whose "
+                "responses are moves and the end token"
+            )
+        return self
+
+    @property
+    def sampled(self) -> int:
+        """T = 1 responses of the whole training."""
+        return self.train.steps * self.train.prompts_per_step * self.rollout.group_size
 
     def dump(self) -> str:
         """The resolved settings as YAML, which `load` reads back."""

@@ -184,7 +184,12 @@ def located(typed: str, *, option: str = OPTION, made: Path | None = None, weigh
             are not whole.
     """
     folder = made or at_home(typed)
-    meant = typed[:1] in ("/", ".", "~") or typed.count("/") > 1 or Path(typed.partition("/")[0]).is_dir()
+    meant = (
+        typed[:1] in ("/", ".", "~")
+        or typed.endswith(".gguf")
+        or typed.count("/") > 1
+        or Path(typed.partition("/")[0]).is_dir()
+    )
     if not folder.exists() and not meant:
         source = ModelSource(option=option, typed=typed, place=typed)
         _check_hub(source)
@@ -224,12 +229,19 @@ def _check_hub(source: ModelSource) -> None:
 
 
 def _check_folder(source: ModelSource, folder: Path) -> None:
+    if folder.suffix == ".gguf":
+        raise SettingsError(
+            f"{source.label}: {'a GGUF file' if folder.is_file() else 'no such file'}; aepo model {source.typed} --out "
+            f"DIR makes a folder of {'it' if folder.is_file() else 'a GGUF file'}, which {source.option} takes"
+        )
     if not folder.exists():
         raise SettingsError(f"{source.label}: no such folder; name one with config.json, weights and tokenizer")
     if not folder.is_dir():
         raise SettingsError(f"{source.label}: a file; name the folder that holds it, with config.json and tokenizer")
     if not (folder / "config.json").is_file():
         hint = "name a folder that transformers wrote"
+        if quantised := sorted(folder.glob("*.gguf")):
+            hint = f"aepo model {quantised[0]} --out DIR makes such a folder of a GGUF file"
         if (folder / "final" / "config.json").is_file():
             hint = f"a run's folder; its trained model is {source.option}={folder / 'final'}"
         elif (folder / "progress.json").is_file():

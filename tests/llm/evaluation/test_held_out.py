@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from running import assert_learned, trained, weights, without_times
 
 from aepo.controller import Loop
 from aepo.llm import seeds
 from aepo.llm.engines.embedded import EmbeddedEngine
-from aepo.llm.evaluation.held_out import held_out_passes
+from aepo.llm.evaluation.held_out import held_out_passes, shorter_evaluation
 from aepo.llm.grading import Verdict
 from aepo.llm.policy.model import from_scratch
 from aepo.llm.policy.policy import Policy
@@ -202,6 +204,43 @@ def test_without_samples_or_prompts_there_is_nothing_to_say():
 def test_an_evaluation_is_due_every_so_many_steps_from_the_first(every):
     due = [step for step in range(20) if EvaluationSettings(every=every).due(step)]
     assert due == (list(range(0, 20, every)) if every else [])
+
+
+# How long it may be.
+
+
+@given(
+    st.integers(0, 300), st.integers(1, 64), st.sets(st.integers(1, 16), min_size=1), st.integers(1, 10**5),
+    st.floats(0.01, 10),
+)  # fmt: skip
+def test_the_evaluation_at_the_end_is_no_longer_than_its_share_and_whole_where_it_fits(prompts, n, ks, trained, share):
+    ks = {min(k, n) for k in ks}
+    chosen = EvaluationSettings(samples=n, ks=tuple(ks), most_share=share)
+    count, samples = chosen.at_the_end(prompts=prompts, trained=trained)
+    if prompts * n <= share * trained:
+        assert (count, samples) == (prompts, n)
+        return
+    # One prompt with the samples that pass@k needs is left even where that is more.
+    assert count * samples <= share * trained or (count, samples) == (1, max(ks))
+    assert 1 <= count <= prompts and max(ks) <= samples <= n
+    # And no more is left out than that: another prompt, or another sample of each, would be too many.
+    assert (count + 1) * samples > share * trained or count == prompts
+    assert count < prompts or count * (samples + 1) > share * trained
+    for asked in (EvaluationSettings(samples=n, ks=tuple(ks), most_share=None), chosen.model_copy(update={"every": 3})):
+        assert asked.at_the_end(prompts=prompts, trained=trained) == (prompts, n)
+
+
+def test_an_evaluation_that_is_cut_says_so_and_samples_no_more():
+    # Two steps of 8 x 4 responses, and the walk task holds out 56 prompts: 56 x 3 = 168 > 64 = 21 x 3.
+    trainer = a_trainer(*ON, "train.steps=2")
+    assert "would sample 168 responses (3 to each of 56 held-out prompts), the training 64: cut to 2 to each of 32" in (
+        shorter_evaluation(trainer.settings, len(trainer.task.held_out))
+    )
+    trainer.evaluate(None)
+    trainer.evaluate(1)
+    (last, _, sampled), (during, *_) = trainer.engine.calls
+    assert (len(last), len(sampled.token), len(during)) == (32, 64, 56)
+    assert shorter_evaluation(load(None, [*BASE, *ON, "train.steps=2", "evaluation.most_share=null"]), 56) is None
 
 
 # What is refused.

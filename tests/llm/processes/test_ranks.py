@@ -173,3 +173,17 @@ def test_a_meeting_place_that_is_none_is_refused(monkeypatch, port):
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"MASTER_PORT.*aepo train"):
         ranks.check_meeting_place()
+
+
+def test_without_a_launcher_a_process_is_the_only_rank_and_half_a_launcher_is_refused(monkeypatch):
+    for name in (*ranks.LAUNCHED, "LOCAL_RANK"):
+        # Set first, so that what is set in its place goes with the test.
+        monkeypatch.setenv(name, "")
+    ranks.check_meeting_place()
+    found = {name: os.environ[name] for name in (*ranks.LAUNCHED, "LOCAL_RANK")}
+    port = found.pop("MASTER_PORT")
+    assert found == {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    assert port.isdecimal()
+    monkeypatch.setenv("MASTER_PORT", "")
+    with pytest.raises(SettingsError, match=r"MASTER_PORT not set, and others of RANK.*aepo train"):
+        ranks.check_meeting_place()

@@ -118,12 +118,13 @@ def test_messages_for_a_template_that_has_none_are_refused():
             load(None, [f"data.{field}=hello", "data.template=qwen3"])
 
 
-def test_an_unknown_template_ends_before_a_verifier_is_started(tmp_path):
+def test_an_unknown_template_or_file_ends_before_a_verifier_is_started(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
-    with pytest.raises(DataError, match="did you mean 'qwen3'"):
-        math_task(
-            DataSettings(train=str(tmp_path / "q.jsonl"), template="qwen33"), RewardSettings(), byte_tokenizer(), seed=0
-        )
+    with pytest.raises(ValueError, match="did you mean 'qwen3'"):
+        DataSettings(train=str(tmp_path / "q.jsonl"), template="qwen33")
+    data = DataSettings(train=str(tmp_path / "q.jsonl"), template=str(tmp_path / "none.jinja"))
+    with pytest.raises(DataError, match=r"data\.template=.*none\.jinja: no readable file"):
+        math_task(data, RewardSettings(), byte_tokenizer(), seed=0)
 
 
 def test_a_prompt_and_response_beyond_the_models_positions_are_refused():

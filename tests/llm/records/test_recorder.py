@@ -26,6 +26,7 @@ from aepo.llm.records.entropy_plot import entropy_figure
 from aepo.llm.records.recorder import (
     DUTY_STEPS,
     Recorder,
+    in_words,
     metrics_path,
     read,
     samples_path,
@@ -161,6 +162,20 @@ def test_a_method_that_follows_no_target_has_no_duty_cycle(tmp_path, caplog):
     recorded(settings, 0, 50, up=True)
     assert all(row["duty_up"] is None for row in read(metrics_path(settings)))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["grpo", "aepo_eq2", "aepo"])
+def test_only_a_method_that_follows_a_target_has_its_columns_and_its_summary(tmp_path, capsys, name):
+    settings = load(None, [f"out={tmp_path}", f"method.name={name}", "log.plot_every=0"])
+    recorded(settings, 0, 2)
+    header, row, *_ = capsys.readouterr().out.splitlines()
+    summary = summarize(settings, settings.method.build(), {})
+    of_target = ("target", "tracking_error", "duty_up")
+    follows = name == "aepo"
+    assert all((title in header.split()) == follows for title in ("H*", "|err|", "up")) and len(header) == len(row)
+    assert all((summary[one] is not None) == follows for one in of_target)
+    assert all((one in in_words(summary)) == follows for one in of_target)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
 # The console

@@ -154,3 +154,21 @@ def test_a_name_on_the_hub_is_asked_for_once_and_refused_in_a_line(tmp_path, mon
     assert asked == ["owner/unknown", "owner/x"]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert located("owner/x").place == "owner/x"
+
+
+@pytest.mark.parametrize("there", ["file", "nothing", "folder"])
+def test_a_gguf_file_is_one_line_with_the_command_that_makes_a_folder_of_it(tmp_path, there, capsys):
+    named = tmp_path / "a" / "small.Q4_1.gguf"
+    named.parent.mkdir()
+    if there != "nothing":
+        named.write_bytes(b"GGUF")
+    typed = named.parent if there == "folder" else named
+    assert train.main(["--config=demo_cpu", f"--model.path={typed}", "--data.train=F.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"error: model.path={typed}: " in said and f"aepo model {named} --out DIR" in said
+
+
+def test_a_gguf_file_that_is_not_there_does_not_wait_for_the_hub(monkeypatch):
+    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(SettingsError, match="no such file"):
+        located("small.gguf")

@@ -1,0 +1,1 @@
+"""What a task is to a model before any training, and what that means for the method."""
