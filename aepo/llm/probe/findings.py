@@ -155,6 +155,7 @@ def of_the_method(
             f"authority: pushing up as hard as it may, the second branch moves H {push.authority:.2f} times as far as "
             f"the main part lowers it (one batch, luck {push.luck:.2f}): "
             + ("enough here" if push.authority >= 1 else "too little here" + _more(settings, push.authority))
+            + (". It is not asked to before H is down at H*, when more is right" if target < found.entropy else "")
         )
     predicted = predicted_authority(method, found.success, group_size=size, prompts=prompts)
     said.append(

@@ -119,6 +119,10 @@ def test_measured_authority_is_told_with_the_alpha_that_would_suffice():
     )
     assert "1.31 times as far" in strong and "luck 0.40): enough here" in strong and "rests on" not in strong
     assert "too little here; method.alpha=4 would suffice" in weak
+    # The entropy is 3 nats: whether it has come down to the target by itself decides what a push up means now.
+    assert "not asked to before H is down" in weak
+    high = of_the_method(figures(), settings("target.value=3.5"), push=Push(authority=0.5, luck=0.4, positives=30))
+    assert "not asked to" not in " ".join(high)
     replace = settings("method.normalizer=replace", "method.cap_up=32")
     assert "would suffice" not in " ".join(
         of_the_method(figures(), replace, push=Push(authority=0.5, luck=0, positives=30))
@@ -166,5 +170,5 @@ def test_the_command_measures_a_task_and_leaves_nothing_but_the_file_that_was_na
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["prompts"], found["responses"]) == (8, 32) and 0 < found["success"] < 1
     assert done.stdout.count("main T=1.00 reward") == 3 and "groups with both verdicts" in done.stdout
-    assert found["seconds_a_step"] > 0 and found["step"]["step"] == 2 and found["push"]["positives"] > 0
-    assert {path.name for path in tmp_path.iterdir()} == {"judge.py", "q.jsonl", "found.json", "__pycache__"}
+    assert found["seconds_a_step"] > 0 and found["step"]["step"] == 2 and found["push"]["luck"] > 0
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"judge.py", "q.jsonl", "found.json"}
