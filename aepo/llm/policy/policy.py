@@ -19,7 +19,7 @@ class Policy(Scorer):
 
     Args:
         stepper: gradients to weights.
-        prompts, pad_id, token_budget, packing: as for `Scorer`.
+        prompts, pad_id, token_budget, packing, sharing: as for `Scorer`.
         lr: learning rate after the warm-up.
         warmup_steps: optimizer steps over which it grows from nearly 0.
         decay: share of `lr` by the number of optimizer steps since the warm-up; None keeps it constant.
@@ -39,6 +39,7 @@ class Policy(Scorer):
         warmup_steps: int = 0,
         decay: Schedule | None = None,
         packing: bool = False,
+        sharing: bool = False,
     ) -> None:
         super().__init__(
             stepper.module,
@@ -46,6 +47,7 @@ class Policy(Scorer):
             pad_id=pad_id,
             token_budget=token_budget,
             packing=packing,
+            sharing=sharing,
             collective=stepper.collective,
             settle=stepper.settle,
         )
@@ -63,9 +65,14 @@ class Policy(Scorer):
         """Numbers in all weights of the model."""
         return sum(parameter_size(p) for p in self.model.parameters())
 
-    def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
-        """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
-        logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask)
+    def __call__(self, micro: Batch, *, shared: bool = False) -> tuple[Tensor, Tensor]:
+        """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient.
+
+        Args:
+            micro: its rows.
+            shared: whether each prompt is computed once, as its `Plan` says.
+        """
+        logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask, shared=shared)
         return logp, entropy
 
     def backward(self, loss: Tensor, *, last: bool) -> None:

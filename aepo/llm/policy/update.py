@@ -57,10 +57,11 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: in
         if not len(part.prompt):
             continue
         mine: dict[str, torch.Tensor] = {}
-        micros = policy.micro_batches(part.prompt, part.mask, world=world)[rank]
+        plan = policy.plan(part.prompt, part.mask, world=world)
+        micros = plan.micros[rank]
         for i, rows in enumerate(micros):
             micro = trimmed(part, rows)
-            logp, entropy = policy(micro)
+            logp, entropy = policy(micro, shared=plan.shared)
             micro = micro.to(logp.device)
             loss, added = policy_loss(logp, method.bonus(logp, entropy), micro, method.surrogate, token_entropy=entropy)
             policy.backward(loss, last=i + 1 == len(micros))

@@ -35,11 +35,22 @@ def model(dtype: torch.dtype = torch.float32):
     return made
 
 
-def objective(module, rank: int, micro: int, step: int) -> torch.Tensor:
-    """One micro-batch's part of a global loss that differs from step to step."""
+def objective(module, rank: int, micro: int, step: int, shared: bool | None = None) -> torch.Tensor:
+    """One micro-batch's part of a global loss that differs from step to step.
+
+    With `shared`, all rows answer the first one's prompt, which is computed once (True) or with each (False); one
+    micro-batch of the first rank has responses of a single token.
+    """
     ids = IDS[rank, micro]
-    response = ids[:, 3:]
-    logp, entropy, _ = module(ids, None, torch.arange(9).expand(ROWS, -1), response, torch.ones(response.shape))
+    if shared is not None:
+        ids = torch.cat([ids[:1, :3].expand(ROWS, -1), ids[:, 3:]], 1)[:, : 4 if (rank, micro) == (0, 1) else 9]
+    response, place = ids[:, 3:], torch.arange(ids.shape[1]).expand(ROWS, -1)
+    mask = torch.ones(response.shape)
+    if shared:
+        answers = torch.zeros(ROWS, dtype=torch.int64)
+        logp, entropy, _ = module(ids[:1, :3], None, place[:1, :3], response, mask, 1.0, None, False, answers)
+    else:
+        logp, entropy, _ = module(ids, None, place, response, mask)
     weight = torch.sin(1.0 + step + torch.arange(response.numel())).view(response.shape)
     return (weight * logp + 0.1 * entropy).sum() * 0.1
 
@@ -47,6 +58,7 @@ def objective(module, rank: int, micro: int, step: int) -> torch.Tensor:
 def trained(case: dict, save: str | None = None) -> dict:
     """Norms and weights after STEPS steps; `bad` makes this rank's loss nan in an extra step before that one."""
     bad, halfway, load = case.pop("bad", None), case.pop("halfway", None), case.pop("load", None)
+    shared = case.pop("shared", None)
     settings = TrainSettings(**TRAIN, **case)
     stepper = DeepSpeedStepper(ResponseStats(model(getattr(torch, settings.dtype))), settings)
     norms, skipped, kept = [], [], True
@@ -58,7 +70,7 @@ def trained(case: dict, save: str | None = None) -> dict:
     def step(number: int, factor: float = 1.0) -> float:
         stepper.reclaim()
         for micro in range(MICROS):
-            loss = objective(stepper, ranks.rank(), micro, number)
+            loss = objective(stepper, ranks.rank(), micro, number, shared)
             stepper.backward(loss * factor if micro == 1 else loss, last=micro + 1 == MICROS)
         norm = stepper.step(LR * (number + 1) / STEPS)
         stepper.release()
