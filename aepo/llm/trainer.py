@@ -21,6 +21,7 @@ from aepo.llm.evaluation.held_out import held_out_passes
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.rewards import troubles
+from aepo.llm.policy import masters
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
@@ -254,6 +255,8 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
     settings = with_threads(settings, model, resumed)
     engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
+    if settings.train.dtype == "bfloat16" and settings.train.dither_masters:
+        spread_masters(stepper, model, seed=settings.seed)
     policy = Policy(
         stepper,
         task.prompts,
@@ -280,6 +283,19 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper
+
+
+def spread_masters(stepper: DeepSpeedStepper, model: torch.nn.Module, *, seed: int) -> None:
+    """The optimizer's float32 weights anywhere in the rounding intervals of the weights; called by all ranks together.
+
+    Args:
+        stepper: whose they are.
+        model: whose files may have float32 values of their own.
+        seed: of the run.
+    """
+    own = masters.own_values(model)
+    stepper.start_masters(lambda name, weight: masters.start(weight, seed=seed, name=name, own=own(name)))
+    log.info("masters: spread over the rounding intervals of the bfloat16 weights (train.dither_masters)")
 
 
 def with_threads(settings: Settings, model: torch.nn.Module, resumed: Path | None) -> Settings:

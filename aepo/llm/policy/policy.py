@@ -6,12 +6,17 @@ Letters as in `aepo.batch`.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from aepo.batch import Batch
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.policy.stepper import Stepper, parameter_size
 from aepo.schedule import Constant, Schedule
+
+LOOKED_AT = 1_000_000
+"""Numbers in which changes of the weights are counted: a share is then known to a tenth of a percent, for the price of
+a copy of no weight."""
 
 
 class Policy(Scorer):
@@ -64,6 +69,17 @@ class Policy(Scorer):
     def parameter_count(self) -> int:
         """Numbers in all weights of the model."""
         return sum(parameter_size(p) for p in self.model.parameters())
+
+    def looked_at(self) -> Tensor:
+        """A copy of some of the numbers in this rank's weights, always the same ones: all, or a million and a few."""
+        held = list(self.stepper.held())
+        apart = -(-sum(weight.numel() for weight in held) // LOOKED_AT)
+        found, before = [], 0
+        for weight in held:
+            # Every `apart`-th number of all weights in a row.
+            found.append(weight.reshape(-1)[-before % apart :: apart].clone())
+            before += weight.numel()
+        return torch.cat(found)
 
     def __call__(self, micro: Batch, *, shared: bool = False) -> tuple[Tensor, Tensor]:
         """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient.

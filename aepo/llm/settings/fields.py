@@ -354,6 +354,10 @@ class TrainSettings(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that compute: in training, in the rollout engine and in `final/`. Under bfloat16 the optimizer
     keeps float32 weights beside them, and gradients are added up in float32."""
+    dither_masters: bool = True
+    """bfloat16: the float32 weights start anywhere among the numbers that round to the weights, drawn by seed and name,
+    and not in the middle, from where small updates reach no weight; a file's own float32 values serve where they are
+    spread alike. No weight changes at step 0. float32 has no such weights."""
     gradient_checkpointing: bool = False
     """Keep each layer's input only and compute the rest again for the backward pass: about a third slower, a fraction
     of the memory, the same gradient."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from aepo.llm.policy import masters
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
@@ -58,9 +59,16 @@ def objective(module, rank: int, micro: int, step: int, shared: bool | None = No
 def trained(case: dict, save: str | None = None) -> dict:
     """Norms and weights after STEPS steps; `bad` makes this rank's loss nan in an extra step before that one."""
     bad, halfway, load = case.pop("bad", None), case.pop("halfway", None), case.pop("load", None)
-    shared = case.pop("shared", None)
+    shared, dither = case.pop("shared", None), case.pop("dither", False)
     settings = TrainSettings(**TRAIN, **case)
     stepper = DeepSpeedStepper(ResponseStats(model(getattr(torch, settings.dtype))), settings)
+    started = {}
+    if dither:
+        stepper.start_masters(lambda name, weight: masters.start(weight, seed=0, name=name))
+        started = {
+            "started": {name: value.clone() for name, value in stepper.masters()},
+            "computed": {name: value.clone() for name, value in stepper.weights()},
+        }
     norms, skipped, kept = [], [], True
     first = 0
     if load is not None:
@@ -88,7 +96,7 @@ def trained(case: dict, save: str | None = None) -> dict:
         if number + 1 == halfway:
             stepper.save(Path(save))
     weights = {name: value.clone() for name, value in stepper.weights()}
-    return {"norms": norms, "skipped": skipped, "kept": kept, "weights": weights, "released": released}
+    return {"norms": norms, "skipped": skipped, "kept": kept, "weights": weights, "released": released} | started
 
 
 if __name__ == "__main__":

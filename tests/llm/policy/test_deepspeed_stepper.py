@@ -15,6 +15,7 @@ import torch
 from running import ROOT
 from stepper_ranks import LR, MICROS, STEPS, TRAIN, model, objective
 
+from aepo.llm.policy.masters import dithered
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes.ports import free_port
 
@@ -147,3 +148,23 @@ def test_every_stage_takes_the_same_steps_with_prompts_that_are_computed_once(tm
         assert found["norms"] == pytest.approx(norms, rel=1e-5), case
         # Sums in another order, which AdamW makes much of where a gradient is nearly 0; a pass too few is beyond.
         assert distance(found["weights"], weights) <= 1e-4 * travelled, case
+
+
+def test_dithered_masters_are_the_same_bits_on_every_stage_and_rank_and_go_on_exactly(tmp_path):
+    kinds = [{"zero_stage": stage} for stage in range(4)] + [{"zero_stage": 2, "offload_optimizer": True}]
+    cases = [{"dtype": "bfloat16", "dither": True, **kind} for kind in kinds]
+    whole = two_ranks(tmp_path / "x", [{**case, "halfway": STEPS // 2} for case in cases])
+    alone = two_ranks(tmp_path / "alone", cases, world=1)
+    weights = {name: p.detach() for name, p in model(torch.bfloat16).named_parameters()}
+    want = {name: dithered(weight, seed=0, name=name) for name, weight in weights.items()}
+    assert sum(bool((want[name] != weights[name].float()).any()) for name in want) == len(want)
+    for case, found in zip(cases * 2, whole + alone, strict=True):
+        assert found["started"].keys() == want.keys()
+        for name, master in want.items():
+            assert torch.equal(found["started"][name].view(master.shape), master), (case, name)
+            assert torch.equal(found["computed"][name], weights[name]), (case, name)
+    # The start's dither is not what a resumed run goes on from.
+    loads = [{**case, "load": f"{tmp_path / 'x'}.saved{i}"} for i, case in enumerate(cases)]
+    for case, a, b in zip(cases, whole, two_ranks(tmp_path / "y", loads), strict=True):
+        assert a["norms"][STEPS // 2 :] == b["norms"], case
+        assert all(torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"]), case
