@@ -37,7 +37,7 @@ from aepo.llm.evaluation.held_out import shorter_evaluation
 from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
-from aepo.llm.processes import ranks
+from aepo.llm.processes import ranks, threads
 from aepo.llm.processes.quiet import quieted
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
@@ -275,9 +275,7 @@ def run(
         on_step: is shown every step.
     """
     init_distributed(settings.watchdog.longest)
-    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        # Threads that spin for work cost a small model an order of magnitude as soon as the cores are busy.
-        torch.set_num_threads(1)
+    threads.one_until_known()
     # Nothing draws from the global generators; seeding them keeps a library that does from breaking reproducibility.
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)

@@ -1,6 +1,7 @@
 """What a run works with, and the parts of a step that need all of it: pushes, rollouts, verdicts, scores."""
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +21,20 @@ from aepo.llm.evaluation.held_out import held_out_passes
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.rewards import troubles
+from aepo.llm.policy import masters
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.warm_start import load_model
-from aepo.llm.processes import ranks
+from aepo.llm.processes import ranks, threads
 from aepo.llm.processes.watchdog import Phases
 from aepo.llm.questions.loading import load_task
 from aepo.llm.questions.task import Task, fingerprint, fingerprint_of_columns, stops
 from aepo.llm.records.usage import GIB, Memory, usage
 from aepo.llm.settings import Settings, SettingsError
 from aepo.method import Method
+
+log = logging.getLogger("aepo")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,8 +252,11 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
     if ranks.rank() != 0:
         model = load_model(settings, task)
     check_positions(settings, task.prompts, getattr(model.config, "max_position_embeddings", None))
+    settings = with_threads(settings, model, resumed)
     engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
+    if settings.train.dtype == "bfloat16" and settings.train.dither_masters:
+        spread_masters(stepper, model, seed=settings.seed)
     policy = Policy(
         stepper,
         task.prompts,
@@ -259,7 +266,12 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         warmup_steps=settings.train.warmup_steps,
         decay=settings.train.lr_decay,
         packing=settings.train.packing,
+        sharing=settings.train.shared_prompts == "auto",
     )
+    if policy.sharing:
+        log.info("prompts: computed once for all their responses where that saves a tenth of the tokens")
+    elif policy.unshared_because is not None:
+        log.info("prompts: computed with each of their responses: %s", policy.unshared_because)
     trainer = Trainer(
         settings=settings,
         task=task,
@@ -271,6 +283,36 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper
+
+
+def spread_masters(stepper: DeepSpeedStepper, model: torch.nn.Module, *, seed: int) -> None:
+    """The optimizer's float32 weights anywhere in the rounding intervals of the weights; called by all ranks together.
+
+    Args:
+        stepper: whose they are.
+        model: whose files may have float32 values of their own.
+        seed: of the run.
+    """
+    own = masters.own_values(model)
+    stepper.start_masters(lambda name, weight: masters.start(weight, seed=seed, name=name, own=own(name)))
+    log.info("masters: spread over the rounding intervals of the bfloat16 weights (train.dither_masters)")
+
+
+def with_threads(settings: Settings, model: torch.nn.Module, resumed: Path | None) -> Settings:
+    """The settings with the number of threads that this process has from now on; called by all ranks together.
+
+    Args:
+        settings: of the run.
+        model: that is trained.
+        resumed: the checkpoint that the run goes on from.
+    """
+    train = settings.train
+    chosen = threads.choose(
+        sum(p.numel() for p in model.parameters()),
+        asked=train.threads,
+        before=None if resumed is None else checkpoint.threads_of(resumed),
+    )
+    return settings.model_copy(update={"train": train.model_copy(update={"threads": chosen})})
 
 
 def checked_data(settings: Settings, task: Task, resumed: Path | None) -> str:

@@ -174,6 +174,11 @@ def data_of(folder: Path) -> str | None:
     return _counts(folder).get("data")
 
 
+def threads_of(folder: Path) -> int | None:
+    """How many threads the run of a checkpoint computes in; None for one that does not say."""
+    return load(folder / SETTINGS).train.threads
+
+
 def _no_room(settings: Settings, policy: Policy) -> str | None:
     """Why the disk cannot hold another checkpoint; as large as the last one, or by the number of parameters."""
     folder, before = _folder(settings), _complete(settings)
@@ -309,6 +314,8 @@ _FREE = (
     "train.steps",
     "train.micro_batch_tokens",
     "train.packing",
+    "train.shared_prompts",
+    "train.threads",
     "train.gradient_checkpointing",
     "train.release_buffers",
     "checkpoint.",

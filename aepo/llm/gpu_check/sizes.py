@@ -149,7 +149,7 @@ def random_model(size: Size, device: str) -> Any:
 
 def one_gradient(policy: Policy, batch: Batch) -> None:
     """Of the sum of all log-probs, micro-batch by micro-batch."""
-    (micros,) = policy.micro_batches(batch.prompt, batch.mask, world=1)
+    (micros,) = policy.plan(batch.prompt, batch.mask, world=1).micros
     for i, rows in enumerate(micros):
         part = batch.rows(torch.tensor(rows))
         logp, _ = policy(part)

@@ -1,7 +1,7 @@
 """Gradients to weights by DeepSpeed: ZeRO 0 to 3 over the ranks of its launcher. Only this file knows its engine."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,14 @@ class DeepSpeedStepper:
             except ValueError as error:
                 raise SettingsError(str(error)) from error
         # Every step brings its own rate; DeepSpeed's dry first step in bfloat16 is not to decay the weights.
-        optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=train.betas, weight_decay=train.weight_decay)
+        # `fused` is one pass over the weights instead of several: 0.1 s a step instead of 0.4 for 135 million on a CPU.
+        optimizer = torch.optim.AdamW(
+            module.parameters(),
+            lr=0.0,
+            betas=train.betas,
+            weight_decay=train.weight_decay,
+            fused=has_fused_adamw("cpu" if self.offloads else next(module.parameters()).device),
+        )
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=_config(train))
         self.module = self.engine.module
         if self.half and self.zero_stage == 0:
@@ -94,6 +101,57 @@ class DeepSpeedStepper:
                 yield from ((name, p.detach()) for name, p in block)
             block = []
 
+    @torch.no_grad()
+    def start_masters(self, start: Callable[[str, Tensor], Tensor]) -> None:
+        """Put the float32 weights that AdamW keeps where `start` says, which rounds to the weights that compute.
+
+        All ranks call it together, each sets its own part.
+
+        Args:
+            start: name and whole bfloat16 weight -> float32 of its shape.
+
+        Raises:
+            RuntimeError: one that would change a weight.
+        """
+        named = dict(self.module.model.named_parameters())
+        for name, whole in self.weights():
+            master = start(name, whole)
+            if not torch.equal(master.to(whole.dtype), whole):
+                raise RuntimeError(f"{name}: the float32 weights do not round to those that compute")
+            self._set_master(named[name], master)
+
+    def _set_master(self, parameter: nn.Parameter, master: Tensor) -> None:
+        """This rank's part of one weight's master."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+        if self.zero_stage == 3:
+            # Its own call for a whole value takes none whose numbers the ranks do not divide.
+            part = parameter.ds_tensor.numel()
+            padded = nn.functional.pad(master.flatten(), (0, part * self.world - master.numel()))
+            safe_set_local_fp32_param(parameter, padded[part * ranks.rank() :][:part])
+        elif self.zero_stage:
+            safe_set_full_fp32_param(parameter, master)
+        else:
+            held = self.engine.optimizer
+            for narrow, wide in zip(held.fp16_groups, held.fp32_groups, strict=True):
+                for mine, its_master in zip(narrow, wide, strict=True):
+                    if mine is parameter:
+                        its_master.copy_(master)
+
+    def masters(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and whole value of every float32 weight that AdamW keeps; all ranks go through it together."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        if self.zero_stage:
+            self.settle()
+            for name, parameter in self.module.model.named_parameters():
+                yield name, safe_get_full_fp32_param(parameter)
+            return
+        names = {id(p): name for name, p in self.module.model.named_parameters()}
+        held = self.engine.optimizer
+        for narrow, wide in zip(held.fp16_groups, held.fp32_groups, strict=True):
+            yield from ((names[id(p)], master) for p, master in zip(narrow, wide, strict=True))
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
         # DeepSpeed averages gradients over ranks; our weights already divide by the global batch, so ranks must add.
@@ -121,6 +179,9 @@ class DeepSpeedStepper:
                 f"DeepSpeed {'took' if self.engine.was_step_applied() else 'left out'} a step of {norm=}"
             )
         return norm
+
+    def held(self) -> Iterator[Tensor]:
+        return (getattr(p, "ds_tensor", p).detach() for p in self.module.model.parameters())
 
     def settle(self) -> None:
         """Part the weights that ZeRO 3 has gathered for a backward pass that does not come.
@@ -217,6 +278,17 @@ def _config(train: TrainSettings) -> dict[str, Any]:
             # One exchange per step, of sums that are float32; from stage 2 on there is one per micro-batch.
             config["communication_data_type"] = "fp32"
     return config
+
+
+def has_fused_adamw(device: torch.device | str) -> bool:
+    """Whether torch's AdamW has its fused form on a device, which it says at a step and in no other public way."""
+    one = torch.zeros(1, device=device, requires_grad=True)
+    one.grad = torch.zeros_like(one)
+    try:
+        torch.optim.AdamW([one], fused=True).step()
+    except RuntimeError:
+        return False
+    return True
 
 
 def init_distributed(patience_seconds: float = 1800.0) -> None:

@@ -6,6 +6,7 @@ Letters as in `aepo.batch`.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from aepo.batch import Batch
@@ -13,13 +14,17 @@ from aepo.llm.policy.scorer import Scorer
 from aepo.llm.policy.stepper import Stepper, parameter_size
 from aepo.schedule import Constant, Schedule
 
+LOOKED_AT = 1_000_000
+"""Numbers in which changes of the weights are counted: a share is then known to a tenth of a percent, for the price of
+a copy of no weight."""
+
 
 class Policy(Scorer):
     """A scorer with a stepper: everything that the training step asks of the model.
 
     Args:
         stepper: gradients to weights.
-        prompts, pad_id, token_budget, packing: as for `Scorer`.
+        prompts, pad_id, token_budget, packing, sharing: as for `Scorer`.
         lr: learning rate after the warm-up.
         warmup_steps: optimizer steps over which it grows from nearly 0.
         decay: share of `lr` by the number of optimizer steps since the warm-up; None keeps it constant.
@@ -39,6 +44,7 @@ class Policy(Scorer):
         warmup_steps: int = 0,
         decay: Schedule | None = None,
         packing: bool = False,
+        sharing: bool = False,
     ) -> None:
         super().__init__(
             stepper.module,
@@ -46,6 +52,7 @@ class Policy(Scorer):
             pad_id=pad_id,
             token_budget=token_budget,
             packing=packing,
+            sharing=sharing,
             collective=stepper.collective,
             settle=stepper.settle,
         )
@@ -63,9 +70,25 @@ class Policy(Scorer):
         """Numbers in all weights of the model."""
         return sum(parameter_size(p) for p in self.model.parameters())
 
-    def __call__(self, micro: Batch) -> tuple[Tensor, Tensor]:
-        """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient."""
-        logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask)
+    def looked_at(self) -> Tensor:
+        """A copy of some of the numbers in this rank's weights, always the same ones: all, or a million and a few."""
+        held = list(self.stepper.held())
+        apart = -(-sum(weight.numel() for weight in held) // LOOKED_AT)
+        found, before = [], 0
+        for weight in held:
+            # Every `apart`-th number of all weights in a row.
+            found.append(weight.reshape(-1)[-before % apart :: apart].clone())
+            before += weight.numel()
+        return torch.cat(found)
+
+    def __call__(self, micro: Batch, *, shared: bool = False) -> tuple[Tensor, Tensor]:
+        """logp and entropy (R, T) of a micro-batch's tokens, on the model's device, with gradient.
+
+        Args:
+            micro: its rows.
+            shared: whether each prompt is computed once, as its `Plan` says.
+        """
+        logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask, shared=shared)
         return logp, entropy
 
     def backward(self, loss: Tensor, *, last: bool) -> None:

@@ -1,9 +1,11 @@
-"""A causal LM as log-probs and entropies of given responses, without logits; packed rows and checkpointed layers.
+"""A causal LM as log-probs and entropies of given responses, without logits; shared prompts, packed rows, checkpointed
+layers.
 
 Letters as in `aepo.batch`.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 
 from aepo.categorical import mean_effect_of_squares
 from aepo.llm.fused import linear_token_stats
-from aepo.llm.policy.microbatch import pack
+from aepo.llm.policy.microbatch import left_padded, pack
+from aepo.llm.policy.prompt_cache import PromptCache
 
 IGNORED = -100
 """Label of the padding after a response."""
@@ -75,6 +78,7 @@ class ResponseStats(nn.Module):
         temperature: float = 1.0,
         before: Tensor | None = None,
         effects: bool = False,
+        answers: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """logp, entropy and None, each (R, T), float32 or wider; at another temperature than 1 the entropy is None.
 
@@ -89,17 +93,101 @@ class ResponseStats(nn.Module):
                 (1, N) and attention_mask is None.
             effects: whether the third is to be `aepo.categorical.mean_effect`, at temperature 1; it takes one more
                 product with the head.
+            answers: (R,), for prompts that are computed once: the prompt of each response; input_ids, attention_mask
+                and position_ids are then those of the prompts alone, (prompts, longest).
         """
         if before is not None:
             return self._packed(input_ids, position_ids, response, mask, temperature, before, effects)
-        with self._checkpointing():
-            out = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
-        # The token at column j is predicted at column j - 1.
-        hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
+        if answers is not None:
+            hidden = self._after_shared_prompts(input_ids, attention_mask, position_ids, response, answers)
+        else:
+            with self._checkpointing():
+                out = self.model.base_model(
+                    input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids
+                )
+            # The token at column j is predicted at column j - 1.
+            hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
         label = torch.where(mask != 0, response, IGNORED).flatten()
         stats = self._head(hidden.flatten(0, 1), label, temperature, effects)
         logp, entropy, effect = (None if x is None else x.view(response.shape) for x in stats)
         return logp, entropy, effect
+
+    def _after_shared_prompts(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        response: Tensor,
+        answers: Tensor,
+    ) -> Tensor:
+        """(R, T, hidden): what predicts each token of the responses, with every prompt computed once.
+
+        A second pass computes the responses against the prompts' keys and values, which carry their gradient.
+        """
+        cache, length = PromptCache(), response.shape[1]
+        out = self.model.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden = out.last_hidden_state[:, -1:].index_select(0, answers)
+        # Where weights are parted over ranks (ZeRO 3), one that left this pass out would keep the others waiting.
+        if length > 1 or self._parted:
+            fed = response[:, : max(1, length - 1)]
+            if attention_mask is not None:
+                attention_mask = torch.cat([attention_mask.index_select(0, answers), torch.ones_like(fed)], 1)
+            place = torch.arange(1, fed.shape[1] + 1, device=fed.device)
+            out = self.model.base_model(
+                input_ids=fed,
+                attention_mask=attention_mask,
+                position_ids=position_ids[:, -1:].index_select(0, answers) + place,
+                past_key_values=cache.of(answers),
+                use_cache=True,
+            )
+            hidden = torch.cat([hidden, out.last_hidden_state], 1)[:, :length]
+        return hidden
+
+    @property
+    def _parted(self) -> bool:
+        """Whether ZeRO 3 has parted the weights."""
+        return hasattr(next(self.model.parameters()), "ds_id")
+
+    @functools.cached_property
+    def unshared_because(self) -> str | None:
+        """Why prompts cannot be computed once for all their responses; None where they can.
+
+        A model that does not read a prompt's keys and values from a cache would give wrong log-probs without a sign of
+        it, so this computes some both ways. Every rank must ask together where a forward pass needs all of them.
+        """
+        if self._checkpointed:
+            return "train.gradient_checkpointing=true keeps no keys and values that responses could share"
+        device = next(self.model.parameters()).device
+        # Two ids, which every vocabulary has; one prompt is padded, and one has two responses.
+        prompts, response = [[0, 1, 1], [1]], torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 0]], device=device)
+        answers, mask = torch.tensor([0, 1, 0], device=device), torch.ones(response.shape, device=device)
+        ids, attention, position = left_padded(prompts, 0, device)
+
+        def plain(chosen: Tensor) -> Tensor:
+            steps = torch.arange(1, response.shape[1] + 1, device=device)
+            whole = torch.cat([attention[chosen], torch.ones_like(response)], 1)
+            places = torch.cat([position[chosen], position[chosen, -1:] + steps], 1)
+            return self(torch.cat([ids[chosen], response], 1), whole, places, response, mask)[0]
+
+        name = type(self.model).__name__
+        with torch.no_grad():
+            alone, other = plain(answers), plain(1 - answers)
+            try:
+                shared = self(ids, attention, position, response, mask, 1.0, None, False, answers)[0]
+            # Caches of other kinds than keys and values fail in ways of their own.
+            except Exception as error:
+                return f"model {name} takes no prompt from a cache ({type(error).__name__}: {error})"
+        # What another prompt would do: rounding is measured against this.
+        eps = max(torch.finfo(dtype).eps for dtype in {torch.float32, *(p.dtype for p in self.model.parameters())})
+        if not (shared - alone).abs().max() <= 2 * eps**0.5 * (other - alone).abs().max():
+            return f"model {name} has other log-probs where a prompt comes from a cache"
+        return None
 
     def _packed(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Rollouts
-from aepo.llm.policy.microbatch import MicroBatches, left_padded, micro_batches, pack
+from aepo.llm.policy.microbatch import Plan, Sizes, left_padded, pack, planned
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
 
@@ -24,6 +24,8 @@ class Scorer:
         pad_id: the token that fills up prompts.
         token_budget: most tokens of one forward pass, padding included.
         packing: whether the rows of a micro-batch are computed as one, without padding.
+        sharing: whether the rows of a micro-batch that answer the same prompt may compute it once (`planned`), where
+            packing and the model let them.
         collective: whether every forward pass needs all ranks, as under ZeRO 3; all then run equally many.
         settle: what ends a run of passes without gradient (`Stepper.settle`); None: nothing does.
 
@@ -39,6 +41,7 @@ class Scorer:
         pad_id: int,
         token_budget: int,
         packing: bool = False,
+        sharing: bool = False,
         collective: bool = False,
         settle: Callable[[], None] | None = None,
     ) -> None:
@@ -50,6 +53,15 @@ class Scorer:
         self.pad_id = pad_id
         self.token_budget = token_budget
         self.packing = packing
+        self.unshared_because = None
+        """Why prompts are computed with each response although they need not be; None where they are not."""
+        if sharing:
+            self.unshared_because = (
+                "train.packing=true lays each response behind a prompt of its own"
+                if packing
+                else module.unshared_because
+            )
+        self.sharing = sharing and self.unshared_because is None
         self.collective = collective
         self.settle = settle
         self.device = next(module.parameters()).device
@@ -64,6 +76,7 @@ class Scorer:
             pad_id=self.pad_id,
             token_budget=self.token_budget,
             packing=self.packing,
+            sharing=self.sharing,
             collective=self.collective,
             settle=self.settle,
         )
@@ -87,9 +100,8 @@ class Scorer:
         """Log-prob at the temperature; at 1 the entropy and, if asked for, mean_effect: each (R, T), 0 on padding."""
         tokens = rollouts.token.shape
         found = [torch.zeros(tokens) for _ in range(1 if temperature != 1 else 3 if effects else 2)]
-        micros: list[list[int]] = []
-        if rollouts.token.numel():
-            (micros,) = self.micro_batches(rollouts.prompt, rollouts.mask, world=1)
+        plan = self._plan_of_rank(rollouts)
+        (micros,) = plan.micros
         # Asked before the first pass: a rank that asks after its last one meets the others in the middle of theirs.
         missing = int(ranks.largest(len(micros))) - len(micros) if self.collective else 0
         with torch.no_grad():
@@ -103,6 +115,7 @@ class Scorer:
                     rollouts.mask[index, :cut],
                     temperature,
                     effects,
+                    shared=plan.shared,
                 )
                 place = (index.unsqueeze(-1), torch.arange(cut))
                 found = [
@@ -113,20 +126,45 @@ class Scorer:
             # Ranks have sampled different lengths and so have different numbers of passes.
             for _ in range(missing):
                 one = torch.zeros(1, 1)
-                self._forward(self.module, one[0].long(), one.long(), one, temperature, effects)
+                self._forward(self.module, one[0].long(), one.long(), one, temperature, effects, shared=plan.shared)
         if self.settle is not None:
             self.settle()
         return found
 
-    def lengths(self, prompt: Tensor, mask: Tensor) -> list[int]:
-        """Tokens of each row, prompt and response."""
-        response = mask.sum(-1).long().tolist()
-        return [len(self.prompts[p]) + n for p, n in zip(prompt.tolist(), response, strict=True)]
+    def _plan_of_rank(self, rollouts: Rollouts) -> Plan:
+        """How this rank scores its own rows; where a pass needs all ranks, all share prompts or none does."""
+        if not rollouts.token.numel():
+            plan = Plan(micros=[[]], shared=self.sharing)
+        else:
+            plan = self.plan(rollouts.prompt, rollouts.mask, world=1)
+        if self.collective and self.sharing and ranks.anywhere(not plan.shared) and plan.shared:
+            micros = (
+                self.plan(rollouts.prompt, rollouts.mask, world=1, sharing=False).micros if plan.micros[0] else [[]]
+            )
+            plan = Plan(micros=micros, shared=False)
+        return plan
 
-    def micro_batches(self, prompt: Tensor, mask: Tensor, *, world: int) -> MicroBatches:
-        """The micro-batches of rows with these prompts (R,) and masks (R, T), within the budget of tokens."""
-        lengths = self.lengths(prompt, mask)
-        return micro_batches(lengths, world=world, token_budget=self.token_budget, packed=self.packing)
+    def plan(self, prompt: Tensor, mask: Tensor, *, world: int, sharing: bool = True) -> Plan:
+        """How rows with these prompts (R,) and masks (R, T) are computed, within the budget of tokens.
+
+        Args:
+            prompt, mask: of the rows.
+            world: number of ranks that take part.
+            sharing: False where prompts are not to be shared, whatever the scorer may.
+        """
+        which = prompt.tolist()
+        sizes = Sizes(
+            prompt=which,
+            prompt_length=[len(self.prompts[p]) for p in which],
+            response_length=mask.sum(-1).long().tolist(),
+        )
+        return planned(
+            sizes,
+            world=world,
+            token_budget=self.token_budget,
+            packed=self.packing,
+            sharing=self.sharing and sharing,
+        )
 
     def _forward(
         self,
@@ -136,11 +174,21 @@ class Scorer:
         mask: Tensor,
         temperature: float = 1.0,
         effects: bool = False,
+        *,
+        shared: bool = False,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        response = (token.to(self.device), mask.to(self.device))
+        if shared:
+            different, answers = torch.unique(prompt, return_inverse=True)
+            padded = left_padded([self.prompts[p] for p in different.tolist()], self.pad_id)
+            ragged = bool((padded[1] == 0).any())
+            input_ids, attention, position, answers = (x.to(self.device) for x in (*padded, answers))
+            return module(
+                input_ids, attention if ragged else None, position, *response, temperature, None, effects, answers
+            )
         prompts = [self.prompts[p] for p in prompt.tolist()]
         if self.packing:
             input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
-            response = (token.to(self.device), mask.to(self.device))
             return module(input_ids, None, position, *response, temperature, before, effects)
         input_ids, attention, position = left_padded(prompts, self.pad_id)
         ragged = bool((attention == 0).any())
@@ -154,8 +202,7 @@ class Scorer:
             input_ids,
             attention if ragged else None,
             position,
-            token.to(self.device),
-            mask.to(self.device),
+            *response,
             temperature,
             None,
             effects,

@@ -35,6 +35,10 @@ class Stepper(Protocol):
         """
         ...
 
+    def held(self) -> Iterator[Tensor]:
+        """What this rank holds of every weight, in the dtype that computes, whole or its part."""
+        ...
+
     def settle(self) -> None:
         """A run of passes without gradient is over: nothing of it stays behind; all ranks call it together."""
         ...
@@ -75,6 +79,9 @@ class TorchStepper:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def held(self) -> Iterator[Tensor]:
+        return (p.detach() for p in self.module.model.parameters())
 
     def settle(self) -> None:
         """Nothing stays behind."""

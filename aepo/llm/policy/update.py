@@ -31,6 +31,8 @@ class Update:
     """Mini-batches left out for a gradient that was not finite."""
     lr: float
     """Learning rate of the last step."""
+    changed: float
+    """Share of the weights that compute which all steps together changed, over ranks."""
 
 
 def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: int = 0) -> Update:
@@ -52,15 +54,17 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: in
     rank, world = ranks.rank(), ranks.world_size()
     sums = {name: torch.zeros(()) for name in ("loss", "tokens", "clipped", "kl")}
     norms, skipped, lr = [], 0, policy.learning_rate
+    before = policy.looked_at()
     for number, part in enumerate(minibatches(batch, parts)):
         part = part.rows(part.live.nonzero().squeeze(-1))
         if not len(part.prompt):
             continue
         mine: dict[str, torch.Tensor] = {}
-        micros = policy.micro_batches(part.prompt, part.mask, world=world)[rank]
+        plan = policy.plan(part.prompt, part.mask, world=world)
+        micros = plan.micros[rank]
         for i, rows in enumerate(micros):
             micro = trimmed(part, rows)
-            logp, entropy = policy(micro)
+            logp, entropy = policy(micro, shared=plan.shared)
             micro = micro.to(logp.device)
             loss, added = policy_loss(logp, method.bonus(logp, entropy), micro, method.surrogate, token_entropy=entropy)
             policy.backward(loss, last=i + 1 == len(micros))
@@ -74,7 +78,10 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: in
         else:
             skipped += 1
             _left_out(policy, norm, mine["loss"], place=f"step {step}, mini-batch {number + 1} of {parts}")
-    return Update(sums=ranks.total(sums), norms=norms, skipped=skipped, lr=lr)
+    changes = {"changed": (policy.looked_at() != before).sum(), "looked_at": torch.tensor(len(before))}
+    found = ranks.total(sums | changes)
+    changed = found.pop("changed") / found.pop("looked_at")
+    return Update(sums=found, norms=norms, skipped=skipped, lr=lr, changed=changed)
 
 
 def _left_out(policy: Policy, norm: float, loss: torch.Tensor, *, place: str) -> None:

@@ -181,6 +181,12 @@ METRICS = (
         column=Column("grad", 6, ".3f"),
     ),
     Metric(name="lr", unit="", meaning="Learning rate of the last optimizer step"),
+    Metric(
+        name="train/weights_changed",
+        unit="share",
+        meaning="Weights that the step changed, as they compute: in bfloat16 an update may round away; counted in a "
+        "million of them",
+    ),
     Metric(name="train/skipped", unit="mini-batches", meaning="Left out for a gradient that was not finite"),
     Metric(name="reward/errors", unit="responses", meaning="Verdicts that failed, over all ranks and both branches"),
     Metric(
@@ -346,6 +352,7 @@ def step_metrics(
         "kl": done.sums["kl"] / max(done.sums["tokens"], 1e-30),
         "grad_norm": float(np.mean(done.norms or [0.0])),
         "lr": done.lr,
+        "train/weights_changed": done.changed,
         "train/skipped": done.skipped,
         **extremes(main),
         # Below top_p = 1 the engine's log-probs are those of the nucleus: no measure of its numerics.

@@ -341,12 +341,23 @@ class TrainSettings(Section):
     """Rows of a forward pass one behind the other without padding, none of which sees another; never changes the
     gradient. For attention that knows packs (flash): plain attention makes a mask of tokens x tokens, and is slower
     so than with padding."""
+    shared_prompts: Literal["auto", "never"] = "auto"
+    """In scoring and update, compute a prompt once for all responses of its group, which read its keys and values;
+    changes speed, never the gradient. `auto`: where that saves a tenth of the tokens; not with packing or
+    gradient_checkpointing, nor with a model that reads no prompt from a cache. The log says so."""
+    threads: int | None = Field(None, ge=1)
+    """On a CPU: of every rank. None: OMP_NUM_THREADS where that is set; else one below 50 million parameters, and the
+    machine's cores shared out over its ranks from there on. What was chosen is written here, and --resume keeps it."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
     embedded engine holds a whole copy of the weights on every rank."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that compute: in training, in the rollout engine and in `final/`. Under bfloat16 the optimizer
     keeps float32 weights beside them, and gradients are added up in float32."""
+    dither_masters: bool = True
+    """bfloat16: the float32 weights start anywhere among the numbers that round to the weights, drawn by seed and name,
+    and not in the middle, from where small updates reach no weight; a file's own float32 values serve where they are
+    spread alike. No weight changes at step 0. float32 has no such weights."""
     gradient_checkpointing: bool = False
     """Keep each layer's input only and compute the rest again for the backward pass: about a third slower, a fraction
     of the memory, the same gradient."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from aepo.llm.policy import masters
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
@@ -35,11 +36,22 @@ def model(dtype: torch.dtype = torch.float32):
     return made
 
 
-def objective(module, rank: int, micro: int, step: int) -> torch.Tensor:
-    """One micro-batch's part of a global loss that differs from step to step."""
+def objective(module, rank: int, micro: int, step: int, shared: bool | None = None) -> torch.Tensor:
+    """One micro-batch's part of a global loss that differs from step to step.
+
+    With `shared`, all rows answer the first one's prompt, which is computed once (True) or with each (False); one
+    micro-batch of the first rank has responses of a single token.
+    """
     ids = IDS[rank, micro]
-    response = ids[:, 3:]
-    logp, entropy, _ = module(ids, None, torch.arange(9).expand(ROWS, -1), response, torch.ones(response.shape))
+    if shared is not None:
+        ids = torch.cat([ids[:1, :3].expand(ROWS, -1), ids[:, 3:]], 1)[:, : 4 if (rank, micro) == (0, 1) else 9]
+    response, place = ids[:, 3:], torch.arange(ids.shape[1]).expand(ROWS, -1)
+    mask = torch.ones(response.shape)
+    if shared:
+        answers = torch.zeros(ROWS, dtype=torch.int64)
+        logp, entropy, _ = module(ids[:1, :3], None, place[:1, :3], response, mask, 1.0, None, False, answers)
+    else:
+        logp, entropy, _ = module(ids, None, place, response, mask)
     weight = torch.sin(1.0 + step + torch.arange(response.numel())).view(response.shape)
     return (weight * logp + 0.1 * entropy).sum() * 0.1
 
@@ -47,8 +59,16 @@ def objective(module, rank: int, micro: int, step: int) -> torch.Tensor:
 def trained(case: dict, save: str | None = None) -> dict:
     """Norms and weights after STEPS steps; `bad` makes this rank's loss nan in an extra step before that one."""
     bad, halfway, load = case.pop("bad", None), case.pop("halfway", None), case.pop("load", None)
+    shared, dither = case.pop("shared", None), case.pop("dither", False)
     settings = TrainSettings(**TRAIN, **case)
     stepper = DeepSpeedStepper(ResponseStats(model(getattr(torch, settings.dtype))), settings)
+    started = {}
+    if dither:
+        stepper.start_masters(lambda name, weight: masters.start(weight, seed=0, name=name))
+        started = {
+            "started": {name: value.clone() for name, value in stepper.masters()},
+            "computed": {name: value.clone() for name, value in stepper.weights()},
+        }
     norms, skipped, kept = [], [], True
     first = 0
     if load is not None:
@@ -58,7 +78,7 @@ def trained(case: dict, save: str | None = None) -> dict:
     def step(number: int, factor: float = 1.0) -> float:
         stepper.reclaim()
         for micro in range(MICROS):
-            loss = objective(stepper, ranks.rank(), micro, number)
+            loss = objective(stepper, ranks.rank(), micro, number, shared)
             stepper.backward(loss * factor if micro == 1 else loss, last=micro + 1 == MICROS)
         norm = stepper.step(LR * (number + 1) / STEPS)
         stepper.release()
@@ -76,7 +96,7 @@ def trained(case: dict, save: str | None = None) -> dict:
         if number + 1 == halfway:
             stepper.save(Path(save))
     weights = {name: value.clone() for name, value in stepper.weights()}
-    return {"norms": norms, "skipped": skipped, "kept": kept, "weights": weights, "released": released}
+    return {"norms": norms, "skipped": skipped, "kept": kept, "weights": weights, "released": released} | started
 
 
 if __name__ == "__main__":

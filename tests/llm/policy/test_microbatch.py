@@ -100,7 +100,7 @@ def test_scores_do_not_depend_on_the_packing_or_the_budget(token_budget):
 
 def accumulated(policy: Policy, batch: Batch, *, world: int) -> tuple[list[torch.Tensor], list[int]]:
     """The gradient over the micro-batches of every rank, and the number of rows of each."""
-    micros = [rows for rank in policy.micro_batches(batch.prompt, batch.mask, world=world) for rows in rank]
+    micros = [rows for rank in policy.plan(batch.prompt, batch.mask, world=world).micros for rows in rank]
     for rows in micros:
         micro = trimmed(batch, rows)
         logp, entropy = policy(micro)

@@ -1,5 +1,6 @@
 """Optimizer steps: the learning rate of each, those left out for a gradient that is not finite, and what is refused."""
 
+import dataclasses
 import itertools
 import math
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import PROMPTS, batch, model
 
 from aepo import zoo
+from aepo.llm.policy import policy as policy_module
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.stepper import TorchStepper
@@ -140,3 +142,34 @@ def test_three_in_a_row_end_the_run_also_across_updates(monkeypatch):
     update(chosen, batch(), METHOD, parts=FATAL_SKIPS - 1, step=3)
     with pytest.raises(FloatingPointError, match=r"step 4, mini-batch 1 of 2: the gradient's norm is nan, the loss is"):
         update(chosen, batch(), METHOD, parts=2, step=4)
+
+
+class MovesTheHead(torch.optim.Optimizer):
+    """Every number of the head, and no other; a step that is left out moves nothing."""
+
+    def __init__(self, head, parameters) -> None:
+        super().__init__(parameters, {"lr": 1.0})
+        self.head = head
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.head += 1
+
+
+@pytest.mark.parametrize("looked_at", [10**6, 200])
+def test_the_share_of_weights_that_a_step_changed_is_counted_in_some_of_them(monkeypatch, looked_at):
+    monkeypatch.setattr(policy_module, "LOOKED_AT", looked_at)
+    wrapped = ResponseStats(model("qwen3"))
+    head = wrapped.model.lm_head.weight
+    stepper = TorchStepper(wrapped, MovesTheHead(head, wrapped.parameters()), max_grad_norm=1.0)
+    chosen = Policy(stepper, PROMPTS, pad_id=0, token_budget=10**6, lr=1.0)
+    total = sum(p.numel() for p in wrapped.model.parameters())
+    looked = chosen.looked_at()
+    apart = -(-total // looked_at)
+    assert torch.equal(looked, torch.cat([p.detach().flatten() for p in wrapped.model.parameters()])[::apart])
+    # Numbers of the head among those that are looked at: one more or less than its share.
+    found = update(chosen, batch(), METHOD, parts=2).changed
+    assert found == pytest.approx(head.numel() / total, abs=0 if apart == 1 else 1 / len(looked))
+    assert 0 < found < 1
+    broken = dataclasses.replace(batch(), weight=batch().weight * float("nan"))
+    assert update(chosen, broken, METHOD, parts=1).changed == 0

@@ -1,0 +1,176 @@
+"""What do score and update cost where each prompt is computed once for all its responses, beside once for each?
+
+A Llama of SmolLM2-135M's shape with random weights, which cost what trained ones do, so nothing is downloaded; float32,
+one thread, CPU seconds, which a busy machine distorts least. Every way runs in a process of its own, the ways in turn.
+The ceiling is the saving in tokens, (P + R) G / (P + G R) with P and R the tokens of prompt and response and G the
+responses of a prompt. `plain` is also without fused AdamW: the trainer before both.
+
+    python benchmarks/shared_prompts.py               # 21 + 2.4 tokens, then 120 + 300: results/shared_prompts.json
+    python benchmarks/shared_prompts.py --case short --rounds 1
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aepo import zoo
+from aepo.batch import Rollouts
+from aepo.controller import Control
+from aepo.llm.engines.embedded import EmbeddedEngine
+from aepo.llm.policy.policy import Policy
+from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.policy.update import update
+from aepo.method import assemble
+
+RESULT = Path(__file__).parent / "results" / "shared_prompts.json"
+GROUP, TOKEN_BUDGET, LR = 8, 16384, 1e-6
+# Prompts of a step, and the shortest and longest of prompts and responses: means of 21 + 2.4 and of 120 + 300.
+CASES = {
+    "short": {"prompts": 8, "prompt": (20, 22), "response": (1, 4), "limit": 0.55},
+    "long": {"prompts": 1, "prompt": (120, 120), "response": (240, 360), "limit": 1.0},
+}
+"""`limit`: the most that a shared step may cost of a plain one."""
+PARTS = ("generate", "score", "update")
+
+
+def smollm2() -> Any:
+    """SmolLM2-135M's sizes, random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        intermediate_size=1536, max_position_embeddings=8192, rope_theta=100000.0, tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def lengths(low: int, high: int, count: int) -> list[int]:
+    """Evenly between both ends, in an order of no meaning."""
+    return np.random.default_rng(0).permutation(np.linspace(low, high, count).round().astype(int)).tolist()
+
+
+def clocked(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds of a call, and what it returned."""
+    began = time.process_time()
+    found = work()
+    return time.process_time() - began, found
+
+
+def once(way: str, case: dict[str, Any], steps: int) -> dict[str, Any]:
+    """CPU seconds of the parts of `steps` steps after one that warms up, peak memory, and what was computed."""
+    shared, draw = way == "shared", np.random.default_rng(1)
+    prompts = [tuple(draw.integers(1, 49152, n).tolist()) for n in lengths(*case["prompt"], case["prompts"])]
+    rows = GROUP * case["prompts"]
+    response = torch.tensor(lengths(*case["response"], rows))
+    longest = int(response.max())
+    mask = (torch.arange(longest) < response.unsqueeze(-1)).float()
+    sampled = Rollouts(
+        prompt=torch.arange(case["prompts"]).repeat_interleave(GROUP),
+        token=torch.from_numpy(draw.integers(1, 49152, (rows, longest))) * mask.long(),
+        mask=mask,
+        reward=(torch.arange(rows) % 3 == 0).float(),
+        group_size=GROUP,
+    )
+    wrapped = ResponseStats(smollm2())
+    optimizer = torch.optim.AdamW(wrapped.parameters(), lr=LR, fused=shared)
+    policy = Policy(
+        TorchStepper(wrapped, optimizer, max_grad_norm=1.0),
+        prompts,
+        pad_id=0,
+        token_budget=TOKEN_BUDGET,
+        lr=LR,
+        sharing=shared,
+    )
+    # The random model ends no response by itself.
+    engine = EmbeddedEngine(
+        model=wrapped.model, end_ids=[0], pad_id=0, max_tokens=round(float(response.float().mean()))
+    )
+    method, zero = zoo.build("grpo"), torch.zeros(())
+    found: dict[str, Any] = {name: [] for name in PARTS}
+    for step in range(steps + 1):
+        taken = {"generate": 0.0}
+        if case["limit"] < 1:
+            seeds = np.arange(rows, dtype=np.uint64) + np.uint64(1000 * step)
+            taken["generate"], _ = clocked(
+                lambda s=seeds: engine.sample(prompts, n=GROUP, temperature=1.0, row_seeds=s)
+            )
+        taken["score"], scored = clocked(lambda: policy.score(sampled))
+        control = Control(temperature=zero + 1, raise_entropy=zero > 0)
+        batch = assemble(method, control, scored, None)
+        taken["update"], done = clocked(lambda b=batch: update(policy, b, method, parts=1))
+        if step == 0:
+            found |= {"gradient norm": done.norms[0], "entropy": float(scored.mean_entropy())}
+            continue
+        for name, seconds in taken.items():
+            found[name].append(seconds)
+    found["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=CASES, help="default: both")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2, help="of every way in every round, after one that warms up")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--way", choices=("plain", "shared"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.way:
+        torch.set_num_threads(1)
+        print(json.dumps(once(chosen.way, CASES[chosen.case], chosen.steps)))
+        return 0
+    report: dict[str, Any] = {
+        "command": "python benchmarks/shared_prompts.py",
+        "device": f"CPU, {platform.machine()}, 1 thread",
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+    }
+    failed = False
+    for name in [chosen.case] if chosen.case else CASES:
+        case, runs = CASES[name], {"plain": [], "shared": []}
+        for _ in range(chosen.rounds):
+            for way, found in runs.items():
+                command = [sys.executable, __file__, "--case", name, "--way", way, "--steps", str(chosen.steps)]
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+                found.append(json.loads(done.stdout.splitlines()[-1]))
+        cost = {
+            way: {part: statistics.median(s for run in found for s in run[part]) for part in PARTS}
+            | {"peak GiB": statistics.median(run["peak GiB"] for run in found)}
+            for way, found in runs.items()
+        }
+        for values in cost.values():
+            values["step"] = sum(values[part] for part in PARTS)
+        ratio = {key: cost["shared"][key] / max(cost["plain"][key], 1e-9) for key in cost["plain"]}
+        first = {way: found[0] for way, found in runs.items()}
+        apart = {key: abs(first["shared"][key] / first["plain"][key] - 1) for key in ("gradient norm", "entropy")}
+        print(f"{name}: {case['prompts']} prompts of {case['prompt']} tokens x {GROUP} responses of {case['response']}")
+        for key in (*PARTS, "step", "peak GiB"):
+            print(f"  {key:10}{cost['plain'][key]:9.2f}{cost['shared'][key]:9.2f}{ratio[key]:8.2f}")
+        print(
+            f"  differ by {apart['gradient norm']:.1e} (gradient norm) and {apart['entropy']:.1e} (entropy)", flush=True
+        )
+        report[name] = {**case, "group": GROUP, "cost": cost, "shared_of_plain": ratio, "apart": apart}
+        # Memory of a process is coarse: pages that the allocator has and nobody uses.
+        failed |= ratio["step"] > case["limit"] or ratio["peak GiB"] > 1.02 or max(apart.values()) > 1e-5
+    chosen.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps({name: report[name]["shared_of_plain"] for name in CASES if name in report}))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
