@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=called("python -m aepo.llm.probe"),
         allow_abbrev=False,
         description="Sample a run's task with its model as it is, make one step and throw it away, and say what the "
-        "figures mean for the method. Nothing is written but what --json names.",
+        "figures mean for the method. Nothing is written but the figures, where a file for them is named.",
         epilog="Every other argument is the trainer's: --config and --section.field=value.",
     )
     parser.add_argument("--prompts", type=int, default=PROMPTS, help=f"training prompts to ask ({PROMPTS} unless told)")
