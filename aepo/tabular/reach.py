@@ -87,24 +87,53 @@ class MeanRun:
     """Standard deviation of one step's change of the entropy over the samples that the step might have drawn."""
     authority: Tensor
     """By how much one step at full strength moves the entropy."""
+    scatter: Tensor
+    """Standard deviation of the entropy that a step measures about the policy's: it asks some of the prompts."""
     steps_aside: bool
     """Whether the push shrinks with the error; one that does not answers luck with a whole push."""
 
     def error(self, schedule: Schedule) -> Tensor:
         """(N,): predicted mean |H - H*| over the last half of the steps.
 
-        Luck adds to the mean run's own error: sqrt(2 / pi) of its deviation in every step, and where each push is whole
-        and smaller than the luck, the deviation of a walk that such pushes bring back, sigma^2 / (2 d).
+        Luck adds to the mean run's own error. Of a push that shrinks with the error no more is known than that it
+        does no better than the best filter: a walk of steps sigma that is seen with scatter m has the variance
+        (sigma^2 + sqrt(sigma^4 + 4 sigma^2 m^2)) / 2 when it is seen (Kalman). Pushes d that are always whole, in a
+        direction that scatter takes part in, leave the mean deviation of `_walk`.
         """
         runs, steps = self.entropy.shape
         target = torch.stack(
             [torch.as_tensor(schedule(step), dtype=self.entropy.dtype).expand(runs) for step in range(steps)], -1
         )
-        by_luck = math.sqrt(2 / math.pi) * self.luck
-        if not self.steps_aside:
-            by_luck = by_luck.maximum(self.luck.square() / (2 * self.authority).clamp(min=1e-12))
-        error = ((self.entropy - target).square() + by_luck.square()).sqrt()
-        return error[:, steps // 2 :].mean(-1)
+        ratio = math.sqrt(2 / math.pi)
+        by_step, by_prompts = self.luck.square(), self.scatter.square()
+        by_luck = ratio * ((by_step + (by_step.square() + 4 * by_step * by_prompts).sqrt()) / 2).sqrt()
+        own, half = (self.entropy - target).abs(), steps // 2
+        if self.steps_aside:
+            return (own.square() + by_luck.square()).sqrt()[:, half:].mean(-1)
+        walk = by_luck.maximum(_walk(self.luck, self.authority, self.scatter))
+        # Half a push is the walk's part of the mean run's own error: what whole pushes leave without luck.
+        own, walk, swing = (x[:, half:].mean(-1) for x in (own, walk, self.authority / 2))
+        return ((own.square() - swing.square()).clamp(min=0) + walk.square()).sqrt()
+
+
+def _walk(luck: Tensor, push: Tensor, scatter: Tensor) -> Tensor:
+    """Mean deviation of a walk that whole pushes bring back, each towards where the walk is seen; all (...).
+
+    At x it is pushed by d (2 Phi(x / m) - 1) on average. So its stationary density is that of a diffusion,
+    exp(-2 U(x) / (sigma^2 + d^2)), U the integral of that push; without scatter, Laplace's.
+    """
+    push = push.clamp(min=1e-6)
+    scatter = scatter.clamp(min=1e-6)
+    moved = luck.square() + push.square()
+    # Between Laplace's scale and that of the normal density which a large scatter leaves.
+    alone = moved / (2 * push)
+    wide = alone + (math.sqrt(math.pi / 2) * scatter * alone).sqrt()
+    x = torch.linspace(0, 12, 150, dtype=luck.dtype) * wide.unsqueeze(-1)
+    z = x / scatter.unsqueeze(-1)
+    normal = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    work = push.unsqueeze(-1) * (x * torch.special.erf(z / math.sqrt(2)) + 2 * scatter.unsqueeze(-1) * normal)
+    density = torch.exp(-2 * (work - work[..., :1]) / moved.unsqueeze(-1))
+    return (x * density).sum(-1) / density.sum(-1)
 
 
 def mean_run(world: World, method: Method, settings: Settings, schedule: Schedule, *, every: int = 20) -> MeanRun:
@@ -123,7 +152,7 @@ def mean_run(world: World, method: Method, settings: Settings, schedule: Schedul
     mean = mean_credit(method, settings.group_size)
     loop, noise = Loop.start(method.controller, parameters.new_zeros(runs)), Noise([0])
     spread, lost = parameters.new_zeros(runs), parameters.new_zeros(runs)
-    luck, push = parameters.new_zeros(runs), parameters.new_zeros(runs)
+    measured = [parameters.new_zeros(runs)] * 3
     found: list[tuple[Tensor, ...]] = []
     for step in range(settings.steps):
         before = parameters
@@ -134,29 +163,33 @@ def mean_run(world: World, method: Method, settings: Settings, schedule: Schedul
         )
         now = record.policy_entropy - lost
         if step % every == 0:
-            luck, push = _luck(world, before, method, record.control, settings)
-        found.append((now, lost, luck, push))
+            measured = list(_luck(world, before, method, record.control, settings))
+        found.append((now, lost, *measured))
         if step % every == 0:
             spread = _spread(spread, world, before, method, record.control, settings, steps=every)
             lost = _lost(spread, world, before)
-    entropy, taken, lucks, pushes = (torch.stack(values, -1) for values in zip(*found, strict=True))
+    entropy, taken, luck, push, scatter = (torch.stack(values, -1) for values in zip(*found, strict=True))
     tempered = method.tempered
     return MeanRun(
         entropy=entropy,
         lost=taken,
-        luck=lucks,
-        authority=pushes,
+        luck=luck,
+        authority=push,
+        scatter=scatter,
         steps_aside=tempered is not None and tempered.strength is not None,
     )
 
 
 def _luck(
     world: World, parameters: Tensor, method: Method, control: Control, settings: Settings
-) -> tuple[Tensor, Tensor]:
-    """The standard deviation of a step's change of H, and that change at a push of 1, both (N,) and to first order."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The deviation of a step's change of H, that change at a push of 1, and the deviation of what a step measures.
+
+    Each (N,), the first two to first order.
+    """
     tempered = method.tempered
     if tempered is None:
-        return parameters.new_zeros(len(parameters)), parameters.new_zeros(len(parameters))
+        return (parameters.new_zeros(len(parameters)),) * 3
     everyone = torch.arange(world.training)
     leaf = parameters.detach().requires_grad_()
     table = world.table(leaf)
@@ -167,8 +200,8 @@ def _luck(
     logp = looked_up(log_probs, states, main.token)
     entropy = entropy_of(log_probs).gather(1, states.flatten(1)).view(states.shape)
     share = logp.sum(-1).exp()
-    mean_entropy = (share * entropy.mean(-1)).sum(-1) / world.training
-    by_parameters = torch.autograd.grad(mean_entropy.sum(), leaf)[0]
+    by_state = (share * entropy.mean(-1)).unflatten(-1, (world.training, -1)).sum(-1)
+    by_parameters = torch.autograd.grad(by_state.mean(-1).sum(), leaf)[0]
     # How H moves with each logit, and so with the score of each token: the table is linear in the parameters.
     slope = world.table(by_parameters)
     slope = slope - (log_probs.detach().exp() * slope).sum(-1, keepdim=True)
@@ -188,7 +221,10 @@ def _luck(
     again = tempered.prompt_count(prompts, control)
     size, alpha = settings.group_size, tempered.alpha
     variance = of_main.mean(-1) / (prompts * size) + (alpha * strength) ** 2 * of_second.mean(-1) / (again * size)
-    return settings.lr * variance.clamp(min=0).sqrt(), settings.lr * alpha * pushed.sum(-1).mean(-1).abs()
+    # Prompts that a step asks are drawn without replacement.
+    missed = (world.training - prompts) / max(1, world.training - 1)
+    scatter = (by_state.detach().var(-1, correction=0) * missed / prompts).sqrt()
+    return settings.lr * variance.clamp(min=0).sqrt(), settings.lr * alpha * pushed.sum(-1).mean(-1).abs(), scatter
 
 
 def _directions(world: World) -> float:

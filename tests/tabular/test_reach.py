@@ -1,6 +1,7 @@
 """The mean step's prediction against runs that are sampled."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from aepo import zoo
 from aepo.controller import Loop
 from aepo.schedule import Constant
-from aepo.tabular.reach import FAR, _luck, band, mean_credit, mean_run
+from aepo.tabular.reach import FAR, MeanRun, _luck, band, mean_credit, mean_run
 from aepo.tabular.settings import Settings
 from aepo.tabular.train import Noise, train, train_step
 from aepo.tabular.worlds.bandit import bandit
@@ -109,6 +110,49 @@ def test_the_luck_of_a_step_is_the_deviation_of_many_sampled_ones(name):
         settings=exact,
     )[2].entropy
     control = dataclasses.replace(record.control, temperature=record.control.temperature[:1])
-    luck, push = _luck(world, world.parameters, method, control, settings)
+    luck, push, scatter = _luck(world, world.parameters, method, control, settings)
     assert float(luck) == pytest.approx(float(again.std()), rel=0.2)
     assert float(push) > 0
+    # All prompts are asked.
+    assert float(scatter) == 0
+
+
+def test_the_scatter_of_a_step_is_the_deviation_of_what_many_steps_measure():
+    method, settings = zoo.build("aepo"), dataclasses.replace(ENVIRONMENTS["env_a"].settings, states_per_step=16)
+    world = ENVIRONMENTS["env_a"].build([5])
+    # A policy whose states differ in their entropy.
+    generator = torch.Generator().manual_seed(4)
+    drawn = torch.randn(world.parameters.shape, generator=generator, dtype=torch.float64)
+    world = dataclasses.replace(world, parameters=world.parameters + 2 * drawn)
+    noise, zero = Noise([5]), torch.zeros(1, dtype=torch.float64)
+    records = [
+        train_step(
+            world.parameters, world, method, Loop.start(method.controller, zero), noise,
+            step=step, target=FAR, settings=settings,
+        )[2]
+        for step in range(200)
+    ]  # fmt: skip
+    apart = torch.cat([record.entropy - record.policy_entropy for record in records])
+    scatter = float(_luck(world, world.parameters, method, records[0].control, settings)[2])
+    assert scatter == pytest.approx(float(apart.std()), rel=0.12)
+    assert scatter > 0.01
+
+
+def test_what_luck_and_scatter_leave_of_a_walk_is_what_the_prediction_says():
+    # H changes by luck and by a controller's pushes, and is seen with scatter: the best filter, and whole pushes.
+    luck, scatter, push, steps = 0.02, 0.05, 0.004, 4000
+    generator = torch.Generator().manual_seed(3)
+    gain = (math.sqrt(luck**4 + 4 * luck**2 * scatter**2) - luck**2) / (2 * scatter**2)
+    filtered, whole, found = torch.zeros(64), torch.zeros(64), []
+    for _ in range(steps):
+        kick, seen = torch.randn(2, 64, generator=generator)
+        found.append(torch.stack([filtered.abs(), whole.abs()]).mean(1))
+        filtered = filtered - gain * (filtered + scatter * seen) + luck * kick
+        whole = whole - push * (whole + scatter * seen).sign() + luck * kick
+    measured = torch.stack(found)[steps // 2 :].mean(0)
+    flat = torch.zeros(1, 8, dtype=torch.float64)
+    for aside, expected in zip((True, False), measured, strict=True):
+        run = MeanRun(
+            entropy=flat, lost=flat, luck=flat + luck, authority=flat + push, scatter=flat + scatter, steps_aside=aside
+        )
+        assert float(run.error(Constant(0.0))) == pytest.approx(float(expected), rel=0.15)
