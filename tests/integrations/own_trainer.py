@@ -26,6 +26,7 @@ class Judge:
     tokenizer = tokenizer()
     end_ids = (EOS,)
     entropy_ceiling = None
+    stop = None
     parts: tuple[str, ...] = ()
     columns: tuple[Any, ...] = ()
     prompts = tuple(tuple(prompt(i)) for i in range(PROMPTS))
