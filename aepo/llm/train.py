@@ -38,6 +38,7 @@ from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
 from aepo.llm.processes import ranks, threads
+from aepo.llm.processes.leaving import leave
 from aepo.llm.processes.quiet import quieted
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.processes.termination import Termination
@@ -471,4 +472,4 @@ def _tell(problem: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -27,6 +27,7 @@ from aepo.llm.evaluation.options import parse
 from aepo.llm.evaluation.runner import run
 from aepo.llm.policy.deepspeed_stepper import init_distributed
 from aepo.llm.processes import ranks
+from aepo.llm.processes.leaving import leave
 from aepo.llm.processes.quiet import quieted
 
 log = logging.getLogger("aepo")
@@ -79,4 +80,4 @@ def _say(error: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,6 +3,7 @@
 The cases come as JSON on the command line, and OUT.RANK.pt holds what each found.
 """
 
+import faulthandler
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from aepo.llm.policy import masters
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
+from aepo.llm.processes.leaving import leave
 from aepo.llm.settings import TrainSettings
 
 LR, STEPS, MICROS, ROWS = 1e-2, 4, 3, 2
@@ -100,9 +102,11 @@ def trained(case: dict, save: str | None = None) -> dict:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     torch.set_num_threads(1)
     init_distributed()
     out, cases = sys.argv[1], json.loads(sys.argv[2])
     found = [trained(case, save=f"{out}.saved{i}") for i, case in enumerate(cases)]
     torch.save(found, f"{out}.{ranks.rank()}.pt")
     torch.distributed.destroy_process_group()
+    leave(0)
