@@ -189,7 +189,8 @@ def _luck(
     """
     tempered = method.tempered
     if tempered is None:
-        return (parameters.new_zeros(len(parameters)),) * 3
+        zero = parameters.new_zeros(len(parameters))
+        return zero, zero, zero
     everyone = torch.arange(world.training)
     leaf = parameters.detach().requires_grad_()
     table = world.table(leaf)
