@@ -24,8 +24,8 @@ from aepo.llm.doctor.memory import Architecture, MemoryPlan
 from aepo.llm.doctor.report import devices, report
 from aepo.llm.policy.model import model_config
 from aepo.llm.settings import Settings, SettingsError, parse
-from aepo.llm.settings.arguments import Parser, parted
-from aepo.llm.settings.parsing import ALONE
+from aepo.llm.settings.arguments import Parser
+from aepo.llm.settings.parsing import divided
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,10 +50,7 @@ def _own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         SettingsError: an argument of another form, or a value that is none.
     """
-    own, rest = [], []
-    for name, value in parted(argv, alone=ALONE, optional=("resume",)):
-        typed = f"--{name}" if value is None else f"--{name}={value}"
-        (own if name in (*OWN, "help") else rest).append(typed)
+    own, rest = divided(argv, own=OWN)
     found = _parser().parse_args(own)
     memory = found.gpu_memory_gib
     if memory is not None and not 0 < memory < math.inf:

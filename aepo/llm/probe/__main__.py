@@ -38,8 +38,8 @@ from aepo.llm.questions.task import stops
 from aepo.llm.records.metrics import seconds
 from aepo.llm.records.samples import console_line, samples
 from aepo.llm.settings import EvaluationSettings, Settings, SettingsError, parse
-from aepo.llm.settings.arguments import Parser, parted
-from aepo.llm.settings.parsing import ALONE
+from aepo.llm.settings.arguments import Parser
+from aepo.llm.settings.parsing import divided
 from aepo.llm.train import train_step
 from aepo.llm.trainer import Request, Trainer, build
 from aepo.method import assemble
@@ -72,10 +72,7 @@ def _own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         SettingsError: an argument of another form, or a value that is none.
     """
-    own, rest = [], []
-    for name, value in parted(argv, alone=ALONE, optional=("resume",)):
-        typed = f"--{name}" if value is None else f"--{name}={value}"
-        (own if name in (*OWN, "help") else rest).append(typed)
+    own, rest = divided(argv, own=OWN)
     found = _parser().parse_args(own)
     if found.prompts < 1 or found.examples < 0:
         raise SettingsError(

@@ -5,7 +5,7 @@ pydantic checks; all problems are listed together, before any model is built.
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +161,21 @@ RESUME = ("must", "auto")
 ALONE = ("overwrite", "dry-run", "trust-checkpoint")
 OWN = ("config", "variant", "resume", *ALONE, "local_rank")
 """The trainer's options that are no fields; DeepSpeed's `--local_rank` is accepted and ignored."""
+
+
+def divided(argv: Sequence[str], *, own: Collection[str]) -> tuple[list[str], list[str]]:
+    """Options of a command's own, --help among them, and those of the trainer, each to the letter.
+
+    Raises:
+        SettingsError: an argument of another form.
+
+    >>> divided(["--gpus", "2", "--seed=1", "--help"], own=["gpus"])
+    (['--gpus=2', '--help'], ['--seed=1'])
+    """
+    mine, rest = [], []
+    for name, value in parted(argv, alone=ALONE, optional=("resume",)):
+        (mine if name in (*own, "help") else rest).append(f"--{name}" if value is None else f"--{name}={value}")
+    return mine, rest
 
 
 def parse(argv: Sequence[str], *, default_config: str | None = None, bare: bool = True) -> CommandLine:
