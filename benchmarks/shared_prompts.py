@@ -3,13 +3,17 @@
 A Llama of SmolLM2-135M's shape with random weights, which cost what trained ones do, so nothing is downloaded; float32,
 one thread, CPU seconds, which a busy machine distorts least. Every way runs in a process of its own, the ways in turn.
 The ceiling is the saving in tokens, (P + R) G / (P + G R) with P and R the tokens of prompt and response and G the
-responses of a prompt. `plain` is also without fused AdamW: the trainer before both.
+responses of a prompt. `plain` is also without fused AdamW: the trainer before both. Beside them stands a step of TRL's
+GRPO on as many prompts and responses, all of the mean length; and whole steps of the demo, with and without sharing.
 
-    python benchmarks/shared_prompts.py               # 21 + 2.4 tokens, then 120 + 300: results/shared_prompts.json
+    python benchmarks/shared_prompts.py     # 21 + 2.4 tokens, 120 + 300, the demo: results/shared_prompts.json
     python benchmarks/shared_prompts.py --case short --rounds 1
 """
 
 import argparse
+import contextlib
+import io
+import itertools
 import json
 import os
 import platform
@@ -17,6 +21,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -36,6 +41,9 @@ from aepo.llm.policy.stepper import TorchStepper
 from aepo.llm.policy.update import update
 from aepo.method import assemble
 
+# Before trl is imported.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
 RESULT = Path(__file__).parent / "results" / "shared_prompts.json"
 GROUP, TOKEN_BUDGET, LR = 8, 16384, 1e-6
 # Prompts of a step, and the shortest and longest of prompts and responses: means of 21 + 2.4 and of 120 + 300.
@@ -45,6 +53,9 @@ CASES = {
 }
 """`limit`: the most that a shared step may cost of a plain one."""
 PARTS = ("generate", "score", "update")
+DEMO, WAYS = "demo", ("plain", "shared")
+DEMO_STEPS = 40
+"""Of which the second half is counted: the demo's warm model."""
 
 
 def smollm2() -> Any:
@@ -122,53 +133,156 @@ def once(way: str, case: dict[str, Any], steps: int) -> dict[str, Any]:
     return found
 
 
+def of_trl(case: dict[str, Any], steps: int) -> dict[str, list[float]]:
+    """CPU seconds of generation and of the rest of TRL's step, on the same model and batch."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from aepo.llm.questions.small_tokenizers import word_tokenizer
+
+    tokenizer = word_tokenizer([f"w{i}" for i in range(49150)])
+    draw, rows = np.random.default_rng(1), GROUP * case["prompts"]
+    texts = [
+        " ".join(f"w{word}" for word in draw.integers(0, 49150, length))
+        for _ in range(steps + 1)
+        for length in lengths(*case["prompt"], case["prompts"])
+    ]
+    mean = round(sum(lengths(*case["response"], rows)) / rows)
+    marks: dict[str, list[float]] = {"generate": [], "end": []}
+
+    class Clocked(GRPOTrainer):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            seconds, found = clocked(lambda: super(Clocked, self)._generate(*args, **kwargs))
+            marks["generate"].append(seconds)
+            return found
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            marks["end"].append(time.process_time())
+
+    with tempfile.TemporaryDirectory() as out:
+        config = GRPOConfig(
+            output_dir=out, per_device_train_batch_size=rows, num_generations=GROUP, steps_per_generation=1,
+            max_completion_length=mean, max_steps=steps + 1, learning_rate=LR, loss_type="grpo", beta=0.0,
+            use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[], save_strategy="no",
+            disable_tqdm=True, shuffle_dataset=False, generation_kwargs={"min_new_tokens": mean},
+        )  # fmt: skip
+
+        def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+            return [float(row % 3 == 0) for row in range(len(completion_ids))]
+
+        Clocked(
+            smollm2(), reward, config, train_dataset=Dataset.from_dict({"prompt": texts}), processing_class=tokenizer,
+            callbacks=[Ends()],
+        ).train()  # fmt: skip
+    whole = [after - before for before, after in itertools.pairwise(marks["end"])]
+    generate = marks["generate"][1:]
+    return {"generate": generate, "rest": [a - b for a, b in zip(whole, generate, strict=True)]}
+
+
+def of_demo(way: str) -> list[float]:
+    """CPU seconds of whole steps of the demo, of its second half."""
+    from aepo.llm import train
+    from aepo.llm.processes.ports import free_port
+    from aepo.llm.settings import load
+
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
+        settings = load(
+            "demo_cpu",
+            [
+                f"out={out}/run", "log.plot_every=0", "checkpoint.every=0", "evaluation.samples=1", "evaluation.ks=[1]",
+                f"train.steps={DEMO_STEPS}", f"train.shared_prompts={'auto' if way == 'shared' else 'never'}",
+            ],
+        )  # fmt: skip
+        # What a launcher would set.
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ |= alone | {"MASTER_PORT": str(free_port())}
+        train.run(settings, on_step=lambda record: ends.append(time.process_time()))
+        torch.distributed.destroy_process_group()
+    steps = [after - before for before, after in itertools.pairwise(ends)]
+    return steps[len(steps) // 2 :]
+
+
+def in_its_own_process(case: str, way: str, steps: int) -> Any:
+    """What one way measured."""
+    command = [sys.executable, __file__, "--case", case, "--way", way, "--steps", str(steps)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compared(name: str, *, rounds: int, steps: int) -> tuple[dict[str, Any], bool]:
+    """What a case costs by each way, and whether it keeps its limits."""
+    case, runs = CASES[name], {"plain": [], "shared": [], "trl": []}
+    for _ in range(rounds):
+        for way, found in runs.items():
+            found.append(in_its_own_process(name, way, steps))
+    trl = {part: statistics.median(s for run in runs.pop("trl") for s in run[part]) for part in ("generate", "rest")}
+    cost = {
+        way: {part: statistics.median(s for run in found for s in run[part]) for part in PARTS}
+        | {"peak GiB": statistics.median(run["peak GiB"] for run in found)}
+        for way, found in runs.items()
+    }
+    for values in cost.values():
+        values["step"] = sum(values[part] for part in PARTS)
+    ratio = {key: cost["shared"][key] / max(cost["plain"][key], 1e-9) for key in cost["plain"]}
+    first = {way: found[0] for way, found in runs.items()}
+    apart = {key: abs(first["shared"][key] / first["plain"][key] - 1) for key in ("gradient norm", "entropy")}
+    print(f"{name}: {case['prompts']} prompts of {case['prompt']} tokens x {GROUP} responses of {case['response']}")
+    for key in (*PARTS, "step", "peak GiB"):
+        print(f"  {key:10}{cost['plain'][key]:9.2f}{cost['shared'][key]:9.2f}{ratio[key]:8.2f}")
+    print(f"  TRL's GRPO: generate {trl['generate']:.2f}, the rest {trl['rest']:.2f}")
+    print(f"  differ by {apart['gradient norm']:.1e} (gradient norm) and {apart['entropy']:.1e} (entropy)", flush=True)
+    # Memory of a process is coarse: pages that the allocator has and nobody uses.
+    kept = ratio["step"] <= case["limit"] and ratio["peak GiB"] <= 1.02 and max(apart.values()) <= 1e-5
+    return {**case, "group": GROUP, "cost": cost, "trl": trl, "shared_of_plain": ratio, "apart": apart}, kept
+
+
+def compared_demo(*, rounds: int) -> dict[str, Any]:
+    """What a step of the demo costs with and without sharing."""
+    runs: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, found in runs.items():
+            found += in_its_own_process(DEMO, way, 1)
+    cost = {way: statistics.median(found) for way, found in runs.items()}
+    print(f"demo: {cost['plain']:.3f} CPU seconds a step, {cost['shared']:.3f} with sharing", flush=True)
+    return {"cost": cost, "shared_of_plain": {"step": cost["shared"] / cost["plain"]}}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=CASES, help="default: both")
+    parser.add_argument("--case", choices=(*CASES, DEMO), help="default: all")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2, help="of every way in every round, after one that warms up")
     parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--way", choices=("plain", "shared"), help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=(*WAYS, "trl"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
         torch.set_num_threads(1)
-        print(json.dumps(once(chosen.way, CASES[chosen.case], chosen.steps)))
+        if chosen.case == DEMO:
+            found: Any = of_demo(chosen.way)
+        elif chosen.way == "trl":
+            found = of_trl(CASES[chosen.case], chosen.steps)
+        else:
+            found = once(chosen.way, CASES[chosen.case], chosen.steps)
+        print(json.dumps(found))
         return 0
     report: dict[str, Any] = {
         "command": "python benchmarks/shared_prompts.py",
         "device": f"CPU, {platform.machine()}, 1 thread",
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
     }
     failed = False
-    for name in [chosen.case] if chosen.case else CASES:
-        case, runs = CASES[name], {"plain": [], "shared": []}
-        for _ in range(chosen.rounds):
-            for way, found in runs.items():
-                command = [sys.executable, __file__, "--case", name, "--way", way, "--steps", str(chosen.steps)]
-                environment = os.environ | {"OMP_NUM_THREADS": "1"}
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-                found.append(json.loads(done.stdout.splitlines()[-1]))
-        cost = {
-            way: {part: statistics.median(s for run in found for s in run[part]) for part in PARTS}
-            | {"peak GiB": statistics.median(run["peak GiB"] for run in found)}
-            for way, found in runs.items()
-        }
-        for values in cost.values():
-            values["step"] = sum(values[part] for part in PARTS)
-        ratio = {key: cost["shared"][key] / max(cost["plain"][key], 1e-9) for key in cost["plain"]}
-        first = {way: found[0] for way, found in runs.items()}
-        apart = {key: abs(first["shared"][key] / first["plain"][key] - 1) for key in ("gradient norm", "entropy")}
-        print(f"{name}: {case['prompts']} prompts of {case['prompt']} tokens x {GROUP} responses of {case['response']}")
-        for key in (*PARTS, "step", "peak GiB"):
-            print(f"  {key:10}{cost['plain'][key]:9.2f}{cost['shared'][key]:9.2f}{ratio[key]:8.2f}")
-        print(
-            f"  differ by {apart['gradient norm']:.1e} (gradient norm) and {apart['entropy']:.1e} (entropy)", flush=True
-        )
-        report[name] = {**case, "group": GROUP, "cost": cost, "shared_of_plain": ratio, "apart": apart}
-        # Memory of a process is coarse: pages that the allocator has and nobody uses.
-        failed |= ratio["step"] > case["limit"] or ratio["peak GiB"] > 1.02 or max(apart.values()) > 1e-5
+    for name in [chosen.case] if chosen.case else (*CASES, DEMO):
+        if name == DEMO:
+            report[name] = compared_demo(rounds=chosen.rounds)
+        else:
+            report[name], kept = compared(name, rounds=chosen.rounds, steps=chosen.steps)
+            failed |= not kept
     chosen.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({name: report[name]["shared_of_plain"] for name in CASES if name in report}))
+    print(json.dumps({name: report[name]["shared_of_plain"] for name in (*CASES, DEMO) if name in report}))
     return int(failed)
 
 
