@@ -75,6 +75,7 @@ def test_accumulation_changes_nothing(method):
         parts = world.run(method, steps=2, accumulation=accumulation, **settings(method))
         assert world.apart(parts.after, whole.after) <= SAME, accumulation
         assert parts.calls == whole.calls
+        assert parts.history[1]["entropy"] == pytest.approx(whole.history[1]["entropy"], abs=1e-6)
 
 
 @pytest.mark.parametrize("method", TAKEN)
@@ -112,12 +113,13 @@ def test_going_through_a_generation_twice_samples_once():
 
 
 def test_two_ranks_change_nothing(tmp_path):
-    cases = [{"method": name, "steps": 2, **settings(name)} for name in SPLIT]
+    cases = [{"method": name, "steps": 2, **settings(name)} for name in ("grpo", *SPLIT)]
     # One prompt is asked again, by one rank of two.
     cases.append({"method": "aepo", "steps": 2, "target": TARGET, "method_options": {"prompt_fraction": 0.1}})
     found = ranks(tmp_path, [{**case, "accumulation": 2} for case in cases], world=2)
     for case, left in zip(cases, found, strict=True):
         alone = world.run(**case)
+        assert float(left.pop(world.FIRST_ENTROPY)) == pytest.approx(alone.history[0]["entropy"], abs=1e-6)
         assert differs(alone) > MOVED
         assert world.apart(alone.after, left) <= SAME, case["method"]
 

@@ -13,6 +13,7 @@ from aepo import zoo
 from aepo.controller import temperature_law
 from aepo.correction import corrected
 from aepo.integrations.trl import trainer as trainer_module
+from aepo.integrations.trl.rows import only_reads_rewards
 from aepo.schedule import Linear
 
 STATEFUL = {"method": "aepo_reach", "target": 1.44, "stored": False, "optim": "adamw_torch", "lr": 3e-3}
@@ -155,6 +156,39 @@ def test_the_entropy_is_the_mean_over_responses_of_the_mean_over_their_tokens():
             p = logits.softmax(-1)
             entropies.append((-(p * p.log()).sum(-1).mean()).item())
     assert run.history[0]["entropy"] == pytest.approx(sum(entropies) / len(entropies), abs=1e-5)
+
+
+def test_these_methods_score_nothing_before_the_update():
+    found = {name for name in zoo.METHODS if only_reads_rewards(zoo.build(name))}
+    assert found == {
+        "ce_gppo", "clip_higher", "dr_grpo", "entropy_reg", "entropy_reg_nll", "grpo", "quantile", "reinforce"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "scored_again"),
+    [
+        ({"method": "grpo", "accumulation": 4}, False),
+        ({"method": "entropy_reg"}, False),
+        # The policy of the second update is not the one that sampled.
+        ({"method": "grpo", "minibatches": 2, "steps": 2}, True),
+        ({"method": "grpo", "num_iterations": 2, "steps": 2}, True),
+        ({"method": "kl_cov"}, True),
+        ({"method": "reweighting", "target": 2.0}, True),
+    ],
+)
+def test_each_row_is_computed_once_where_nothing_asks_for_scores_before_the_update(settings, scored_again):
+    entered = []
+
+    def watch(trainer):
+        trainer.model.model.register_forward_pre_hook(
+            lambda _, given, named: entered.append(named["input_ids"].shape[0]), with_kwargs=True
+        )
+
+    run = world.run(**settings, prepare=watch)
+    rows, live = PROMPTS * GROUP, run.history[0]["live_rows"]
+    assert sum(entered) >= rows + live if scored_again else sum(entered) == rows
+    assert live < rows or settings["method"] == "entropy_reg"
 
 
 def test_rows_that_cannot_move_the_policy_are_not_computed():

@@ -1,6 +1,7 @@
 """Runs of `trl_world` on one rank of a launched group: what test_trl_equality.py compares.
 
-The cases come as JSON on the command line, and the file named after them holds the weights that each left.
+The cases come as JSON on the command line, and the file named after them holds the weights that each left, and the
+entropy that its first step measured.
 """
 
 import json
@@ -15,7 +16,11 @@ from aepo.llm.processes.leaving import leave
 if __name__ == "__main__":
     torch.set_num_threads(1)
     cases = json.loads(sys.argv[1])
-    found = [world.run(world=int(os.environ["WORLD_SIZE"]), **case).after for case in cases]
-    torch.save([{name.removeprefix("module."): w for name, w in one.items()} for one in found], sys.argv[2])
+    found = []
+    for case in cases:
+        run = world.run(world=int(os.environ["WORLD_SIZE"]), **case)
+        left = {name.removeprefix("module."): weights for name, weights in run.after.items()}
+        found.append(left | {world.FIRST_ENTROPY: torch.tensor(run.history[0]["entropy"])})
+    torch.save(found, sys.argv[2])
     torch.distributed.destroy_process_group()
     leave(0)

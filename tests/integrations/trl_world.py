@@ -32,6 +32,8 @@ WORDS, EOS, PAD = 10, 1, 0
 PROMPTS, GROUP, LONGEST = 8, 4, 6
 """Prompts of one generation, responses of each, and tokens of the longest response."""
 LR = 0.05
+FIRST_ENTROPY = "entropy of the first step"
+"""Among the weights that ranks leave."""
 
 
 def prompt(number: int) -> list[int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aepo.batch import Batch, Rollouts, minibatches
+from aepo.method import Method
 
 PROMPT, RESPONSE = ("prompt_ids", "prompt_mask"), ("completion_ids", "completion_mask")
 
@@ -40,6 +41,34 @@ def response_mask(inputs: dict[str, Any]) -> Tensor:
     """(R, T): 1 on what the policy wrote, 0 on padding and on what tools answered."""
     mask = inputs["completion_mask"]
     return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
+
+
+def means_of_rows(value: Tensor, mask: Tensor) -> Tensor:
+    """(R,): the mean of each row's tokens, both (R, T); 0 for a row without any."""
+    return torch.where(mask != 0, value, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def part_of(sampled: Sampled, chosen: Tensor) -> Sampled:
+    """Some rows of this rank, an index (r,), without the padding that all of them share; their rewards are left out."""
+    names = [name for name in (*PROMPT, *RESPONSE, "tool_mask") if name in sampled.inputs]
+    inputs = _trimmed({name: sampled.inputs[name][chosen.to(sampled.inputs[name].device)] for name in names})
+    return Sampled(inputs=inputs, rewards=sampled.rewards[:0])
+
+
+def only_reads_rewards(method: Method) -> bool:
+    """Whether a method's batch is made of rewards alone, so that nothing has to be scored before the update."""
+    if method.tempered is not None or method.controlled or method.shape is not None or method.mark is not None:
+        return False
+    if method.compares_entropy or method.needs_logp_t or method.needs_mean_effect:
+        return False
+    ones = torch.ones(2, 1)
+    unscored = Rollouts(prompt=torch.zeros(2).long(), token=ones.long(), mask=ones, reward=ones[:, 0], group_size=2)
+    try:
+        for read in filter(None, (method.advantage, method.entropy_tokens)):
+            read(unscored)
+    except ValueError:  # `Rollouts.scored`: there are no scores.
+        return False
+    return True
 
 
 def total_reward(rewards: Tensor, weights: Tensor) -> Tensor:
@@ -174,10 +203,14 @@ def _joined(blocks: Sequence[dict[str, Any]], *, length: int, pad_id: int) -> di
     return found | {name: joined(name, left=False, fill=pad_id if name == "completion_ids" else 0) for name in RESPONSE}
 
 
+def _trimmed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """TRL's dict without the padding that all rows share: on the prompts' left, on the responses' right."""
+    attended = inputs["prompt_mask"].sum(-1).max(), inputs["completion_mask"].sum(-1).max()
+    prompt, response = (max(1, int(longest)) for longest in attended)
+    return {name: x[:, -prompt:] if name in PROMPT else x[:, :response] for name, x in inputs.items()}
+
+
 def _micro_batch(micro: Batch, inputs: dict[str, Tensor], rows: Tensor, device: torch.device) -> dict[str, Any]:
     """Rows without the padding that all of them share, as TRL's dict, with the batch that our loss takes."""
-    chosen = {name: value[rows.to(value.device)] for name, value in inputs.items()}
-    attended = chosen["prompt_mask"].sum(-1).max(), chosen["completion_mask"].sum(-1).max()
-    prompt, response = (max(1, int(longest)) for longest in attended)
-    cut = {name: chosen[name][:, -prompt:] for name in PROMPT} | {name: chosen[name][:, :response] for name in RESPONSE}
-    return cut | {"batch": micro.truncated(response).to(device)}
+    cut = _trimmed({name: value[rows.to(value.device)] for name, value in inputs.items()})
+    return cut | {"batch": micro.truncated(cut["completion_ids"].shape[1]).to(device)}

@@ -7,6 +7,7 @@ TRL's throughout.
 """
 
 import contextlib
+import dataclasses
 import json
 import textwrap
 from collections import defaultdict, deque
@@ -89,10 +90,14 @@ class AEPOTrainer(GRPOTrainer):
         if args.corrects:
             host.check_server(self)
         self._right = self._index_of_right()
+        # One optimizer step a generation: the policy of the update is the one that sampled.
+        once = args.minibatches == 1 and self.num_iterations == 1
+        self._scores_in_update = once and not args.corrects and rows.only_reads_rewards(self.method)
         self._loop = Loop.start(self.method.controller, torch.zeros(()))
         self._ups: deque[bool] = deque(maxlen=DUTY_STEPS)
         self._rewards: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
+        self._rows = 0
 
     def _index_of_right(self) -> int | None:
         """Which reward function says what is right: the named one, else the first; None where there is one alone."""
@@ -121,7 +126,8 @@ class AEPOTrainer(GRPOTrainer):
     def _generation(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One turn of the loop (`aepo.llm.train.train_step` in TRL): sample, decide, sample again, assemble.
 
-        1. Sample this generation's prompts at T = 1, by TRL; score them: H and the log-probs before the update.
+        1. Sample this generation's prompts at T = 1, by TRL; score them: H and the log-probs before the update. Where
+           nothing asks for these before the update, only rows that it leaves out are scored (`_scored_in_update`).
         2. Control: the entropy decides the temperature and the strength of the second branch (Eq. 1).
         3. Sample the first prompts of the global batch again at that temperature, by TRL.
         4. Assemble the global batch, the same on every rank, and correct its weights for the sampler's numerics.
@@ -138,6 +144,8 @@ class AEPOTrainer(GRPOTrainer):
 
         # 1. Sample and score.
         blocks = [self._sampled(inputs)]
+        if self._scores_in_update:
+            return self._scored_in_update(blocks[0], groups=prompts)
         main = self._rollouts(blocks[0], groups=prompts)
 
         # 2. Control.
@@ -177,6 +185,36 @@ class AEPOTrainer(GRPOTrainer):
             )
 
         # 5. Deal.
+        return self._dealt(batch, blocks)
+
+    def _scored_in_update(self, block: rows.Sampled, *, groups: int) -> list[dict[str, Any]]:
+        """The same turn where one pass over each row is enough: H comes from the update's pass over the live rows, and
+        from one without gradient over the others."""
+        method, unknown = self.method, torch.tensor(float("nan"))
+        self._loop, control = self._loop.decide(
+            method.controller, entropy=unknown, target=unknown, sees="current", step=self.state.global_step
+        )
+        main = self._collected(block, {}, groups=groups)
+        # Until the update's own, which are those before it.
+        batch = assemble(method, control, main.replace(old_logp=torch.zeros_like(main.mask)))
+        self._measure(control, batch, main, None)
+        self._rows, self._sums = len(main.reward), {"entropy": self._entropy_of_dead_rows(block, batch.live)}
+        return self._dealt(batch, [block])
+
+    def _entropy_of_dead_rows(self, block: rows.Sampled, live: Tensor) -> Tensor:
+        """(): the mean entropies of this rank's rows that the update leaves out, added up."""
+        dead = (~live).view(self.accelerator.num_processes, -1)
+        # Ranks wait for each other: all take equally many passes.
+        passes = -(-int(dead.sum(-1).max()) // self.args.per_device_train_batch_size)
+        mine, total = dead[self.accelerator.process_index].nonzero().squeeze(-1), torch.zeros(())
+        for chosen in mine.tensor_split(passes) if passes else ():
+            part = rows.part_of(block, chosen if len(chosen) else torch.zeros(1, dtype=torch.int64))
+            _, entropy = self._stats(part)
+            if len(chosen):
+                total += rows.means_of_rows(entropy.cpu(), rows.response_mask(part.inputs).cpu()).sum()
+        return total.to(self.accelerator.device)
+
+    def _dealt(self, batch: Batch, blocks: list[rows.Sampled]) -> list[dict[str, Any]]:
         return rows.micro_batches(
             self.accelerator,
             batch,
@@ -234,6 +272,9 @@ class AEPOTrainer(GRPOTrainer):
             scores["mean_effect"] = mean_effect_of_squares(logp, entropy, *squared) * rows.response_mask(block.inputs)
         if "sampling_per_token_logps" in block.inputs:
             scores["engine_logp"] = block.inputs["sampling_per_token_logps"]
+        return self._collected(block, scores, groups=groups)
+
+    def _collected(self, block: rows.Sampled, scores: dict[str, Tensor], *, groups: int) -> Rollouts:
         return rows.rollouts(
             self.accelerator,
             block,
@@ -256,7 +297,12 @@ class AEPOTrainer(GRPOTrainer):
             return super()._compute_loss(model, inputs)
         batch, method = inputs["batch"], self.method
         logp, entropy = host.stats(self, model, inputs, entropy_gradient=method.has_bonus)
+        if self._scores_in_update:
+            batch = dataclasses.replace(batch, old_logp=logp.detach())
         loss, sums = policy_loss(logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy)
+        if self._scores_in_update:
+            # A rank without rows runs its passes over one that counts nowhere.
+            sums["entropy"] = rows.means_of_rows(entropy.detach(), batch.mask)[batch.live].sum()
         self._add(sums)
         return loss
 
@@ -270,23 +316,24 @@ class AEPOTrainer(GRPOTrainer):
         self._sums = {}
         for name, key in (("clip_fraction", "clipped"), ("policy_kl", "kl")):
             self._metrics["train"][name].append(found[key] / max(found["tokens"], 1e-30))
+        if "entropy" in found:
+            self._metrics["train"]["entropy"].append(found["entropy"] / self._rows)
 
     # What a person sees.
 
     def _measure(self, control: Control, batch: Batch, main: Rollouts, second: Rollouts | None) -> None:
         """The numbers of a generation, by TRL's conventions: TRL's own of the T = 1 responses have its names."""
         method = self.method
-        entropy = float(main.mean_entropy())
-        found = {
-            "entropy": entropy,
-            "live_rows": float(batch.live.sum()),
-            **({} if main.engine_logp is None else measured(_heard(main, "old_logp"))),
-        }
+        found = {"live_rows": float(batch.live.sum())}
+        if main.entropy is not None:
+            found["entropy"] = float(main.mean_entropy())
+            if main.engine_logp is not None:
+                found |= measured(_heard(main, "old_logp"))
         if method.controlled:
             self._ups.append(bool(control.raise_entropy))
             found |= {
                 "entropy_target": float(control.target),
-                "entropy_error": abs(entropy - float(control.target)),
+                "entropy_error": abs(found["entropy"] - float(control.target)),
                 "push": float(control.strength),
                 "duty_up": sum(self._ups) / len(self._ups),
             }
