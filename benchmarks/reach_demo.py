@@ -4,7 +4,7 @@ Each run is the demo's command (configs/demo_cpu.yaml, 450 steps) with aepo_reac
 AEPO: its one default. GRPO is trained beside it for the reward. A run that is finished is kept in the results and not
 repeated, so it may be cut off at any time.
 
-    python benchmarks/reach_demo.py            # an hour and a half on two cores: results/reach_demo.json
+    python benchmarks/reach_demo.py            # 35 to 90 minutes on two cores: results/reach_demo.json
     python benchmarks/reach_demo.py verdict    # what it says
 """
 
