@@ -117,12 +117,11 @@ def _settings(job: Job, config: Path) -> dict[str, Any]:
 
 
 def _trained(job: Job, config: Path, settings: dict[str, Any], *, resume: bool) -> tuple[str, int]:
-    command = launch.command(
-        [
-            "--config", str(config), *job.arguments, f"--out={job.folder}",
-            *(["--resume", "auto"] if resume else ["--overwrite"]),
-        ]
-    )  # fmt: skip
+    # As `aepo train`: one rank is that process itself, and a launcher and its child would load DeepSpeed twice more.
+    command = [
+        sys.executable, "-P", "-u", "-m", launch.__name__, "--config", str(config), *job.arguments,
+        f"--out={job.folder}", *(["--resume", "auto"] if resume else ["--overwrite"]),
+    ]  # fmt: skip
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, settings, finished=False)
     began = time.monotonic()
