@@ -1,6 +1,8 @@
 """vLLM as the rollout engine, for real: skips where it is not installed (`make test-vllm` installs and tests it)."""
 
+import itertools
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from aepo.llm.engines.embedded import nucleus
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.stepper import TorchStepper
+from aepo.llm.questions.stop_texts import StopTexts
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 
@@ -119,6 +122,32 @@ def test_a_response_ends_at_any_end_token_which_is_its_last(pair, monkeypatch):
         assert not {END, often} & set(row[: length - 1]) and (length == 8 or row[length - 1] in (END, often))
         met += row[length - 1] == often
     assert met > 5
+
+
+def test_a_stop_text_ends_the_same_responses_with_the_token_that_completes_it_and_charges_that(pair, monkeypatch):
+    policy, engine, prompts = pair
+    engine.load(policy.stepper.weights())
+    asked = {"n": 40, "temperature": 1.0, "row_seeds": seeds.row_seeds(0, 0, "main", np.arange(len(prompts)), 40)}
+    free = engine.sample(prompts, **asked)
+    whole = [row[: int(mask.sum())] for row, mask in zip(free.token.tolist(), free.mask, strict=True)]
+    letters = [i for i in range(VOCABULARY) if TOKENIZER.decode([i]).isascii() and TOKENIZER.decode([i]).isprintable()]
+    pairs = Counter(two for row in whole for two in itertools.pairwise(row) if set(two) <= set(letters))
+    singles = Counter(one for row in whole for one in row if one in letters)
+    # One of two tokens, one of a token, and one that nobody says.
+    texts = (TOKENIZER.decode(pairs.most_common(1)[0][0]), TOKENIZER.decode(singles.most_common(1)[0][0]), "never said")
+    stop = StopTexts(tokenizer=TOKENIZER, texts=texts)
+    monkeypatch.setattr(engine, "stop", stop)
+    stopped = engine.sample(prompts, **asked)
+    ends = Counter()
+    for row, before in enumerate(whole):
+        length = int(stopped.mask[row].sum())
+        assert stopped.token[row, :length].tolist() == before[: stop.length(before)]
+        assert stopped.mask[row, :length].all() and (stopped.token[row, length:] == PAD).all()
+        torch.testing.assert_close(stopped.logp[row, :length], free.logp[row, :length], rtol=0, atol=1e-4)
+        met = stop.completed(before[:length])
+        assert met or length == len(before), "a text that was never met changes nothing"
+        ends["first token" if met and length == 1 else "later" if met else "never"] += 1
+    assert min(ends["first token"], ends["later"], ends["never"]) > 0
 
 
 def test_a_nucleus_is_the_embedded_engines_and_so_are_its_log_probs(pair):
