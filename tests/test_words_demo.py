@@ -76,3 +76,14 @@ def test_the_table_and_the_picture_are_of_the_runs_metrics(demo, tmp_path):
     demo.plot(runs, pd.DataFrame(rows), tmp_path)
     assert (tmp_path / "words.png").stat().st_size > 10_000
     assert "| grpo |" in (tmp_path / "table.md").read_text()
+
+
+def test_answers_end_with_their_line_where_they_are_measured(demo, tmp_path, monkeypatch):
+    from aepo.llm.evaluation.options import parse
+
+    asked = []
+    monkeypatch.setattr(demo, "_command", lambda module, *arguments: asked.extend(map(str, arguments)))
+    monkeypatch.setattr(demo.pd, "read_parquet", lambda path: None)
+    monkeypatch.setattr(demo, "variety", lambda samples: {})
+    demo.measured(tmp_path, tmp_path / "out", letters=tmp_path / "letters.jsonl")
+    assert parse(asked).stop == ("\n",)

@@ -51,17 +51,20 @@ def optional(kind: Any) -> bool:
 
 
 def typed_value(kind: Any, text: str) -> Any:
-    """What was typed for a field: a text to the letter, a number as it stands, lists and sections as YAML.
+    """What was typed for a field: a text to the letter, a number as it stands, lists and sections as YAML. For a list of
+    texts what is no list is one text, to the letter, blanks and line ends included.
 
     Raises:
         ValueError: a list or section that is not readable, or a number of thousands of digits.
 
     >>> typed_value(str, " #1: [a]"), typed_value(float | None, "1e-3"), typed_value(str | None, "None")
     (' #1: [a]', 0.001, None)
+    >>> typed_value(tuple[str, ...], "\\n"), typed_value(tuple[str, ...], ' ["a", "b"]')
+    ('\\n', ['a', 'b'])
     """
     if text in NOTHING:
         return None
-    if is_text(kind):
+    if is_text(kind) or (_takes_texts(kind) and text and not text.lstrip().startswith("[")):
         return text
     try:
         if _takes_structures(kind):
@@ -72,6 +75,10 @@ def typed_value(kind: Any, text: str) -> Any:
     # What is typed for a number and is none is refused as it was typed, and so are other spellings of null.
     nothing = value is None and (not optional(kind) or text.strip().lower() == "null")
     return text if nothing else value
+
+
+def _takes_texts(kind: Any) -> bool:
+    return any(typing.get_origin(one) in (tuple, list) and typing.get_args(one)[0] is str for one in choices(kind))
 
 
 def _takes_structures(kind: Any) -> bool:

@@ -271,3 +271,10 @@ def test_a_port_in_use_is_named_with_the_cure_and_is_no_lost_rank(tmp_path, rank
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and f"port {port}" in said[0] and "--master_port" in said[0] and "MASTER_PORT" in said[0]
     assert "Traceback" not in done.stderr and "resume" not in said[0]
+
+
+@pytest.mark.parametrize("text", ["\n", " END", "END ", "a: b", "1.50", "- x", "true", "\t", "#", "{x}"])
+def test_one_text_for_a_list_of_texts_is_taken_to_the_letter(text):
+    for typed in ([f"--stop={text}"], ["--stop", text]):
+        assert parse_evaluation(["--model=m", "--suite=walk", *typed]).stop == (text,)
+    assert load("demo_cpu", ["data.train=mine.jsonl", f"rollout.stop={text}"]).rollout.stop == (text,)
