@@ -51,8 +51,8 @@ def optional(kind: Any) -> bool:
 
 
 def typed_value(kind: Any, text: str) -> Any:
-    """What was typed for a field: a text to the letter, a number as it stands, lists and sections as YAML. For a list of
-    texts what is no list is one text, to the letter, blanks and line ends included.
+    """What was typed for a field: a text to the letter, a number as it stands, lists and sections as YAML. For a list
+    of texts what is no list is one text, to the letter, blanks and line ends included.
 
     Raises:
         ValueError: a list or section that is not readable, or a number of thousands of digits.
