@@ -1,5 +1,6 @@
 """What TRL's trainer does around the method: checkpoints, adapters, rewards, evaluation, metrics, correction."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -166,6 +167,19 @@ def test_these_methods_score_nothing_before_the_update():
 
 
 @pytest.mark.parametrize(
+    "read",
+    [
+        lambda rollouts: rollouts.scored("entropy").mean(-1),
+        lambda rollouts: rollouts.reward - rollouts.old_logp.sum(-1),
+        lambda rollouts: rollouts.reward * rollouts.entropy,
+    ],
+)
+def test_a_method_of_ones_own_that_reads_scores_gets_them(read):
+    assert not only_reads_rewards(dataclasses.replace(zoo.build("grpo"), advantage=read))
+    assert only_reads_rewards(dataclasses.replace(zoo.build("grpo"), advantage=lambda rollouts: rollouts.reward))
+
+
+@pytest.mark.parametrize(
     ("settings", "scored_again"),
     [
         ({"method": "grpo", "accumulation": 4}, False),
@@ -241,8 +255,6 @@ def test_the_previous_entropy_is_unknown_at_first_and_then_one_step_old():
 
 
 def test_a_method_of_ones_own_takes_the_place_of_the_named_one():
-    import dataclasses
-
     law = temperature_law(gain=1.0, rate=0.0, t_low=0.5, t_high=3.0)
     own = dataclasses.replace(zoo.build("aepo"), name="own", controller=law)
 

@@ -66,7 +66,8 @@ def only_reads_rewards(method: Method) -> bool:
     try:
         for read in filter(None, (method.advantage, method.entropy_tokens)):
             read(unscored)
-    except ValueError:  # `Rollouts.scored`: there are no scores.
+    # There are no scores: `Rollouts.scored` says so, and who computes with the field itself meets None.
+    except (ValueError, TypeError, AttributeError):
         return False
     return True
 
