@@ -219,7 +219,8 @@ def compared(name: str, *, rounds: int, steps: int) -> tuple[dict[str, Any], boo
     for _ in range(rounds):
         for way, found in runs.items():
             found.append(in_its_own_process(name, way, steps))
-    trl = {part: statistics.median(s for run in runs.pop("trl") for s in run[part]) for part in ("generate", "rest")}
+    of_trl_runs = runs.pop("trl")
+    trl = {part: statistics.median(s for run in of_trl_runs for s in run[part]) for part in ("generate", "rest")}
     cost = {
         way: {part: statistics.median(s for run in found for s in run[part]) for part in PARTS}
         | {"peak GiB": statistics.median(run["peak GiB"] for run in found)}
