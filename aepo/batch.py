@@ -23,6 +23,13 @@ def _check(owner: str, name: str, value: Tensor | None, shape: tuple[int, ...], 
         raise ValueError(f"{owner}.{name} must have shape {what} = {shape}, got {tuple(value.shape)}")
 
 
+def means_of_rows(value: Tensor, mask: Tensor) -> Tensor:
+    """(..., R): the mean of each row's tokens, both (..., R, T); 0 for a row without any."""
+    length = mask.sum(-1).clamp(min=1)
+    # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
+    return torch.where(mask != 0, value, 0.0).sum(-1) / length
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rollouts:
     """Graded responses, group after group.
@@ -107,10 +114,7 @@ class Rollouts:
         if self.full:
             # One token needs no mean, which would copy.
             return self._over_rows(entropy.squeeze(-1) if entropy.shape[-1] == 1 else entropy.mean(-1))
-        length = self.mask.sum(-1).clamp(min=1)
-        # Padding may hold anything, and a nan here would read as "unknown: raise entropy" in the controller.
-        on = torch.where(self.mask != 0, entropy, 0.0)
-        return self._over_rows(on.sum(-1) / length)
+        return self._over_rows(means_of_rows(entropy, self.mask))
 
     def mean_reward(self) -> Tensor:
         """(...): the mean reward over prompts of the group expectation."""

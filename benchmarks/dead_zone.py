@@ -12,6 +12,7 @@ and what the gradient raises (advantage x log-prob). The ceiling is float32, who
 import argparse
 import json
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,8 @@ def main() -> None:
                 numbers = f"{row['changed']:9.2%}{moved:10.5f}{moved / full:12.2f}{float(H):9.4f}"
                 print(f"{lr:8.0e}{steps:7d}  {way:20}{numbers}", flush=True)
     report = {
-        "command": "python benchmarks/dead_zone.py" + " --small" * chosen.small,
-        "model": "a model of one's own" if chosen.model else f"random Llama, {total / 1e6:.1f} million weights",
+        "command": " ".join(["python benchmarks/dead_zone.py", *sys.argv[1:]]),
+        "model": f"{Path(chosen.model).name if chosen.model else 'random Llama'}, {total / 1e6:.1f} million weights",
         "device": f"CPU, {platform.machine()}, 1 thread",
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "start": at_start,

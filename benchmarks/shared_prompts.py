@@ -184,7 +184,7 @@ def of_trl(case: dict[str, Any], steps: int) -> dict[str, list[float]]:
 def of_demo(way: str) -> list[float]:
     """CPU seconds of whole steps of the demo, of its second half."""
     from aepo.llm import train
-    from aepo.llm.processes.ports import free_port
+    from aepo.llm.processes.ranks import be_alone
     from aepo.llm.settings import load
 
     ends: list[float] = []
@@ -196,9 +196,7 @@ def of_demo(way: str) -> list[float]:
                 f"train.steps={DEMO_STEPS}", f"train.shared_prompts={'auto' if way == 'shared' else 'never'}",
             ],
         )  # fmt: skip
-        # What a launcher would set.
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ |= alone | {"MASTER_PORT": str(free_port())}
+        be_alone()
         train.run(settings, on_step=lambda record: ends.append(time.process_time()))
         torch.distributed.destroy_process_group()
     steps = [after - before for before, after in itertools.pairwise(ends)]

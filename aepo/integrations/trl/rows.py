@@ -43,11 +43,6 @@ def response_mask(inputs: dict[str, Any]) -> Tensor:
     return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
 
 
-def means_of_rows(value: Tensor, mask: Tensor) -> Tensor:
-    """(R,): the mean of each row's tokens, both (R, T); 0 for a row without any."""
-    return torch.where(mask != 0, value, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
-
-
 def part_of(sampled: Sampled, chosen: Tensor) -> Sampled:
     """Some rows of this rank, an index (r,), without the padding that all of them share; their rewards are left out."""
     names = [name for name in (*PROMPT, *RESPONSE, "tool_mask") if name in sampled.inputs]

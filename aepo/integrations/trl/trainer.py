@@ -23,7 +23,7 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from aepo.atomic import write_text
 from aepo.authority import authority, drift, measurable
-from aepo.batch import Batch, Rollouts
+from aepo.batch import Batch, Rollouts, means_of_rows
 from aepo.categorical import mean_effect_of_squares
 from aepo.controller import Control, Loop
 from aepo.correction import corrected, measured
@@ -211,7 +211,7 @@ class AEPOTrainer(GRPOTrainer):
             part = rows.part_of(block, chosen if len(chosen) else torch.zeros(1, dtype=torch.int64))
             _, entropy = self._stats(part)
             if len(chosen):
-                total += rows.means_of_rows(entropy.cpu(), rows.response_mask(part.inputs).cpu()).sum()
+                total += means_of_rows(entropy.cpu(), rows.response_mask(part.inputs).cpu()).sum()
         return total.to(self.accelerator.device)
 
     def _dealt(self, batch: Batch, blocks: list[rows.Sampled]) -> list[dict[str, Any]]:
@@ -302,7 +302,7 @@ class AEPOTrainer(GRPOTrainer):
         loss, sums = policy_loss(logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy)
         if self._scores_in_update:
             # A rank without rows runs its passes over one that counts nowhere.
-            sums["entropy"] = rows.means_of_rows(entropy.detach(), batch.mask)[batch.live].sum()
+            sums["entropy"] = means_of_rows(entropy.detach(), batch.mask)[batch.live].sum()
         self._add(sums)
         return loss
 
