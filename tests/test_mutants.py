@@ -17,7 +17,7 @@ import test_weights
 import test_zoo_by_hand
 from mutation import Mutant, assert_harmless, assert_noticed
 
-from aepo import advantage, categorical, controller, loss, method, normalizer, passk, tilt, weights
+from aepo import advantage, batch, categorical, controller, loss, method, normalizer, passk, tilt, weights
 from aepo.batch import Batch, Rollouts
 from aepo.zoo import clipping, surprisal
 from aepo.zoo.aepo import _tempered
@@ -215,9 +215,9 @@ MUTANTS = [
     ),
     Mutant(
         "the mean entropy is over tokens, not over responses",
-        Rollouts.mean_entropy,
-        "length = self.mask.sum(-1).clamp(min=1)",
-        "length = self.mask.sum((-2, -1), keepdim=True).squeeze(-1) / self.mask.shape[-2]",
+        batch.means_of_rows,
+        "length = mask.sum(-1).clamp(min=1)",
+        "length = mask.sum((-2, -1), keepdim=True).squeeze(-1) / mask.shape[-2]",
         test_batch.test_the_mean_entropy_by_hand,
     ),
     Mutant(

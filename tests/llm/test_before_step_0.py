@@ -105,8 +105,8 @@ def as_typed(value, text: str, name: str) -> bool:
     if isinstance(value, int | float):
         return (math.isfinite(value) and value in numbers(text)) or (value == math.inf and name == "method.within")
     if name.endswith("stop"):
-        read = plain_yaml.loaded(text)
-        return list(value) == (read if isinstance(read, list) else [read])
+        # What opens with a bracket is a list; anything else is one stop text, to the letter.
+        return list(value) == (plain_yaml.loaded(text) if text.strip()[:1] == "[" else [text])
     if name == "k":
         return list(value) == [int(one) for one in text.strip("[]").split(",") if one.strip()]
     return list(value) == json.loads(text)
