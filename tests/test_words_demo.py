@@ -35,7 +35,7 @@ def test_every_run_is_one_that_the_trainer_takes(demo, tmp_path):
         assert (method.name, settings.train.steps, settings.seed) == (run.method, 7, run.seed)
         if run.method == "aepo_reach":
             assert (method.controller.t_low, method.controller.t_high, method.controller.speed) == (0.5, 2.0, 0.1)
-            assert method.tempered.prompt_fraction == 0.25
+            assert method.tempered.prompt_fraction == method.tempered.widest_fraction == 1
 
 
 def test_variety_counts_right_words_that_differ_and_the_commonest_ones_share(demo):

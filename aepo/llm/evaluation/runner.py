@@ -200,6 +200,7 @@ def _sample(
         [prompt for exam in exams.values() for prompt in exam.tokens],
         pad_id=subject.tokenizer.pad_token_id,
         token_budget=options.micro_batch_tokens,
+        sharing=True,
     )
     with contextlib.closing(_engine(options, subject, exams, scorer)) as engine:
         sampler = Sampler(
