@@ -24,7 +24,9 @@ def by_error(entropy: Array, target: Array, step: Array) -> tuple[float, float]:
     return min(float(part.mean()) for part in parts), max(float(np.sqrt((part**2).mean())) for part in parts)
 
 
-def judged(calibration: Array, entropy: Array, goal: Array, *, jumps: bool) -> dict[str, object]:
+def judged(
+    calibration: Array, entropy: Array, goal: Array, *, jumps: bool, pace: float | None = None
+) -> dict[str, object]:
     """What was measured of a loop's steps, what the theory of moving targets makes of it, and what other seeds did.
 
     Args:
@@ -32,6 +34,12 @@ def judged(calibration: Array, entropy: Array, goal: Array, *, jumps: bool) -> d
         entropy: entropies of other seeds (seeds, S), which are judged.
         goal: the target (S,).
         jumps: whether it stands still but for jumps, after each of which the loop starts anew.
+        pace: nats a step at which the loop approaches a target that is far away, by its own setting; None where it has
+            no such setting. Where the steps' quantiles give no hitting time, the distance over the pace is it.
+
+    Returns:
+        eps, B and delta; whether the theorem's hypotheses hold, and its bounds there; the share of the steps that are
+        within B + delta: past the hitting time, and from the step on at which a run first was.
     """
     step = towards(calibration, goal)
     eps, largest = (float(q) for q in np.quantile(step, [0.05, 0.95]))
@@ -44,7 +52,10 @@ def judged(calibration: Array, entropy: Array, goal: Array, *, jumps: bool) -> d
     counted, arrived, bounded, total, predicted = [], [], [], [], []
     for start, end in zip(starts, ends, strict=True):
         part = error[:, start:end]
-        after = moving_target_hitting_time(part[:, 0], authority=eps, step=largest, speed=delta) if eps > delta else 0.0
+        if eps > delta:
+            after = moving_target_hitting_time(part[:, 0], authority=eps, step=largest, speed=delta)
+        else:
+            after = 0.0 if pace is None else np.ceil(part[:, 0] / pace)
         past = np.arange(end - start) >= np.broadcast_to(after, len(part))[:, None]
         inside = part <= largest + delta
         counted.append(inside[past])
