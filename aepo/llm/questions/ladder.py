@@ -27,7 +27,7 @@ from aepo.llm.questions.small_tokenizers import word_tokenizer
 PLACES, REACH = 20, 8
 EASY_SHARES = (0.95, 0.95, 0.95, 0.9, 0.9, 0.85, 0.45, 0.4)
 """How often demonstrators follow each easy instruction rightly; below a half the likelier reading is the wrong one."""
-# The hardest are followed rightly once in ten thousand times, which leaves a model that tries it now and then.
+# The hardest are followed rightly once in ten thousand times: what a model still tries there is mostly its own error.
 HARD_SHARES = tuple(np.geomspace(0.05, 0.0001, 24).tolist())
 EASY, HARD = len(EASY_SHARES), len(HARD_SHARES)
 SHARES = np.array([*EASY_SHARES, *HARD_SHARES])
@@ -114,15 +114,11 @@ def ladder_task(*, level_shares: Sequence[float] = LEVEL_SHARES, single: bool = 
         right_hops = np.take_along_axis(right_hops, np.array([[0], [2]] * (len(right_hops) // 2)), 1)
     trained, held_out = ([round(share * count) for share in level_shares] for count in (TRAINED, HELD_OUT))
     drawn = [_drawn(level, sum(counts), right_hops) for level, counts in enumerate(zip(held_out, trained, strict=True))]
+    # In any order: whoever takes the first so many takes of every level.
     rng = np.random.default_rng(seeds.number(SPLIT_SEED, "ladder", "order"))
-    parts = []
-    for rows in (
-        [rows[:count] for rows, count in zip(drawn, held_out, strict=True)],
-        [rows[count:] for rows, count in zip(drawn, held_out, strict=True)],
-    ):
-        # Whoever takes the first so many takes of every level.
-        parts.append(rng.permutation(np.concatenate(rows)))
-    rows = np.concatenate(parts)
+    aside = rng.permutation(np.concatenate([rows[:count] for rows, count in zip(drawn, held_out, strict=True)]))
+    rest = rng.permutation(np.concatenate([rows[count:] for rows, count in zip(drawn, held_out, strict=True)]))
+    rows = np.concatenate([aside, rest])
     starts, instructions = rows[:, 0], rows[:, 1:]
     words = [str(place) for place in range(PLACES)]
     words += [f"e{number + 1}" for number in range(EASY)] + [f"h{number + 1}" for number in range(HARD)]
@@ -132,8 +128,8 @@ def ladder_task(*, level_shares: Sequence[float] = LEVEL_SHARES, single: bool = 
     return LadderTask(
         tokenizer=tokenizer,
         prompts=list(map(tuple, tokens.tolist())),
-        train=range(len(parts[0]), len(rows)),
-        held_out=range(len(parts[0])),
+        train=range(len(aside), len(rows)),
+        held_out=range(len(aside)),
         number_of={int(ids[place]): place for place in range(PLACES)},
         levels=[LEVELS[hard] for hard in (instructions >= EASY).sum(1)],
         starts=starts,
@@ -188,8 +184,8 @@ def _drawn(level: int, count: int, hops: NDArray[np.int64]) -> NDArray[np.int64]
     start, stand, *which = np.unravel_index(number, sizes)
     order = np.array([[*hard, *(at for at in range(MOVES) if at not in hard)] for hard in stands])
     instructions = np.empty((len(number), MOVES), np.int64)
-    easy_first = np.array([EASY] * level + [0] * (MOVES - level))
-    np.put_along_axis(instructions, order[stand], np.stack(which, 1) + easy_first, 1)
+    first_of_kind = np.array([EASY] * level + [0] * (MOVES - level))
+    np.put_along_axis(instructions, order[stand], np.stack(which, 1) + first_of_kind, 1)
     answered = np.flatnonzero(right_answers(start, instructions, hops))[:count]
     return np.column_stack([start, instructions])[answered]
 
