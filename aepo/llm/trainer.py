@@ -28,6 +28,7 @@ from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.warm_start import load_model
 from aepo.llm.processes import ranks, threads
 from aepo.llm.processes.watchdog import Phases
+from aepo.llm.questions.erring import erring
 from aepo.llm.questions.loading import load_task
 from aepo.llm.questions.task import Task, fingerprint, fingerprint_of_columns, stops
 from aepo.llm.records.usage import GIB, Memory, usage
@@ -172,9 +173,19 @@ class Trainer:
             )
 
     def grade(self, prompt: np.ndarray, token: torch.Tensor, mask: torch.Tensor) -> list[Verdict]:
-        """Verdicts on this rank's responses."""
+        """Verdicts on this rank's responses: those that are trained on."""
         responses = [t[: int(m)] for t, m in zip(token.tolist(), mask.sum(1), strict=True)]
-        return self.task.grade(prompt.tolist(), responses)
+        verdicts, chosen = self.task.grade(prompt.tolist(), responses), self.settings.reward
+        if not chosen.false_positives and not chosen.false_negatives:
+            return verdicts
+        return erring(
+            verdicts,
+            prompt.tolist(),
+            responses,
+            false_positives=chosen.false_positives,
+            false_negatives=chosen.false_negatives,
+            seed=self.settings.seed,
+        )
 
     def shaped_reward(self, verdict: torch.Tensor, token: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(R,): what a response is trained on, from its verdict (R,), its length and whether it ended."""

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from aepo.llm.checkpoints import unpickling
 from aepo.llm.policy.model import model_config
+from aepo.llm.questions.built_in import tokenizer_from_scratch
 from aepo.llm.questions.end_tokens import published_ends
-from aepo.llm.questions.small_tokenizers import byte_tokenizer
-from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError, load
 from aepo.llm.settings.model_source import of_run
 
@@ -88,7 +87,7 @@ def write_model(checkpoint: Path, folder: Path, *, trusted: bool = False) -> Non
             # No part of the configuration that the model was made by.
             model.generation_config.eos_token_id = list(ends)
     else:
-        tokenizer = walk_task().tokenizer if settings.data.train == "walk" else byte_tokenizer()
+        tokenizer = tokenizer_from_scratch(settings.data.train)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -5,20 +5,20 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from aepo.llm.evaluation.evaluated_model import Subject
-from aepo.llm.evaluation.options import WALK, Options
+from aepo.llm.evaluation.options import Options
 from aepo.llm.evaluation.prompting import Manner
 from aepo.llm.evaluation.sampling import Exam
 from aepo.llm.evaluation.suite import Question
 from aepo.llm.grading import benchmark_check as checking
 from aepo.llm.grading.pool import GradingPool
 from aepo.llm.questions.begin_tokens import PromptTokens, encoded
+from aepo.llm.questions.built_in import BUILT_IN, is_of
 from aepo.llm.questions.conversations import Asked
 from aepo.llm.questions.end_tokens import end_ids, published_ends
 from aepo.llm.questions.files import DataError
 from aepo.llm.questions.stop_texts import StopTexts
 from aepo.llm.questions.task import MathTask, math_task
 from aepo.llm.questions.templates import prompter, prompts
-from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import DataSettings, RewardSettings, SettingsError
 
 
@@ -35,7 +35,7 @@ def examined(
         options: which sets, and how they are judged.
         subject: whose tokenizer makes the prompts.
         manner: in which questions are asked, and answers end.
-        questions: of every set but the walk task, which has its own.
+        questions: of every set but the built-in tasks, which have their own.
         stack: of what is to be closed.
 
     Raises:
@@ -61,11 +61,11 @@ def examined(
         asked = task.held_out[: options.rows]
         return {name: Exam(benchmark=name, task=task, problems=asked, prompts=asked, first=0)}
     for name in options.benchmarks:
-        if name == WALK:
-            task = walk_task()
-            if subject.tokenizer.get_vocab() != task.tokenizer.get_vocab():
+        if name in BUILT_IN:
+            task = BUILT_IN[name]()
+            if not is_of(subject.tokenizer, task):
                 raise SettingsError(
-                    f"--suite=walk: the tokenizer of --model={subject.source} is not the walk task's; name a model "
+                    f"--suite={name}: the tokenizer of --model={subject.source} is not the {name} task's; name a model "
                     "that was trained on it, or another suite"
                 )
             asked = sorted(task.held_out)[: options.rows]

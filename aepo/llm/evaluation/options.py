@@ -14,18 +14,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from aepo.command import called
 from aepo.llm.evaluation.suite import BENCHMARKS, Protocol
 from aepo.llm.questions.files import SUFFIXES
-from aepo.llm.questions.walk import MOVES
+from aepo.llm.questions.number_task import RESPONSE_TOKENS
 from aepo.llm.settings import Section, SettingsError
 from aepo.llm.settings.arguments import parted
-from aepo.llm.settings.fields import EndTokens, EngineName, stop_texts
+from aepo.llm.settings.fields import BUILT_IN, EndTokens, EngineName, stop_texts
 from aepo.llm.settings.kinds import Words, shown, typed_value
 from aepo.suggest import did_you_mean, nearest
 
-PAPER, WALK = "paper", "walk"
-"""Suites by name: the seven benchmarks, and the CPU demo task's held-out prompts."""
+PAPER = "paper"
+"""The suite of the seven benchmarks."""
 PROTOCOLS = {name: benchmark.protocol for name, benchmark in BENCHMARKS.items()} | {
-    # As AIME is, and pass@256 of the experiment in small; a response is its moves and the end token.
-    WALK: Protocol(samples=32, pass_ks=(256,), max_new_tokens=MOVES + 1)
+    # As AIME is, and pass@256 of the experiment in small.
+    name: Protocol(samples=32, pass_ks=(256,), max_new_tokens=RESPONSE_TOKENS)
+    for name in BUILT_IN
 }
 """How each set is sampled by default."""
 OF_A_FILE = Protocol(samples=16, pass_ks=(16,), top_p=1.0)
@@ -44,9 +45,9 @@ class Options(Section):
     """Folder (such as a run's final/) or hub id of a transformers causal LM with its tokenizer, or a run's checkpoint
     (checkpoints/step_N), whose weights are then put into a model under `out`."""
     suite: str = PAPER
-    """`paper`, the seven benchmarks; `walk`, the held-out prompts of the CPU demo task; names with commas between
-    them, of aime24, aime25, amc23, gsm8k, math500, minerva, olympiadbench; or a .jsonl, .json or .parquet file of
-    questions and answers, by itself."""
+    """`paper`, the seven benchmarks; `walk` or `ladder` (also `ladder_easy`, `ladder_single`), the held-out prompts of
+    a built-in task; names with commas between them, of these and of aime24, aime25, amc23, gsm8k, math500, minerva,
+    olympiadbench; or a .jsonl, .json or .parquet file of questions and answers, by itself."""
     reward: str | None = None
     """Of a file of one's own, as the trainer's reward.function; None: that of the run that trained the model, or else
     whether the final answer is the reference."""
@@ -73,7 +74,7 @@ class Options(Section):
     rows: int | None = Field(None, ge=1)
     """Only the first so many problems of each set."""
     max_tokens: int | None = Field(None, ge=1)
-    """Longest response, the end token included; None: 8192, for walk 5."""
+    """Longest response, the end token included; None: 8192, for a built-in task 5."""
     top_p: float | None = Field(None, gt=0, le=1)
     """Each token is drawn from the nucleus of this mass; None: 0.95."""
     temperature: float | None = Field(None, gt=0)

@@ -24,7 +24,7 @@ from aepo.llm.evaluation.evaluated_model import Subject, inspected, loaded
 from aepo.llm.evaluation.exams import check_positions, examined
 from aepo.llm.evaluation.identity import admit, identity, stages
 from aepo.llm.evaluation.ledger import SCHEMA, Found, Ledger, Table
-from aepo.llm.evaluation.options import WALK, Options
+from aepo.llm.evaluation.options import Options
 from aepo.llm.evaluation.prompting import Manner, manner_of
 from aepo.llm.evaluation.reporting import estimates
 from aepo.llm.evaluation.sampling import Exam, Sampler, SamplingBatch, chunks, sampling_batches
@@ -32,6 +32,7 @@ from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
 from aepo.llm.processes.run_lock import alone, only_first
+from aepo.llm.questions.built_in import BUILT_IN
 from aepo.llm.questions.end_tokens import described
 from aepo.llm.questions.task import FIRST_TOKENS
 from aepo.llm.settings import SettingsError
@@ -85,7 +86,7 @@ def run(options: Options) -> dict[str, Any] | None:
 
 def _published(options: Options) -> list[str]:
     """The sets whose files are the benchmarks' own."""
-    return [] if options.own_file is not None else [name for name in options.benchmarks if name != WALK]
+    return [] if options.own_file is not None else [name for name in options.benchmarks if name not in BUILT_IN]
 
 
 def _from_checkpoint(options: Options) -> tuple[Options, Path | None]:
@@ -169,8 +170,8 @@ def _tell(
     """Once per run: what is asked, and how."""
     name = next(iter(exams))
     first = exams[name]
-    if name == WALK:
-        log.info("the first prompt of walk: %s", first.task.text(first.task.prompts[first.prompts[0]]))
+    if name in BUILT_IN:
+        log.info("the first prompt of %s: %s", name, first.task.text(first.task.prompts[first.prompts[0]]))
     else:
         text = subject.tokenizer.decode(list(first.task.prompts[first.prompts[0]]), skip_special_tokens=False)
         log.info("template %s (%s); the first prompt of %s:\n%s", manner.template, manner.reason, name, text)
@@ -272,7 +273,7 @@ def _finished(
             "temperature": p.temperature,
             "top_p": p.top_p,
             "max_tokens": p.max_tokens,
-            "template": None if p.benchmark == WALK else manner.template,
+            "template": None if p.benchmark in BUILT_IN else manner.template,
         }
     results = {
         "model": subject.source,

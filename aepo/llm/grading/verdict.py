@@ -7,9 +7,10 @@ RIGHT = ("exact", "rounded", "algebra", "tolerance")
 benchmark allows."""
 
 
-REASONS = (*RIGHT, "wrong", "no answer", "refused", "timeout", "error", "custom")
+REASONS = (*RIGHT, "wrong", "no answer", "refused", "timeout", "error", "custom", "misjudged")
 """What `Verdict.reason` starts with; wrong, refused and error may add details after a colon. "custom" is a reward that
-somebody else's function gave as a number."""
+somebody else's function gave as a number, "misjudged" one that `reward.false_positives` or `false_negatives` turned
+over."""
 
 
 @dataclass(frozen=True, kw_only=True)

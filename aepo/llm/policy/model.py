@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from aepo.llm import seeds
+from aepo.llm.questions.built_in import tokenizer_from_scratch
 from aepo.llm.questions.task import Task
 from aepo.llm.settings import Settings, SettingsError
 from aepo.llm.settings.model_source import ModelSource, located
@@ -60,10 +61,7 @@ def model_config(settings: Settings, path: str | None) -> Any:
 
 
 def _from_scratch(settings: Settings) -> Any:
-    from aepo.llm.questions.small_tokenizers import byte_tokenizer
-    from aepo.llm.questions.walk import walk_task
-
-    tokenizer = walk_task().tokenizer if settings.data.train == "walk" else byte_tokenizer()
+    tokenizer = tokenizer_from_scratch(settings.data.train)
     # The task's prompts are not needed, and reading a data set for its tokenizer would be slow.
     with torch.device("meta"):
         return from_scratch(settings, SimpleNamespace(tokenizer=tokenizer)).config

@@ -15,7 +15,7 @@ from torch import nn
 from aepo.llm import seeds
 from aepo.llm.policy.microbatch import left_padded
 from aepo.llm.policy.model import from_scratch
-from aepo.llm.questions import small_tokenizers, walk
+from aepo.llm.questions import built_in, small_tokenizers
 from aepo.llm.questions.task import Task
 from aepo.llm.settings import Settings
 from aepo.llm.settings.model_source import of_run
@@ -37,7 +37,7 @@ def load_model(settings: Settings, task: Task) -> nn.Module:
         SettingsError: weights that cannot be read, or that are not all there.
     """
     path = settings.model.path
-    if path is None and settings.warm_start.steps and settings.data.train == "walk":
+    if path is None and settings.warm_start.steps and settings.data.built_in:
         path = str(warm_start(settings, task))
     elif settings.warm_start.steps:
         why = "model.path is given" if path else f"data.train={settings.data.train} has no demonstrations"
@@ -62,11 +62,16 @@ def warm_start(settings: Settings, task: Task, *, told: Callable[[int, int], obj
         task: with demonstrations.
         told: is called now and then with the steps that are made and those that will be.
     """
+    of_the_task = [one for one in type(task).__mro__ if one.__module__.startswith("aepo.")]
     made_by = {
         "model": settings.model.model_dump(),
         "warm_start": settings.warm_start.model_dump(exclude={"cache"}),
         "positions": settings.data.max_prompt_tokens + settings.rollout.max_response_tokens,
-        "source": [inspect.getsource(inspect.getmodule(m)) for m in (walk, small_tokenizers, from_scratch, warm_start)],
+        "task": settings.data.train,
+        "source": [
+            inspect.getsource(inspect.getmodule(m))
+            for m in (*of_the_task, built_in, small_tokenizers, from_scratch, warm_start)
+        ],
     }
     folder = Path(settings.warm_start.cache) / f"{seeds.number(json.dumps(made_by, sort_keys=True)):016x}"
     if (folder / "config.json").is_file():
@@ -103,7 +108,7 @@ def _teach(model: Any, settings: Settings, task: Task, told: Callable[[int, int]
         rows = pairs[step * warm.rows : (step + 1) * warm.rows]
         prompt, attention, _ = left_padded([task.prompts[p] for p, _ in rows], task.tokenizer.pad_token_id)
         if (attention == 0).any():
-            raise ValueError("warm_start needs prompts of one length, as the walk task has")
+            raise ValueError("warm_start needs prompts of one length, as built-in tasks have")
         response = torch.tensor([response for _, response in rows])
         logits = model(input_ids=torch.cat([prompt, response], 1), logits_to_keep=response.shape[1] + 1).logits[:, :-1]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), response.flatten())

@@ -2,10 +2,9 @@
 
 import logging
 
-from aepo.llm.questions import small_tokenizers as vocabulary
+from aepo.llm.questions.built_in import BUILT_IN, is_of, tokenizer_from_scratch
 from aepo.llm.questions.end_tokens import published_ends
 from aepo.llm.questions.task import DataError, Task, math_task
-from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings
 from aepo.llm.settings.model_source import of_run
 
@@ -19,15 +18,16 @@ def load_task(settings: Settings) -> Task:
         DataError: data that cannot be used.
         SettingsError: a tokenizer or a reward function that cannot be had.
     """
-    if settings.data.train == "walk":
-        if settings.model.path is not None and not _is_walk_model(settings.model.path):
+    if settings.data.built_in:
+        built_in = BUILT_IN[settings.data.train]()
+        if settings.model.path is not None and not is_of(of_run(settings.model.path).tokenizer(), built_in):
             raise DataError(
-                f"model.path={settings.model.path}: its tokenizer is not the walk task's; "
+                f"model.path={settings.model.path}: its tokenizer is not the {settings.data.train} task's; "
                 "give data.train a file of questions, or leave model.path out"
             )
-        return walk_task()
+        return built_in
     if settings.model.path is None:
-        tokenizer = vocabulary.byte_tokenizer()
+        tokenizer = tokenizer_from_scratch(settings.data.train)
         published: tuple[int, ...] = ()
     else:
         source = of_run(settings.model.path)
@@ -43,7 +43,3 @@ def load_task(settings: Settings) -> Task:
     if left_out:
         log.info("data: %d prompts over %d tokens left out", left_out, settings.data.max_prompt_tokens)
     return task
-
-
-def _is_walk_model(path: str) -> bool:
-    return of_run(path).tokenizer().get_vocab() == walk_task().tokenizer.get_vocab()

@@ -1,4 +1,4 @@
-"""What is asked and how an answer is judged, behind one small protocol: the walk task, or questions from a file."""
+"""What is asked and how an answer is judged, behind one small protocol: a built-in task, or questions from a file."""
 
 import json
 import logging
@@ -75,6 +75,11 @@ class Task(Protocol):
         """Of each prompt's row, what the reward functions take; () if none takes any."""
         ...
 
+    @property
+    def levels(self) -> Sequence[str]:
+        """How difficult each prompt is, by names that sort from the easiest on; () where it is not known."""
+        ...
+
     def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
         """Verdicts on responses (tokens, the end token included where it came), each to the prompt beside it."""
         ...
@@ -145,6 +150,7 @@ class MathTask:
     parts: Sequence[str] = ()
     columns: Sequence[Mapping[str, Any]] = ()
     """Of each prompt's row, what the reward functions take; () if none takes any."""
+    levels: Sequence[str] = ()
     stop: StopTexts | None = None
 
     def grade(self, prompts: Sequence[int], responses: Sequence[Sequence[int]]) -> list[Verdict]:
@@ -167,7 +173,7 @@ class MathTask:
         self.pool.close()
 
     def demonstrations(self, count: int, *, right_share: float, seed: int) -> list[tuple[int, PromptTokens]]:
-        raise ValueError("warm_start.steps must be 0 with a data file: only the walk task makes demonstrations")
+        raise ValueError("warm_start.steps must be 0 with a data file: only built-in tasks make demonstrations")
 
 
 def math_task(

@@ -24,6 +24,8 @@ EngineName = Literal["embedded", "vllm"]
 """The engines that `aepo.llm.engines.start` knows."""
 
 
+BUILT_IN = ("walk", "ladder", "ladder_easy", "ladder_single")
+"""The tasks that `aepo.llm.questions.built_in` makes, which need no data."""
 TEMPLATE_NAMES = ("plain", "raw", "qwen_math", "qwen", "qwen3", "chat")
 """The templates that `aepo.llm.questions.templates` knows by name."""
 TEMPLATE_SUFFIXES = (".jinja", ".jinja2", ".j2")
@@ -87,8 +89,9 @@ class DataSettings(Section):
     """What is asked."""
 
     train: str = "walk"
-    """`walk`, the built-in arithmetic task; `dapo_math_17k`, `gsm8k` or `math` from the hub; a .jsonl, .json or
-    .parquet file; or a hub dataset owner/name, with :config where it has several. Repeated questions are left out."""
+    """`walk` or `ladder`, the built-in tasks (with the ladder's controls `ladder_easy` and `ladder_single`);
+    `dapo_math_17k`, `gsm8k` or `math` from the hub; a .jsonl, .json or .parquet file; or a hub dataset owner/name, with
+    :config where it has several. Repeated questions are left out."""
     split: str = "train"
     """Split of a hub dataset; files have none."""
     question_column: str | None = None
@@ -111,7 +114,7 @@ class DataSettings(Section):
     max_prompt_tokens: int = Field(1024, ge=1)
     """Longer prompts are left out; how many is logged."""
     held_out_problems: int = Field(64, ge=0)
-    """Problems of a file that are kept for evaluation, drawn by data order; the walk task has its own."""
+    """Problems of a file that are kept for evaluation, drawn by data order; built-in tasks have their own."""
 
     @field_validator("template")
     @classmethod
@@ -130,6 +133,11 @@ class DataSettings(Section):
                 raise ValueError(f"{name} needs template=chat, got template={self.template}, which is a fixed text")
         return self
 
+    @property
+    def built_in(self) -> bool:
+        """Whether the task comes with the package."""
+        return self.train in BUILT_IN
+
 
 class WarmStartSettings(Section):
     """Supervised training on demonstrations before RL; only for a model from scratch on a task that has some."""
@@ -140,7 +148,8 @@ class WarmStartSettings(Section):
     """Demonstrations per step."""
     lr: float = Field(5e-3, gt=0)
     right_share: float = Field(0.7, ge=0, le=1)
-    """Share of the demonstrations that are right, so that RL has something to improve."""
+    """Share of the walk's demonstrations that are right, so that RL has something to improve; the ladder's instructions
+    have shares of their own."""
     seed: int = 0
     """Seed of the model's weights and of the demonstrations; runs that agree in this section share one start."""
     cache: str = "runs/warm_start"
@@ -183,7 +192,7 @@ class RolloutSettings(Section):
     """vLLM on a CPU: size of the KV cache."""
     stop: tuple[str, ...] = ()
     """Texts that end a response, such as ["\\n"]: it ends with the token that completes one, which is trained on like
-    any other, and what stands before the text is judged. Beside the end tokens; not for the walk task."""
+    any other, and what stands before the text is judged. Beside the end tokens; not for built-in tasks."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Each token is drawn from the nucleus of this mass. Below 1 (the authors' code: 0.99) responses are not samples of
     the policy, and the engine's log-probs are those of the nucleus: neither a correction nor mismatch/* can be had."""
@@ -224,7 +233,7 @@ class RolloutSettings(Section):
 
 
 class RewardSettings(Section):
-    """How answers to the questions of a file are judged; the walk task judges its own."""
+    """How answers to the questions of a file are judged; built-in tasks judge their own."""
 
     function: str | None = None
     """`package.module:function`, (response, answer) -> a number or a Verdict; None: whether the final answer is the
@@ -243,6 +252,11 @@ class RewardSettings(Section):
     """DAPO's soft overlong punishment: the penalty grows over the last so many of max_response_tokens; 0: none."""
     overlong_penalty: float = Field(1.0, gt=0)
     """Taken off the reward of a response of max_response_tokens. Rewards at or below 0 are no positives of AEPO."""
+    false_positives: float = Field(0.0, ge=0, lt=1)
+    """Built-in tasks only, like the next: share of the wrong answers that training rewards as if they were right, by
+    seed, prompt and response always the same ones; never what is no answer. Evaluation has the true verdicts."""
+    false_negatives: float = Field(0.0, ge=0, lt=1)
+    """Share of the right answers that get reward 0."""
 
     @property
     def asks_boxed(self) -> bool:
@@ -551,7 +565,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _evaluation_has_prompts(self) -> "Settings":
-        if self.evaluation.every and self.data.train != "walk" and not self.data.held_out_problems:
+        if self.evaluation.every and not self.data.built_in and not self.data.held_out_problems:
             raise ValueError(
                 f"evaluation.every={self.evaluation.every} needs prompts to evaluate on, got data.held_out_problems=0"
             )
@@ -574,12 +588,22 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _walks_end_by_themselves(self) -> "Settings":
-        if self.rollout.stop and self.data.train == "walk":
+    def _numbers_end_by_themselves(self) -> "Settings":
+        if self.rollout.stop and self.data.built_in:
             raise ValueError(
-                f"rollout.stop={list(self.rollout.stop)} needs a file of questions, got data.train=walk, whose "
-                "responses are moves and the end token"
+                f"rollout.stop={list(self.rollout.stop)} needs a file of questions, got data.train={self.data.train}, "
+                "whose responses are numbers and the end token"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _only_known_verdicts_are_turned_over(self) -> "Settings":
+        for name in ("false_positives", "false_negatives"):
+            if (rate := getattr(self.reward, name)) and not self.data.built_in:
+                raise ValueError(
+                    f"reward.{name}={rate:g} needs a built-in task ({', '.join(BUILT_IN)}), whose verdicts are true, "
+                    f"got data.train={self.data.train}"
+                )
         return self
 
     @property

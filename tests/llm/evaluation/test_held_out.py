@@ -14,6 +14,7 @@ from running import assert_learned, trained, weights, without_times
 from aepo.controller import Loop
 from aepo.llm import seeds
 from aepo.llm.engines.embedded import EmbeddedEngine
+from aepo.llm.engines.engine import Sampled
 from aepo.llm.evaluation.held_out import held_out_passes, shorter_evaluation
 from aepo.llm.grading import Verdict
 from aepo.llm.policy.model import from_scratch
@@ -24,7 +25,7 @@ from aepo.llm.processes.watchdog import Phases
 from aepo.llm.questions.walk import WalkTask, walk_task
 from aepo.llm.settings import EvaluationSettings, Settings, SettingsError, load
 from aepo.llm.train import main, train_step
-from aepo.llm.trainer import Trainer
+from aepo.llm.trainer import Request, Trainer
 
 
 class Even(WalkTask):
@@ -320,3 +321,38 @@ def test_two_ranks_measure_what_one_measures(tmp_path):
     one, two = (trained(tmp_path / f"{ranks}", *on, ranks=ranks) for ranks in (1, 2))
     # Before the first update both have the same weights, and every prompt the same draws, whoever asks it.
     assert passed(one[0]) == passed(two[0]) != {}
+
+
+# A verifier that errs in training.
+
+
+class Repeating:
+    """The engine that samples one response, whatever is asked."""
+
+    def __init__(self, response: list[int]) -> None:
+        self.response = response
+
+    def sample(self, prompts, *, n, **asked):
+        token = torch.tensor([self.response] * (len(prompts) * n))
+        return Sampled(token=token, mask=torch.ones(token.shape), logp=torch.zeros(token.shape))
+
+
+@pytest.mark.parametrize(("named", "move", "true"), [("false_positives", "+9", 0.0), ("false_negatives", "+2", 1.0)])
+def test_training_has_the_verifiers_errors_and_evaluation_has_not(named, move, true):
+    walk = walk_task()
+    ids = walk.tokenizer.get_vocab()
+    # Of eight places, where four moves of 2 are right.
+    asked = [p for p, (start, goal) in enumerate(walk.pairs) if goal - start == 8]
+    trainer = dataclasses.replace(
+        a_trainer(*ON, f"reward.{named}=0.3"),
+        task=dataclasses.replace(walk, held_out=asked),
+        engine=Repeating([*[ids[move]] * 4, walk.tokenizer.eos_token_id]),
+    )
+    for step in (None, 0):
+        assert trainer.evaluate(step) == {"pass@1": true, "pass@2": true}
+    request = Request(branch="main", prompts=np.array(asked), temperature=1.0)
+    (graded,) = trainer.rollouts(0, request)
+    by_prompt = graded.rollouts.reward.view(len(asked), -1)
+    # 22 prompts, each with one verdict for all of its equal responses; a run that goes on has the same.
+    assert (by_prompt == by_prompt[:, :1]).all() and 0 < (by_prompt != true).float().mean() < 0.7
+    assert (trainer.rollouts(7, request)[0].rollouts.reward == graded.rollouts.reward).all()

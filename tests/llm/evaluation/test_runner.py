@@ -30,6 +30,7 @@ from aepo.llm.evaluation.sampling import Exam, batch_seeds, chunks, sampling_bat
 from aepo.llm.evaluation.suite import BENCHMARKS
 from aepo.llm.processes.ports import free_port
 from aepo.llm.processes.run_lock import alone
+from aepo.llm.questions.built_in import BUILT_IN
 from aepo.llm.questions.small_tokenizers import byte_tokenizer
 from aepo.llm.questions.walk import walk_task
 from aepo.llm.settings import Settings, SettingsError
@@ -195,19 +196,21 @@ def test_n_may_grow_and_what_was_sampled_stays(tmp_path, whole, model, data):
         assert twin["mean_entropy"] == pytest.approx(row["mean_entropy"], abs=1e-5)
 
 
-def test_the_walk_tasks_held_out_prompts_are_evaluated_by_the_same_command(tmp_path, walker):
-    out = tmp_path / "run"
-    assert main([f"--model={walker}", f"--out={out}", "--suite=walk", "--samples=3", "--rows=7", "--step=40"]) == 0
-    rows, task = samples(out), walk_task()
+@pytest.mark.parametrize("name", ["walk", "ladder", "ladder_single"])
+def test_a_built_in_tasks_held_out_prompts_are_evaluated_by_the_same_command(tmp_path, name):
+    out, task = tmp_path / "run", BUILT_IN[name]()
+    model = tiny_model(tmp_path / "model", task.tokenizer, positions=16)
+    assert main([f"--model={model}", f"--out={out}", f"--suite={name}", "--samples=3", "--rows=7", "--step=40"]) == 0
+    rows = samples(out)
     held_out = sorted(task.held_out)[:7]
-    assert keys(rows) == [("walk", mode, p, s) for mode in ("pass@1", "pass@k") for p in held_out for s in range(3)]
+    assert keys(rows) == [(name, mode, p, s) for mode in ("pass@1", "pass@k") for p in held_out for s in range(3)]
     ids = task.tokenizer.get_vocab()
     for row in rows:
         tokens = [ids[word] for word in row["response"].split()]
         (verdict,) = task.grade([row["problem"]], [tokens])
         assert (verdict.reward, verdict.extracted) == (row["reward"], row["extracted"])
     results = json.loads((out / "results.json").read_text())
-    assert results["step"] == 40 and set(results["benchmarks"]["walk"]) == {"pass@1", "pass@k"}
+    assert results["step"] == 40 and set(results["benchmarks"][name]) == {"pass@1", "pass@k"}
 
 
 @given(
@@ -432,6 +435,7 @@ def test_a_model_that_cannot_be_used_is_refused_with_the_cure(tmp_path, capsys, 
         (("--template=chat",), "no chat template"),
         (("--max-tokens=4090",), r"--max-tokens=4090: with the longest prompt of aime24, \d+ tokens, .* lower it to 4"),
         (("--suite=walk",), "the tokenizer of --model=.* is not the walk task's"),
+        (("--suite=ladder_easy",), "--suite=ladder_easy: the tokenizer of --model=.* is not the ladder_easy task's"),
         (("--data=elsewhere",), "elsewhere"),
         (("--engine=vllm",), "vLLM is not installed"),
     ],
