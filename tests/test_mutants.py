@@ -18,7 +18,7 @@ import test_zoo_by_hand
 from mutation import Mutant, assert_harmless, assert_noticed
 
 from aepo import advantage, batch, categorical, controller, loss, method, normalizer, passk, tilt, weights
-from aepo.batch import Batch, Rollouts
+from aepo.batch import Batch
 from aepo.zoo import clipping, surprisal
 from aepo.zoo.aepo import _tempered
 from aepo.zoo.reweighting import centred_ratio, dcpo, entrocraft, entropic
