@@ -29,6 +29,22 @@ def control_lines(settings: Settings) -> list[str]:
     if most < FEW_PROMPTS:
         lines.append(
             f"          the second branch asks {again} of {prompts} prompts a step: their luck moves the entropy more "
-            "than the controller does; raise method.prompt_fraction or train.prompts_per_step"
+            f"than the controller does; raise {what_asks_more(settings)}"
         )
     return lines
+
+
+def what_asks_more(settings: Settings) -> str:
+    """The settings by which a second branch asks more prompts, with their values: not the share that is whole already.
+
+    >>> from aepo.llm.settings import load
+    >>> what_asks_more(load(None, ["method.name=aepo", "train.prompts_per_step=8"]))
+    'method.prompt_fraction (now 0.25) or train.prompts_per_step (now 8)'
+    """
+    tempered, found = (
+        settings.method.build().tempered,
+        [f"train.prompts_per_step (now {settings.train.prompts_per_step})"],
+    )
+    if tempered is not None and tempered.prompt_fraction < 1:
+        found.insert(0, f"method.prompt_fraction (now {tempered.prompt_fraction:g})")
+    return " or ".join(found)

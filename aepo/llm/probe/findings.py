@@ -9,6 +9,7 @@ import torch
 
 from aepo.authority import FEW_PROMPTS, predicted_authority, sufficient_alpha
 from aepo.batch import Rollouts
+from aepo.llm.doctor.control import what_asks_more
 from aepo.llm.grading import Verdict
 from aepo.llm.grading.rewards import troubles
 from aepo.llm.records.saturation import FEW_POSITIVES
@@ -167,8 +168,7 @@ def of_the_method(
     if again < FEW_PROMPTS or positives < FEW_POSITIVES:
         said.append(
             f"the second branch rests on {positives} right responses to {again} of {prompts} prompts a step: their "
-            "luck moves the entropy more than the controller does; raise method.prompt_fraction or "
-            "train.prompts_per_step"
+            f"luck moves the entropy more than the controller does; raise {what_asks_more(settings)}"
         )
     return said
 

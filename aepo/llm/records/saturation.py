@@ -7,6 +7,7 @@ import numpy as np
 
 from aepo import zoo
 from aepo.authority import FEW_PROMPTS, sufficient_alpha, sufficient_temperature
+from aepo.llm.doctor.control import what_asks_more
 from aepo.llm.settings import MethodSettings, Settings
 from aepo.tracking import DUTY_STEPS, SATURATED_DUTY
 
@@ -171,11 +172,7 @@ def start_warning(row: Mapping[str, Any], settings: Settings) -> str | None:
     positives = row.get("positives")
     if positives is None or (most >= FEW_PROMPTS and positives >= FEW_POSITIVES):
         return None
-    values = _values(settings.method)
-    cures = [f"train.prompts_per_step (now {count})"]
-    if values.get("prompt_fraction") is not None:
-        cures.insert(0, f"method.prompt_fraction (now {values['prompt_fraction']:g})")
     return (
         f"the second branch rests on {positives} right responses to {prompts} prompt{'s' if prompts != 1 else ''} "
-        f"a step: their luck moves the entropy more than the controller does. Raise {' or '.join(cures)}"
+        f"a step: their luck moves the entropy more than the controller does. Raise {what_asks_more(settings)}"
     )

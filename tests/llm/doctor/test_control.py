@@ -22,6 +22,9 @@ def test_the_advised_alpha_gives_the_authority_that_was_lacking(tmp_path):
 def test_a_second_branch_of_two_prompts_is_named_and_one_that_may_widen_is_not():
     few = load(None, ["method.name=aepo_adaptive", "train.prompts_per_step=8"])
     assert "asks 2 of 8 prompts a step" in control_lines(few)[-1]
+    assert control_lines(few)[-1].endswith("raise method.prompt_fraction (now 0.25) or train.prompts_per_step (now 8)")
+    whole = load(None, ["method.name=aepo", "train.prompts_per_step=2", "method.prompt_fraction=1"])
+    assert control_lines(whole)[-1].endswith("raise train.prompts_per_step (now 2)")
     assert not any(
         "of 8 prompts" in line
         for line in control_lines(load(None, ["method.name=aepo_reach", "train.prompts_per_step=8"]))
