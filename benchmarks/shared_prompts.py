@@ -6,12 +6,16 @@ The ceiling is the saving in tokens, (P + R) G / (P + G R) with P and R the toke
 responses of a prompt. `plain` is also without fused AdamW: the trainer before both. Beside them stands a step of TRL's
 GRPO on as many prompts and responses, all of the mean length; and whole steps of the demo, with and without sharing.
 
-    python benchmarks/shared_prompts.py     # 21 + 2.4 tokens, 120 + 300, the demo: results/shared_prompts.json
+`rounding` is about trained weights (those that `aepo model` made, where they are there): log-probs, entropies and
+gradients of both ways on ragged prompts, in float64 against each other, and in float32 against float64's.
+
+    python benchmarks/shared_prompts.py     # 21 + 2.4 tokens, 120 + 300, demo, rounding: results/shared_prompts.json
     python benchmarks/shared_prompts.py --case short --rounds 1
 """
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -53,7 +57,8 @@ CASES = {
 }
 """`limit`: the most that a shared step may cost of a plain one."""
 PARTS = ("generate", "score", "update")
-DEMO, WAYS = "demo", ("plain", "shared")
+DEMO, ROUNDING, WAYS = "demo", "rounding", ("plain", "shared")
+MODEL = Path(__file__).parents[1] / "models" / "smollm2-135m"
 DEMO_STEPS = 40
 """Of which the second half is counted: the demo's warm model."""
 
@@ -203,6 +208,54 @@ def of_demo(way: str) -> list[float]:
     return steps[len(steps) // 2 :]
 
 
+def of_rounding() -> dict[str, dict[str, float]]:
+    """How far the ways are apart, and each in float32 from float64: the largest difference of a log-prob and of an
+    entropy, in nats, and that of a parameter's gradient by the norm of the largest."""
+    from transformers import AutoModelForCausalLM
+
+    draw, rows = np.random.default_rng(1), 3 * GROUP
+    prompts = [tuple(draw.integers(1, 49152, length).tolist()) for length in (9, 21, 26)]
+    response = torch.tensor(lengths(1, 6, rows))
+    mask = (torch.arange(int(response.max())) < response.unsqueeze(-1)).double()
+    token = torch.from_numpy(draw.integers(1, 49152, tuple(mask.shape))) * mask.long()
+    of, found = torch.arange(3).repeat_interleave(GROUP), {}
+    for dtype in (torch.float32, torch.float64):
+        model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).to(dtype).eval()
+        for module in model.modules():
+            # transformers' own norm computes in float32, whatever the weights are.
+            if type(module).__name__.endswith("RMSNorm"):
+                module.forward = functools.partial(_rms_norm, module)
+        wrapped = ResponseStats(model)
+        stepper = TorchStepper(wrapped, torch.optim.SGD(wrapped.parameters(), lr=0.0), max_grad_norm=float("inf"))
+        policy = Policy(stepper, prompts, pad_id=0, token_budget=TOKEN_BUDGET, lr=0.0, sharing=True)
+        for way in WAYS:
+            logp, entropy, _ = policy._forward(stepper, of, token, mask.to(dtype), 1.0, False, shared=way == "shared")
+            weight = torch.linspace(-1, 1, rows, dtype=dtype).unsqueeze(-1)
+            loss = ((weight * logp + 0.01 * entropy) * mask).sum() / rows
+            gradient = torch.autograd.grad(loss, list(model.parameters()))
+            found[way, dtype] = (logp.detach(), entropy.detach(), gradient)
+
+    def apart(one: tuple[str, torch.dtype], other: tuple[str, torch.dtype]) -> dict[str, float]:
+        (logp, entropy, mine), (its_logp, its_entropy, its) = found[one], found[other]
+        largest = max(float(g.double().norm()) for g in its)
+        return {
+            "logp": float((logp - its_logp).abs().max()),
+            "entropy": float((entropy - its_entropy).abs().max()),
+            "gradient": max(float((a.double() - b.double()).norm()) for a, b in zip(mine, its, strict=True)) / largest,
+        }
+
+    exact = ("plain", torch.float64)
+    return {
+        "float64, shared against plain": apart(("shared", torch.float64), exact),
+        "float32, shared against plain": apart(("shared", torch.float32), ("plain", torch.float32)),
+        **{f"{way} in float32 against float64": apart((way, torch.float32), exact) for way in WAYS},
+    }
+
+
+def _rms_norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return module.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + module.variance_epsilon)
+
+
 def in_its_own_process(case: str, way: str, steps: int) -> Any:
     """What one way measured."""
     command = [sys.executable, __file__, "--case", case, "--way", way, "--steps", str(steps)]
@@ -252,7 +305,7 @@ def compared_demo(*, rounds: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=(*CASES, DEMO), help="default: all")
+    parser.add_argument("--case", choices=(*CASES, DEMO, ROUNDING), help="default: all")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2, help="of every way in every round, after one that warms up")
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -274,9 +327,15 @@ def main() -> int:
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
     }
     failed = False
-    for name in [chosen.case] if chosen.case else (*CASES, DEMO):
+    # A case by itself joins the others that were measured before.
+    if chosen.case and chosen.out.exists():
+        report = json.loads(chosen.out.read_text()) | report
+    for name in [chosen.case] if chosen.case else (*CASES, DEMO, *([ROUNDING] if MODEL.exists() else [])):
         if name == DEMO:
             report[name] = compared_demo(rounds=chosen.rounds)
+        elif name == ROUNDING:
+            report[name] = of_rounding()
+            print(json.dumps(report[name], indent=1))
         else:
             report[name], kept = compared(name, rounds=chosen.rounds, steps=chosen.steps)
             failed |= not kept

@@ -282,7 +282,7 @@ class ResponseStats(nn.Module):
         """Some models scale their logits; a log-prob that leaves that out would be wrong without a sign of it."""
         device = next(self.model.parameters()).device
         ids = torch.arange(2, device=device).unsqueeze(0)
-        model_logp = self.model(input_ids=ids).logits.float().log_softmax(-1)[0]
+        model_logp = self.model(input_ids=ids).logits.double().log_softmax(-1)[0]
         label = model_logp.argmax(-1)
         hidden = self.model.base_model(input_ids=ids).last_hidden_state
         mine, _, _ = self._head(hidden[0], label, 1.0)
