@@ -30,7 +30,7 @@ def runs_of(protocol: Protocol, *, stage: str | None, arms: Sequence[str], seeds
         chosen = chosen or list(of_stage)
     found = []
     for arm in chosen:
-        of = protocol.stage_of(arm) if stage is None else protocol.stages[stage]
+        of = protocol.stages[stage or protocol.stage_of(arm)]
         most = protocol.most_seeds if of.judges else of.seeds.count
         if seeds is not None and not 1 <= seeds <= most:
             raise SettingsError(f"--seeds: must be in 1 .. {most}, got {seeds}")

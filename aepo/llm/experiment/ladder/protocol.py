@@ -166,9 +166,10 @@ class Protocol(Section):
         """The seeds that choose."""
         return sorted({seed for stage in self.stages.values() if not stage.judges for seed in stage.seeds})
 
-    def stage_of(self, arm: str) -> Stage:
-        """The stage in which an arm is judged."""
-        return next(stage for stage in self.stages.values() if stage.judges and arm in stage.arms)
+    def stage_of(self, arm: str, seed: int | None = None) -> str:
+        """The name of the stage in which an arm is judged, or of the one that chooses by it if that has the seed."""
+        judges = seed not in self.choosing
+        return next(name for name, stage in self.stages.items() if stage.judges == judges and arm in stage.arms)
 
     def arm_named(self, name: str) -> str:
         """An arm by its name, or the arm at the middle target by the name without it.
