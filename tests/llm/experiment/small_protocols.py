@@ -19,6 +19,7 @@ stages:
   A: {what: main, seeds: {first: 100, count: 2}, arms: [base, grpo, aepo_0.5]}
 most_seeds: 3
 evaluation:
+  last_steps: 2
   prompts: 24
   narrow: {temperature: 0.1, samples: 2}
   whole: {temperature: 1, samples: 8}
@@ -30,7 +31,7 @@ metrics:
 alpha: 0.05
 claims:
   - says: GRPO's entropy collapses
-    tests: [{test: collapses, arms: [grpo], below: 0.25, last_steps: 2}]
+    tests: [{test: collapses, arms: [grpo], below: 0.25}]
   - says: AEPO is above GRPO
     tests: [{test: above, arms: [aepo_0.5], than: [grpo], metrics: [pass@1 T=0.1, pass@8]}]
 arms:"""

@@ -143,7 +143,7 @@ def test_figures_are_of_every_step_and_the_curve_of_every_fifth():
     raised = [step % 4 == 0 for step in range(40)]
     authority = [None if step % 2 else float(step) for step in range(40)]
     found = rows(entropy, raise_entropy=raised, control__authority=authority)
-    summary = summarized(settings, found, follows=True)
+    summary = summarized(settings, found, follows=True, last=20)
     assert summary["entropy_first"] == 2.0 and summary["entropy_last"] == pytest.approx(0.5)
     assert summary["tracking_error"] == pytest.approx(0.1) and summary["duty_up"] == 0.25
     # Of the last half's even steps, 20 .. 38.
@@ -158,11 +158,11 @@ def test_figures_are_of_every_step_and_the_curve_of_every_fifth():
 def test_a_method_without_a_target_has_no_error_and_one_without_a_controller_no_duty():
     settings = load("ladder_cpu", ["method.name=grpo"])
     found = rows([1.0] * 10, raise_entropy=[None] * 10)
-    summary, curve = (made(settings, found, follows=False) for made in (summarized, thinned))
+    summary, curve = summarized(settings, found, follows=False, last=4), thinned(settings, found, follows=False)
     assert summary["tracking_error"] is summary["duty_up"] is summary["authority"] is None
     assert set(curve) == {"step", "entropy", "reward"}
     # Eq. 2 is given a target that it does not follow.
-    told = summarized(load("ladder_cpu", ["method.name=aepo_eq2"]), found, follows=True)
+    told = summarized(load("ladder_cpu", ["method.name=aepo_eq2"]), found, follows=True, last=4)
     assert told["tracking_error"] == pytest.approx(0.5) and told["duty_up"] is None
 
 
@@ -193,7 +193,7 @@ def largest(rng: np.random.Generator) -> Outcome:
             "said": [text, text, text], "evaluation_cpu_seconds": 1000.5, "training_cpu_seconds": 1000.5,
             "training_seconds": 1000.5,
         },
-        summary={name: 0.12345 for name in summarized(load("ladder_cpu"), rows([1.0] * 4), follows=False)},
+        summary={name: 0.12345 for name in summarized(load("ladder_cpu"), rows([1.0] * 4), follows=False, last=2)},
         curve=curve,
         counts={
             "whole": counts(256, different=True), "narrow": counts(32, different=True),
@@ -235,7 +235,9 @@ def test_a_metric_is_of_the_evaluation_that_has_its_samples():
 
 def test_a_file_of_other_settings_or_of_no_run_is_refused_by_name(tmp_path):
     small_one = small(tmp_path)
-    kept = dataclasses.replace(largest(np.random.default_rng(2)), arm="grpo", seed=100, digest=small_one.digest("grpo"))
+    kept = dataclasses.replace(
+        largest(np.random.default_rng(2)), arm="grpo", seed=100, digest=small_one.digests["grpo"]
+    )
     assert outcome.known(small_one, tmp_path, "grpo", 100) is None
     path = outcome.write(tmp_path, kept)
     assert outcome.known(small_one, tmp_path, "grpo", 100).seed == 100

@@ -29,7 +29,7 @@ def test_arms_differ_in_settings_and_labels_and_in_nothing_that_nobody_named():
     typed = {arm: tuple(COMMITTED.typed(arm)) for arm in COMMITTED.arms}
     assert len(set(typed.values())) == len(typed)
     assert len({arm.label for arm in COMMITTED.arms.values()}) == len(typed)
-    digests = {arm: COMMITTED.digest(arm) for arm in COMMITTED.arms}
+    digests = {arm: COMMITTED.digests[arm] for arm in COMMITTED.arms}
     assert len(set(digests.values())) == len(digests)
     built = {arm: COMMITTED.settings(arm, 0).method.build() for arm in COMMITTED.arms}
     assert {built[f"aepo_{level}"].label for level in (0.1, 0.25, 0.5, 0.75, 1)} == {"normalizer=all, alpha=4"}
@@ -90,13 +90,13 @@ def test_a_digest_is_of_the_numbers_and_not_of_seeds_or_folders(tmp_path):
     for name in ("protocol.yaml", "release.csv"):
         (tmp_path / name).write_text(PROTOCOL.with_name(name).read_text())
     elsewhere = read(tmp_path / "protocol.yaml")
-    assert all(elsewhere.digest(arm) == COMMITTED.digest(arm) for arm in COMMITTED.arms)
+    assert all(elsewhere.digests[arm] == COMMITTED.digests[arm] for arm in COMMITTED.arms)
 
     def changed(before: str, after: str) -> set[str]:
         assert text.count(before) == 1
         (tmp_path / "protocol.yaml").write_text(text.replace(before, after))
         other = read(tmp_path / "protocol.yaml")
-        return {arm for arm in COMMITTED.arms if other.digest(arm) != COMMITTED.digest(arm)}
+        return {arm for arm in COMMITTED.arms if other.digests[arm] != COMMITTED.digests[arm]}
 
     assert changed("samples: 64", "samples: 65") == {"grpo", "aepo_0.5", "aepo_0.75", "release"}
     assert changed("top_p: 0.95", "top_p: 0.9") == {"base", "grpo", "aepo_0.5"}

@@ -102,7 +102,7 @@ def test_a_run_that_has_its_file_is_not_started_and_one_of_other_settings_ends_a
     monkeypatch.setattr(running, "warm_starts", lambda config, chosen, parallel: started.extend(chosen))
     monkeypatch.setattr(running, "train", lambda jobs, **_: started.extend(jobs) or [])
     kept = outcome.Outcome(
-        arm="grpo", seed=100, digest=protocol.digest("grpo"), about={}, summary={}, curve={}, counts={},
+        arm="grpo", seed=100, digest=protocol.digests["grpo"], about={}, summary={}, curve={}, counts={},
         checkpoints={}, surprise={},
     )  # fmt: skip
     outcome.write(results, kept)

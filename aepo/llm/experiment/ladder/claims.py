@@ -58,7 +58,6 @@ class Collapses(_Test):
 
     test: Literal["collapses"]
     below: float = Field(gt=0, lt=1)
-    last_steps: int = Field(ge=1)
 
     def single(self) -> Iterator["Collapses"]:
         return (self.model_copy(update={"arms": (arm,)}) for arm in self.arms)
@@ -117,7 +116,8 @@ class Differs(_Compared):
 
 
 class Beyond(_Compared):
-    """An arm solves, in k samples, prompts that another one solves in none of its most samples."""
+    """An arm solves, in k samples, more than the smallest share of prompts that another one solves in none of its most
+    samples."""
 
     test: Literal["beyond"]
 
@@ -143,7 +143,6 @@ class NoSetPoint(_Test):
     test: Literal["no_set_point"]
     levels: tuple[float, ...] = Field(min_length=1)
     within: float = Field(gt=0)
-    last_steps: int = Field(ge=1)
 
     def single(self) -> Iterator["NoSetPoint"]:
         yield self

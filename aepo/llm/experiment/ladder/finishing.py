@@ -28,8 +28,6 @@ from aepo.llm.settings.model_source import of_run
 from aepo.tracking import duty_cycle, last_half, tracking_error
 
 CURVE_EVERY = 5
-LAST_STEPS = 20
-"""Steps that the last entropy is the mean of: one step's estimate is noisy."""
 WARNINGS, LONGEST_WARNING = 3, 200
 """Of what a run was warned of."""
 PACKAGES = ("torch", "transformers", "deepspeed", "numpy")
@@ -60,13 +58,13 @@ def finish(protocol: Protocol, arm: str, seed: int, *, out: Path, results: Path)
         Outcome(
             arm=arm,
             seed=seed,
-            digest=protocol.digest(arm),
+            digest=protocol.digests[arm],
             about=_about(
                 protocol, arm, seed, said=_warnings(job.log) if trained else [], evaluation_cpu_seconds=evaluated,
                 training_cpu_seconds=job.cpu_seconds if trained else None,
                 training_seconds=sum(row["time/step"] for row in rows) if trained else None,
             ),
-            summary=summarized(settings, rows, follows=follows) if trained else {},
+            summary=summarized(settings, rows, follows=follows, last=protocol.evaluation.last_steps) if trained else {},
             curve=thinned(settings, rows, follows=follows) if trained else {},
             counts=counts,
             checkpoints=checkpoints,
@@ -165,19 +163,22 @@ def _targets(settings: Settings, steps: int) -> outcome.Floats:
     return np.array([float(schedule(step)) for step in range(steps)])
 
 
-def summarized(settings: Settings, rows: Sequence[Mapping[str, Any]], *, follows: bool) -> dict[str, float | None]:
+def summarized(
+    settings: Settings, rows: Sequence[Mapping[str, Any]], *, follows: bool, last: int
+) -> dict[str, float | None]:
     """A run's figures, of every step; entropies in nats.
 
     Args:
         settings: of the run.
         rows: of its metrics.
         follows: whether it was given a target.
+        last: steps that the last entropy is the mean of.
     """
     entropy, authority = _series(rows, "entropy"), last_half(_series(rows, "control/authority"))
     raised, measured = _series(rows, "raise_entropy"), authority[~np.isnan(authority)]
     found = {
         "entropy_first": entropy[0],
-        "entropy_last": entropy[-LAST_STEPS:].mean(),
+        "entropy_last": entropy[-last:].mean(),
         "entropy_last_half": last_half(entropy).mean(),
         "tracking_error": tracking_error(entropy, _targets(settings, len(rows))) if follows else None,
         "target_last": _targets(settings, len(rows))[-1] if follows else None,
@@ -193,7 +194,8 @@ def thinned(settings: Settings, rows: Sequence[Mapping[str, Any]], *, follows: b
     """Every fifth step of a run: entropy, target and reward there; of it and the next four the share that raised the
     entropy, and the median authority where one was measured.
 
-    Args: as for `summarized`.
+    Args:
+        settings, rows, follows: as for `summarized`.
     """
     starts = range(0, len(rows), CURVE_EVERY)
 

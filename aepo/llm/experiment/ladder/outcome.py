@@ -84,7 +84,7 @@ class Outcome:
     arm: str
     seed: int
     digest: str
-    """`aepo.llm.experiment.ladder.protocol.Protocol.digest` of its arm."""
+    """`aepo.llm.experiment.ladder.protocol.Protocol.digests` of its arm."""
     about: Mapping[str, Any]
     """Command, settings, device, versions, what it took."""
     summary: Mapping[str, float | None]
@@ -177,7 +177,7 @@ def known(protocol: Protocol, folder: Path, arm: str, seed: int) -> Outcome | No
     outcome = read(path)
     if (outcome.arm, outcome.seed) != (arm, seed):
         raise SettingsError(f"{path}: holds {outcome.arm}, seed {outcome.seed}; rename or remove it")
-    if outcome.digest != (wanted := protocol.digest(arm)):
+    if outcome.digest != (wanted := protocol.digests[arm]):
         raise SettingsError(
             f"{path}: was made with other settings or evaluations than the protocol has for {arm} (digests "
             f"{outcome.digest} and {wanted}); remove it to make it anew, or name another --results"

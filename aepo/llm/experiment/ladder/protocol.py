@@ -70,6 +70,8 @@ class Checkpoints(Section):
 class Evaluation(Section):
     """How the last model of every run is evaluated, and what is looked at besides."""
 
+    last_steps: int = Field(ge=1)
+    """Of the training, which its last entropy is the mean of."""
     prompts: int = Field(ge=1)
     narrow: Sampled
     whole: Sampled
@@ -251,7 +253,12 @@ class Protocol(Section):
             del chosen["checkpoints"]
         return chosen
 
-    def digest(self, arm: str) -> str:
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """By arm."""
+        return {arm: self._digest(arm) for arm in self.arms}
+
+    def _digest(self, arm: str) -> str:
         """Of all that an arm's numbers depend on but its seed and the code: the settings, and how it is evaluated.
 
         What stands at its default is left out, so that a field which a later version adds changes no digest.
