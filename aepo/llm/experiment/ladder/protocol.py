@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from aepo import zoo
-from aepo.llm.experiment.ladder.claims import Claim, Metric
+from aepo.llm.experiment.ladder.claims import Beyond, Claim, Metric
 from aepo.llm.experiment.side_by_side import Job
 from aepo.llm.settings import Section, Settings, SettingsError, load, plain_yaml, presets
 from aepo.suggest import did_you_mean
@@ -148,6 +148,8 @@ class Protocol(Section):
                 for metric in getattr(test, "metrics", ()):
                     if metric not in self.metrics:
                         raise ValueError(f"claim {number}: metrics has no {metric!r}")
+                    if isinstance(test, Beyond) and metric != (whole := f"pass@{self.evaluation.whole.samples}"):
+                        raise ValueError(f"claim {number}: beyond is of all samples, {whole}, got {metric!r}")
         for arm in self.evaluation.more.arms:
             if arm not in self.arms:
                 raise ValueError(f"evaluation.more.arms: unknown arm {arm!r}{did_you_mean(arm, self.arms)}")
@@ -235,13 +237,17 @@ class Protocol(Section):
             arguments=tuple(f"--{one}" for one in self.arguments(arm, seed)),
         )
 
+    def usual(self, metric: str) -> bool:
+        """Whether every arm is evaluated with enough samples for a metric, on every seed."""
+        wanted, chosen = Metric.named(metric), self.evaluation
+        most = {chosen.narrow.temperature: chosen.narrow.samples, chosen.whole.temperature: chosen.whole.samples}
+        return wanted.k <= most.get(wanted.temperature, 0)
+
     def has(self, arm: str, metric: str) -> bool:
         """Whether an arm is evaluated with enough samples for a metric, on some seed at least."""
         wanted, chosen = Metric.named(metric), self.evaluation
-        most = {chosen.narrow.temperature: chosen.narrow.samples, chosen.whole.temperature: chosen.whole.samples}
-        if arm in chosen.more.arms:
-            most[chosen.whole.temperature] = chosen.more.samples
-        return wanted.k <= most.get(wanted.temperature, 0)
+        more = arm in chosen.more.arms and wanted.temperature == chosen.whole.temperature
+        return self.usual(metric) or (more and wanted.k <= chosen.more.samples)
 
     def evaluated(self, arm: str) -> dict[str, Any]:
         """How an arm is evaluated, as JSON has it."""
