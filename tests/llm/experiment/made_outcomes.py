@@ -33,17 +33,17 @@ def made(
     chosen, trained = protocol.evaluation, protocol.arms[arm].trained
     is_solved = np.arange(chosen.prompts) < round(solved * chosen.prompts)
 
-    def counts(samples: int, share: float) -> Counts:
+    def counts(samples: int, share: float, *, different: bool = True) -> Counts:
         # Every prompt has the share but for rounding, which is spread so that the mean has it too.
         exact = share * samples * np.arange(1, chosen.prompts + 1)
         right = np.diff(np.floor(exact + 1e-9), prepend=0).astype(np.int64)
         right = np.where(is_solved, np.clip(right, 1 if share else 0, samples), 0)
-        return Counts(samples=samples, right=right, different=np.minimum(right, 10))
+        return Counts(samples=samples, right=right, different=np.minimum(right, 10) if different else None)
 
     found = {"whole": counts(chosen.whole.samples, whole), "narrow": counts(chosen.narrow.samples, narrow)}
     if arm in chosen.more.arms:
-        found["whole_nucleus"] = counts(chosen.whole.samples, whole)
-        found["narrow_nucleus"] = counts(chosen.narrow.samples, narrow)
+        found["whole_nucleus"] = counts(chosen.whole.samples, whole, different=False)
+        found["narrow_nucleus"] = counts(chosen.narrow.samples, narrow, different=False)
         if seed in chosen.more.seeds:
             found["more"] = counts(chosen.more.samples, whole)
     checkpoints = range(chosen.checkpoints.every, protocol.steps, chosen.checkpoints.every)
@@ -56,7 +56,7 @@ def made(
     curve = {
         "step": steps,
         "entropy": np.linspace(*entropy, len(steps)).round(4).tolist(),
-        "reward": [whole] * len(steps),
+        "reward": [round(whole, 3)] * len(steps),
     }
     if error is not None:
         curve["target"] = [0.5] * len(steps)
@@ -69,7 +69,7 @@ def made(
             "training_cpu_seconds": 30.0 if trained else None, "training_seconds": 33.0 if trained else None,
         },
         summary=summary if trained else {}, curve=curve if trained else {}, counts=found,
-        checkpoints={step: counts(chosen.checkpoints.samples, whole) for step in checkpoints}
+        checkpoints={step: counts(chosen.checkpoints.samples, whole, different=False) for step in checkpoints}
         if protocol.arms[arm].followed else {},
         surprise={level: {"right": [0.3, 1000], "wrong": [0.9, 1000]} for level in LEVELS},
     )  # fmt: skip

@@ -24,6 +24,11 @@ def results_folder(out: Path) -> Path:
     return out / "results" if CHECKOUT is None else CHECKOUT / "benchmarks" / "results" / "ladder"
 
 
+def report_folder() -> Path:
+    """Where the page is if nobody says so."""
+    return WORKING if CHECKOUT is None else CHECKOUT / "docs" / "experiment"
+
+
 def main(
     *,
     stage: str | None,
@@ -48,10 +53,15 @@ def main(
     Raises:
         AepoError: what cannot be run, or runs that failed.
     """
-    chosen = protocol.read() if file is None else protocol.read(file)
-    results = results or results_folder(out or WORKING)
+    from aepo.llm.experiment.ladder import report as page
+    from aepo.llm.experiment.ladder import results as files
     from aepo.llm.experiment.ladder import running
 
+    chosen = protocol.read() if file is None else protocol.read(file)
+    results = results or results_folder(out or WORKING)
+    if report:
+        print(page.write(files.read(chosen, results), out or report_folder()))
+        return
     runs = plan.runs_of(chosen, stage=stage, arms=arms, seeds=seeds)
     failed = running.run(
         chosen, runs, out=out or WORKING, results=results, parallel=jobs or len(os.sched_getaffinity(0))
@@ -61,3 +71,5 @@ def main(
             f"{len(failed)} runs failed; see {', '.join(str(job.log) for job in failed)}; what is done is kept: the "
             "same command goes on"
         )
+    for line in page.spoken(files.read(chosen, results), list(dict.fromkeys(arm for arm, _ in runs))):
+        print(line)

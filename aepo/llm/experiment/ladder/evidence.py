@@ -23,6 +23,9 @@ from aepo.llm.experiment.ladder.results import Results
 from aepo.llm.experiment.ladder.verdicts import HOLDS, NOT_RUN, REFUTED, UNDECIDED, Effect
 from aepo.over_seeds import Array, estimate
 
+COUNTED = (Collapses, NoSetPoint)
+"""The tests that a count decides, without a p-value."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
@@ -48,9 +51,13 @@ class Judged:
 
     claim: int
     """Its number, from 1."""
+    arms: tuple[str, ...]
+    """That it needs."""
     says: str
     verdict: str
     figures: str
+    counts: bool
+    """Whether a count decides it, without a p-value."""
     p: float | None
     """Corrected for all tests; None of a count rule and of what has not been run."""
     seeds: int
@@ -65,14 +72,14 @@ class Judged:
 def judged(results: Results) -> list[Judged]:
     """Every test of the protocol with its verdict, in its order."""
     protocol = results.protocol
-    every = [(claim, evidence(test, results)) for claim, test in every_test(protocol.claims)]
-    tested = [at for at, (_, found) in enumerate(every) if found.counted is None]
-    p = [verdicts.joint_p(every[at][1].effects)[0] if every[at][1].effects else 1.0 for at in tested]
+    every = [(claim, test, evidence(test, results)) for claim, test in every_test(protocol.claims)]
+    tested = [at for at, (_, test, _) in enumerate(every) if not isinstance(test, COUNTED)]
+    p = [verdicts.joint_p(every[at][-1].effects)[0] if every[at][-1].effects else 1.0 for at in tested]
     corrected = dict(zip(tested, verdicts.holm(p), strict=True))
-    return [_judged(claim, found, corrected.get(at), results) for at, (claim, found) in enumerate(every)]
+    return [_judged(*one, corrected.get(at), results) for at, one in enumerate(every)]
 
 
-def _judged(claim: int, found: Evidence, corrected: float | None, results: Results) -> Judged:
+def _judged(claim: int, test: Test, found: Evidence, corrected: float | None, results: Results) -> Judged:
     decided, figures = found.counted or NOT_RUN, found.figures
     if found.effects and corrected is not None:
         decided = verdicts.verdict(found.effects, corrected, alpha=results.protocol.alpha)
@@ -82,9 +89,11 @@ def _judged(claim: int, found: Evidence, corrected: float | None, results: Resul
             figures += "".join(f"; {text}" for text in dict.fromkeys(asked) if text)
     return Judged(
         claim=claim,
+        arms=tuple(dict.fromkeys(arm for arm, _ in test.needed())),
         says=found.says,
         verdict=decided,
         figures=figures,
+        counts=isinstance(test, COUNTED),
         p=corrected if found.effects else None,
         seeds=found.seeds,
         planned=found.planned,
@@ -229,19 +238,10 @@ def _(test: Beyond, results: Results) -> Evidence:
     )
 
 
-def chosen(test: Inner, results: Results) -> str | None:
-    """Of the arms between the ends, the best on the choosing seeds; None where one of them has not been run there."""
-    (metric,) = test.metrics
-    runs = {arm: [seed for seed in results.protocol.choosing if (arm, seed) in results.outcomes] for arm in test.arms}
-    if len(set(map(tuple, runs.values()))) > 1 or not all(runs.values()):
-        return None
-    return max(test.arms, key=lambda arm: float(results.points(arm, metric, runs[arm]).mean()))
-
-
 @evidence.register
 def _(test: Inner, results: Results) -> Evidence:
     (metric,), (low, high) = test.metrics, test.ends
-    best = chosen(test, results)
+    best = results.best_on_the_choosing_seeds(test.arms, metric)
     says = f"{metric} is higher at an inner target than at {_label(results, low)} and {_label(results, high)}"
     if best is None:
         those = ", ".join(_label(results, arm) for arm in test.arms)

@@ -1,6 +1,6 @@
 """Every run that there is, and its numbers by arm, seed and metric, in points."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,13 @@ class Results:
         mine, other = self.points(arm, metric, seeds), self.points(than, than_metric or metric, seeds)
         both = ~(np.isnan(mine) | np.isnan(other))
         return [seed for seed, there in zip(seeds, both, strict=True) if there], mine[both], other[both]
+
+    def best_on_the_choosing_seeds(self, arms: Sequence[str], metric: str) -> str | None:
+        """The arm with the highest mean of a metric there; None unless all have been run on the same of these seeds."""
+        runs = {arm: [seed for seed in self.protocol.choosing if (arm, seed) in self.outcomes] for arm in arms}
+        if len(set(map(tuple, runs.values()))) != 1 or not all(runs.values()):
+            return None
+        return max(arms, key=lambda arm: float(self.points(arm, metric, runs[arm]).mean()))
 
     def task(self, arm: str) -> NumberTask:
         """What an arm is asked."""
