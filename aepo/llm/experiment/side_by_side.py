@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -183,6 +184,8 @@ def _trained(job: Job, config: Path, settings: dict[str, Any], *, resume: bool) 
     ]  # fmt: skip
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, settings, finished=False)
+    summary = job.folder / "summary.json"
+    summary.unlink(missing_ok=True)
     began = time.monotonic()
     with job.log.open("a" if resume else "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={"OMP_NUM_THREADS": "1", **os.environ})
@@ -191,6 +194,8 @@ def _trained(job: Job, config: Path, settings: dict[str, Any], *, resume: bool) 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         return f"FAILED (exit {process.returncode}), see {job.log}", process.returncode
+    if not summary.is_file():
+        return f"ended by a signal and saved, see {job.log}", 128 + signal.SIGTERM
     # What the part before an interruption took is not known.
     _write(job, settings, finished=True, cpu_seconds=None if resume else used.ru_utime + used.ru_stime)
     return f"done in {time.monotonic() - began:.0f} s", 0

@@ -196,8 +196,8 @@ def largest(rng: np.random.Generator) -> Outcome:
         summary={name: 0.12345 for name in summarized(load("ladder_cpu"), rows([1.0] * 4), follows=False, last=2)},
         curve=curve,
         counts={
-            "whole": counts(256, different=True), "narrow": counts(32, different=True),
-            "more": counts(1024, different=True), "whole_nucleus": counts(256), "narrow_nucleus": counts(32),
+            "whole": counts(256, different=True), "narrow": counts(32),
+            "more": counts(1024), "whole_nucleus": counts(256), "narrow_nucleus": counts(32),
         },
         checkpoints={step: counts(64) for step in range(60, 300, 60)},
         surprise={level: {"right": [1.2345, 123456], "wrong": [1.2345, 123456]} for level in LEVELS},

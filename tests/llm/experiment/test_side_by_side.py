@@ -1,6 +1,7 @@
 """The warm start that runs share, made before them in a process of its own."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from aepo.llm.experiment import side_by_side
 from aepo.llm.policy import warm_start
@@ -63,6 +64,16 @@ def test_what_follows_a_run_is_called_for_those_that_ended_well_now_and_before(t
         side_by_side.train(jobs[2:], config=config, parallel=2, keep=True, then=lambda job: followed.append(job)) == []
     )
     assert followed == jobs[2:]
+
+
+def test_a_run_that_was_saved_at_a_signal_has_not_ended(tmp_path, monkeypatch):
+    # A module that does nothing, as a run does nothing more that SIGTERM has reached: its exit code is 0, too.
+    monkeypatch.setattr(side_by_side, "launch", SimpleNamespace(__name__="aepo.suggest"))
+    job = side_by_side.Job(title="a", folder=tmp_path / "a", arguments=())
+    job.folder.mkdir()
+    (job.folder / "summary.json").write_text("of another run")
+    assert side_by_side.train([job], config=small(tmp_path), parallel=1, keep=True) == [job]
+    assert not side_by_side._known(job)["finished"]
 
 
 def test_teaching_tells_its_steps(tmp_path):

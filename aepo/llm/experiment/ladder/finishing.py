@@ -103,10 +103,10 @@ def _evaluated(
     at_1 = of(model, whole.temperature, samples)
     counts = {
         "whole": at_1.counts(whole.samples),
-        "narrow": of(model, narrow.temperature, narrow.samples).counts(narrow.samples),
+        "narrow": _of_right(of(model, narrow.temperature, narrow.samples).counts(narrow.samples)),
     }
     if samples > whole.samples:
-        counts["more"] = at_1.counts(samples)
+        counts["more"] = _of_right(at_1.counts(samples))
     if has_more:
         for name, kind in (("whole", whole), ("narrow", narrow)):
             nucleus = of(model, kind.temperature, kind.samples, top_p=more.top_p)
