@@ -99,6 +99,8 @@ def test_a_digest_is_of_the_numbers_and_not_of_seeds_or_folders(tmp_path):
         return {arm for arm in COMMITTED.arms if other.digests[arm] != COMMITTED.digests[arm]}
 
     assert changed("samples: 64", "samples: 65") == {"grpo", "aepo_0.5", "aepo_0.75", "release"}
+    # How often a run saves changes no number of it, only which of them are looked at.
+    assert changed("every: 60", "every: 30") == {"grpo", "aepo_0.5", "aepo_0.75", "release"}
     assert changed("top_p: 0.95", "top_p: 0.9") == {"base", "grpo", "aepo_0.5"}
     assert changed("method.coef: 0.005", "method.coef: 0.006") == {"entropy_reg_0.005"}
     trained = {arm for arm, chosen in COMMITTED.arms.items() if chosen.trained}

@@ -50,7 +50,7 @@ def test_every_run_leaves_one_file_and_nothing_else_and_is_not_repeated(tmp_path
     assert grpo.counts["more"].samples == 16 and len(grpo.counts["whole"].right) == 24
     assert base.curve == {} and grpo.curve["step"] == [0, 5] and aepo.curve["target"] == [0.5, 0.5]
     assert aepo.summary["tracking_error"] > 0 and grpo.summary["tracking_error"] is None
-    assert aepo.about["command"] == "aepo experiment --task ladder --stage A --arms aepo_0.5"
+    assert aepo.about["command"] == "aepo experiment --task ladder --stage A --arms aepo_0.5 --seeds 1"
     assert (
         aepo.about["training_cpu_seconds"] > 0 and str(tmp_path) not in (results / "aepo_0.5_seed100.json").read_text()
     )
@@ -62,7 +62,7 @@ def test_every_run_leaves_one_file_and_nothing_else_and_is_not_repeated(tmp_path
     # On a seed that chooses, nothing more is sampled.
     done(tmp_path, "--stage=L", "--seeds=1", "--jobs=1")
     chose = outcome.known(protocol, results, "grpo", 0)
-    assert "more" not in chose.counts and chose.about["command"].endswith("--stage L --arms grpo")
+    assert "more" not in chose.counts and chose.about["command"].endswith("--stage L --arms grpo --seeds 1")
 
 
 @pytest.mark.slow
@@ -89,11 +89,6 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint_and_ends_as_if_it_had_
     assert second["about"]["training_cpu_seconds"] is None, "of a part that was cut off nobody knows"
     for name in ("curve", "summary", "counts", "checkpoints", "surprise", "digest"):
         assert first[name] == second[name], name
-    # A process that ended between its file and its folder leaves no folder either, and no second file.
-    leftover = killed / "out" / "grpo_seed100"
-    leftover.mkdir()
-    done(killed, "--arms=grpo", "--seeds=1")
-    assert not leftover.exists()
 
 
 def test_a_run_that_has_its_file_is_not_started_and_one_of_other_settings_ends_all(tmp_path, monkeypatch):
@@ -107,7 +102,10 @@ def test_a_run_that_has_its_file_is_not_started_and_one_of_other_settings_ends_a
     )  # fmt: skip
     outcome.write(results, kept)
     asked = {"out": tmp_path / "out", "results": results, "parallel": 1}
-    assert running.run(protocol, [("grpo", 100)], **asked) == [] and started == []
+    # As a process leaves it that ended between its file and its folder.
+    leftover = tmp_path / "out" / "grpo_seed100"
+    leftover.mkdir(parents=True)
+    assert running.run(protocol, [("grpo", 100)], **asked) == [] and started == [] and not leftover.exists()
     running.run(protocol, [("grpo", 100), ("aepo_0.5", 100), ("grpo", 101)], **asked)
     # A model before RL for each seed that lacks a run, then the runs.
     seeds = [[one for one in chosen if "warm_start.seed" in one] for chosen in started[:2]]

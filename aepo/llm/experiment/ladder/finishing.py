@@ -46,11 +46,11 @@ def finish(protocol: Protocol, arm: str, seed: int, *, out: Path, results: Path)
         A line for a person.
     """
     began, computed = time.monotonic(), time.process_time()
-    counts, checkpoints, surprise = _evaluated(protocol, arm, seed, out)
     job, settings, trained = protocol.job(arm, seed, out), protocol.settings(arm, seed), protocol.arms[arm].trained
     rows = read(job.folder / "metrics.jsonl") if trained else []
     if trained and len(rows) != protocol.steps:
         raise ValueError(f"{job.folder}: metrics.jsonl has {len(rows)} steps of {protocol.steps}")
+    counts, checkpoints, surprise = _evaluated(protocol, arm, seed, out)
     follows = any(name.startswith("target.") for name in protocol.arms[arm].settings)
     evaluated = time.process_time() - computed
     outcome.write(
@@ -134,8 +134,10 @@ def _checkpoint(folder: Path) -> Any:
 
 def _about(protocol: Protocol, arm: str, seed: int, **measured: Any) -> dict[str, Any]:
     """How a run was made."""
+    stage = protocol.stage_of(arm, seed)
+    seeds = seed - protocol.stages[stage].seeds.first + 1
     return {
-        "command": f"aepo experiment --task ladder --stage {protocol.stage_of(arm, seed)} --arms {arm}",
+        "command": f"aepo experiment --task ladder --stage {stage} --arms {arm} --seeds {seeds}",
         "settings": {name: str(value) for name, value in protocol.arms[arm].settings.items()},
         "device": f"CPU, {platform.machine()}, {os.cpu_count()} cores, one thread a run",
         "capability": torch.backends.cpu.get_cpu_capability(),

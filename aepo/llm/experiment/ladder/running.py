@@ -3,7 +3,6 @@
 What has its file is not made again; what was cut off goes on from its last checkpoint.
 """
 
-import json
 import multiprocessing
 import os
 import threading
@@ -71,7 +70,7 @@ def _starts(protocol: Protocol, runs: Sequence[tuple[str, int]]) -> list[list[st
     for arm, seed in runs:
         settings = protocol.settings(arm, seed)
         made_by = settings.model_dump_json(include={"model", "data", "warm_start"})
-        found.setdefault(json.dumps(made_by), protocol.arguments(arm, seed))
+        found.setdefault(made_by, protocol.arguments(arm, seed))
     return list(found.values())
 
 
