@@ -34,7 +34,7 @@ LINKED = [
     *HAND_WRITTEN,
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "proofs").glob("*.md")),
-    ROOT / "docs/experiment/report.md",
+    *sorted((ROOT / "docs" / "experiment").glob("*.md")),
 ]
 TRAINER = "aepo/llm/train.py"
 # What `aepo model` names itself where it is missing.

@@ -13,6 +13,7 @@ import yaml
 from aepo.llm.settings import SettingsError, load, presets
 
 ROOT = Path(__file__).parents[1]
+PACKED = (".py", ".cu", ".typed", ".yaml", ".csv")
 CONFIGS = ROOT / "configs"
 PRESETS = sorted(path.stem if path.suffix == ".yaml" else path.name for path in CONFIGS.glob("*.yaml"))
 
@@ -106,7 +107,7 @@ def wheel(tmp_path_factory):
 def test_a_wheel_holds_presets_kernels_types_licence_and_the_command(wheel):
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
-        sources = [path for path in (ROOT / "aepo").rglob("*") if path.suffix in (".py", ".cu", ".typed")]
+        sources = [path for path in (ROOT / "aepo").rglob("*") if path.suffix in PACKED]
         assert {str(path.relative_to(ROOT)) for path in sources} <= set(names)
         for path in CONFIGS.rglob("*.yaml"):
             assert packed.read(f"aepo/{path.relative_to(ROOT)}") == path.read_bytes()

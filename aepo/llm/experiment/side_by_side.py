@@ -1,13 +1,15 @@
 """Training runs beside each other on one machine: each is the real command, and what is done is not done again."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,11 @@ class Job:
     def record(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.settings.json")
 
+    @property
+    def cpu_seconds(self) -> float | None:
+        """What a run that has ended computed; None where it was cut off once."""
+        return _known(self).get("cpu_seconds")
+
 
 def warm_start(config: Path) -> Path:
     """The model that every run of this preset starts from, made once before the runs that would each make it.
@@ -48,35 +55,85 @@ def warm_start(config: Path) -> Path:
     Raises:
         subprocess.CalledProcessError: it could not be made; what was wrong has been printed.
     """
-    code = (
-        "import logging, sys, torch, transformers; torch.set_num_threads(1); logging.basicConfig(format='%(message)s');"
-        "transformers.utils.logging.disable_progress_bar();"
-        "from aepo.llm.settings import load; from aepo.llm.questions.loading import load_task;"
-        "from aepo.llm.policy.warm_start import warm_start;"
-        "s = load(sys.argv[1]);"
-        "print(warm_start(s, load_task(s), told=lambda made, of: print(made, of, flush=True)))"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", code, str(config)]
-    pace, said = Pace(), "0 0"
-
-    def line() -> str:
-        made, of = map(int, said.split())
-        return f"teaching the model the walk, from which every run starts: {pace.told(made, of)}"
-
-    folder = None
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, shown(line):
-        for text in process.stdout:
-            if re.fullmatch(r"\d+ \d+\n", text):
-                said = text
-            else:
-                folder = Path(text.rstrip("\n"))
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    print(f"warm start: {folder}", flush=True)
+    (folder,) = warm_starts(config, [()], parallel=1)
     return folder
 
 
-def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> list[Job]:
+# Several in one process, since its imports take longer than finding what was made before.
+_TEACH = """
+import json, logging, sys, torch, transformers
+torch.set_num_threads(1)
+logging.basicConfig(format="%(message)s")
+transformers.utils.logging.disable_progress_bar()
+from aepo.llm.policy.warm_start import warm_start
+from aepo.llm.questions.loading import load_task
+from aepo.llm.settings import load
+for number, chosen in json.loads(sys.argv[2]):
+    settings = load(sys.argv[1], chosen)
+    told = lambda made, of: print("taught", number, made, flush=True)
+    print("taught", number, warm_start(settings, load_task(settings), told=told), flush=True)
+"""
+
+
+def warm_starts(config: Path, chosen: Sequence[Sequence[str]], *, parallel: int) -> list[Path]:
+    """The models that runs start from, each made once before the runs that would each make it.
+
+    Args:
+        config: the preset of all.
+        chosen: `section.field=value` over it, of each.
+        parallel: how many at a time, >= 1.
+
+    Returns:
+        Their folders, in transformers' format.
+
+    Raises:
+        subprocess.CalledProcessError: one could not be made; what was wrong has been printed.
+    """
+    every = [load(config, one) for one in chosen]
+    left, made = {number: settings.warm_start.steps for number, settings in enumerate(every)}, {}
+    folders: dict[int, Path] = {}
+    pace = Pace()
+    tasks = " and ".join(dict.fromkeys(settings.data.train for settings in every))
+    whom = "the model" if len(every) == 1 else f"{len(every)} models"
+
+    def line() -> str:
+        told = pace.told(sum(made.values()), sum(left.values()))
+        return f"teaching {whom} the {tasks}, from which every run starts: {told}"
+
+    def teach(some: Sequence[int]) -> None:
+        asked = json.dumps([(number, list(chosen[number])) for number in some])
+        command = [sys.executable, "-W", "ignore", "-c", _TEACH, str(config), asked]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for text in process.stdout:
+                # Libraries print lines of their own.
+                if (found := re.fullmatch(r"taught (\d+) (.+)\n", text)) is None:
+                    continue
+                number, said = int(found[1]), found[2]
+                if said.isdecimal():
+                    made[number] = int(said)
+                    continue
+                folders[number] = Path(said)
+                # One that was there takes no steps.
+                left[number] = left[number] if number in made else 0
+                made[number] = left[number]
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+
+    with shown(line), ThreadPoolExecutor(parallel) as pool:
+        list(pool.map(teach, [range(first, len(every), parallel) for first in range(min(parallel, len(every)))]))
+    for number in sorted(folders):
+        print(f"warm start: {folders[number]}", flush=True)
+    return [folders[number] for number in range(len(every))]
+
+
+def train(
+    jobs: Sequence[Job],
+    *,
+    config: Path,
+    parallel: int,
+    keep: bool,
+    then: Callable[[Job], object] = lambda job: None,
+) -> list[Job]:
     """Run them, so many at a time; those that failed are returned.
 
     Args:
@@ -85,6 +142,7 @@ def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> li
         parallel: how many at a time, >= 1.
         keep: whether a run that has ended well under the same settings is left as it is, and one that was cut off goes
             on from its last checkpoint; else all are made anew.
+        then: is called with each run that has ended well, at once or before, beside the runs that still train.
     """
     asked = {job: _settings(job, config) for job in jobs}
     known = {job: _known(job) if keep else {} for job in jobs}
@@ -103,12 +161,14 @@ def train(jobs: Sequence[Job], *, config: Path, parallel: int, keep: bool) -> li
         with lock:
             progress.ended.add(job.folder)
             print(f"[{len(done) + len(progress.ended)}/{len(jobs)}] {job.title}: {state}", flush=True)
+        if not code:
+            then(job)
         return code
 
-    if not rest:
-        return []
-    with shown(progress.line), ThreadPoolExecutor(parallel) as pool:
+    with shown(progress.line) if rest else contextlib.nullcontext(), ThreadPoolExecutor(parallel) as pool:
+        before = pool.map(then, done)
         codes = list(pool.map(one, rest))
+        list(before)
     return [job for job, code in zip(rest, codes, strict=True) if code]
 
 
@@ -124,14 +184,20 @@ def _trained(job: Job, config: Path, settings: dict[str, Any], *, resume: bool) 
     ]  # fmt: skip
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _write(job, settings, finished=False)
+    summary = job.folder / "summary.json"
+    summary.unlink(missing_ok=True)
     began = time.monotonic()
     with job.log.open("a" if resume else "w") as log:
-        code = subprocess.run(
-            command, stdout=log, stderr=log, env={"OMP_NUM_THREADS": "1", **os.environ}, check=False
-        ).returncode
-    if code:
-        return f"FAILED (exit {code}), see {job.log}", code
-    _write(job, settings, finished=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={"OMP_NUM_THREADS": "1", **os.environ})
+        # Not its wait: this one knows how long it computed.
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        return f"FAILED (exit {process.returncode}), see {job.log}", process.returncode
+    if not summary.is_file():
+        return f"ended by a signal and saved, see {job.log}", 128 + signal.SIGTERM
+    # What the part before an interruption took is not known.
+    _write(job, settings, finished=True, cpu_seconds=None if resume else used.ru_utime + used.ru_stime)
     return f"done in {time.monotonic() - began:.0f} s", 0
 
 
@@ -142,5 +208,6 @@ def _known(job: Job) -> dict[str, Any]:
         return {}
 
 
-def _write(job: Job, settings: dict[str, Any], *, finished: bool) -> None:
-    atomic.write_text(job.record, json.dumps({"settings": settings, "finished": finished}, indent=1))
+def _write(job: Job, settings: dict[str, Any], *, finished: bool, cpu_seconds: float | None = None) -> None:
+    kept = {"settings": settings, "finished": finished, "cpu_seconds": cpu_seconds}
+    atomic.write_text(job.record, json.dumps(kept, indent=1))
