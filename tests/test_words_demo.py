@@ -34,7 +34,8 @@ def test_every_run_is_one_that_the_trainer_takes(demo, tmp_path):
         method = settings.method.build()
         assert (method.name, settings.train.steps, settings.seed) == (run.method, 7, run.seed)
         if run.method == "aepo_reach":
-            assert (method.controller.t_low, method.controller.t_high, method.controller.speed) == (0.5, 2.0, 0.1)
+            law = method.controller
+            assert (law.t_lowest, law.t_low, law.t_high, law.t_highest, law.speed) == (0.67, 0.67, 1.5, 1.5, 0.1)
             assert method.tempered.prompt_fraction == method.tempered.widest_fraction == 1
 
 

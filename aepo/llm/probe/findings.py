@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from aepo import zoo
 from aepo.authority import FEW_PROMPTS, predicted_authority, sufficient_alpha
 from aepo.batch import Rollouts
 from aepo.llm.doctor.control import what_asks_more
@@ -169,8 +170,17 @@ def of_the_method(
         said.append(
             f"the second branch rests on {positives} right responses to {again} of {prompts} prompts a step: their "
             f"luck moves the entropy more than the controller does; raise {what_asks_more(settings)}"
+            + _cooler(settings, found.success * again * size, positives)
         )
     return said
+
+
+def _cooler(settings: Settings, expected: float, positives: int) -> str:
+    """The other cure, where a high temperature finds less than a quarter of the right responses that T = 1 would."""
+    hottest = (settings.method.model_extra or {}).get("t_high", zoo.options(settings.method.name).get("t_high"))
+    if hottest is None or hottest <= 1 or positives >= expected / 4:
+        return ""
+    return f", or lower method.t_high (now {hottest:g}): T = 1 would find about {expected:.0f}"
 
 
 def _more(settings: Settings, authority: float) -> str:

@@ -38,6 +38,10 @@ LEVERS = {
     "prompt_fraction": ("raise", "raise"),
 }
 
+HOT = ("t_high", "t_highest")
+OFTEN_RIGHT = 0.25
+"""Reward from which few right responses at a high temperature are the temperature's doing."""
+
 
 def saturation_warning(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings, *, left: int) -> str | None:
     """What to change when the controller pushes one way and does not arrive.
@@ -73,8 +77,27 @@ def saturation_warning(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings
     )
     return (
         f"the controller pushed {'up' if up else 'down'} in {share}, and the entropy is not there: "
-        f"too little authority. {_measured(seen, chosen, up=up)}"
-        f"To give it more, {', '.join([*_levers(chosen, up=up), ''])}or move the target nearer to the entropy"
+        f"too little authority. {_too_hot(seen) if up else ''}{_measured(seen, chosen, up=up)}"
+        f"To give it more, {', '.join([*_levers(chosen, up=up, may_heat=not _too_hot(seen)), ''])}or move the target nearer "
+        "to the entropy"
+    )
+
+
+def _too_hot(rows: Sequence[Mapping[str, Any]]) -> str:
+    """That pushes up rest on next to nothing although the model is often right: among many tokens a high temperature
+    finds wrong ones. Nothing where it is not so."""
+    found = [
+        (row["positives"], row["temperature"], row["reward"])
+        for row in rows
+        if row.get("positives") is not None and row.get("reward") is not None and row["temperature"] > 1
+    ]
+    if not found:
+        return ""
+    positives, temperature, reward = np.mean(found, 0)
+    if positives >= FEW_POSITIVES or reward < OFTEN_RIGHT:
+        return ""
+    return (
+        f"At T = {temperature:.3g} it finds {positives:.1f} right responses a step, at T = 1 {reward:.0%} are right. "
     )
 
 
@@ -99,13 +122,17 @@ def _values(chosen: MethodSettings) -> dict[str, Any]:
     return values
 
 
-def _levers(chosen: MethodSettings, *, up: bool) -> list[str]:
+def _levers(chosen: MethodSettings, *, up: bool, may_heat: bool) -> list[str]:
+    """What to do with which option; `may_heat`: whether a higher temperature may be advised for a push up."""
     values = _values(chosen)
-    return [
-        f"{verb} method.{name} (now {values[name]:g})"
-        for name, (to_push_up, to_push_down) in LEVERS.items()
-        if (verb := to_push_up if up else to_push_down) and values.get(name) is not None
-    ]
+    found = []
+    for name, (to_push_up, to_push_down) in LEVERS.items():
+        verb = to_push_up if up else to_push_down
+        if up and not may_heat and name in HOT:
+            verb = "lower"
+        if verb and values.get(name) is not None:
+            found.append(f"{verb} method.{name} (now {values[name]:g})")
+    return found
 
 
 def _measured(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings, *, up: bool) -> str:
@@ -119,6 +146,7 @@ def _measured(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings, *, up: 
     if not main or (main < 0) != up or second == 0 or (second > 0) != up:
         return ""
     found = -second / main
+    may_heat = not (up and _too_hot(rows))
     said = f"Its part of an update moves H {found:.2f} times as far as the main part moves it the other way"
     values = _values(chosen)
     cures = []
@@ -126,9 +154,9 @@ def _measured(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings, *, up: 
         if values.get("alpha") is not None and values.get("normalizer") != "replace":
             cures.append(f"method.alpha={sufficient_alpha(values['alpha'], found / MARGIN):.2g}")
         name = "t_high" if up else "t_low"
-        if values.get(name) is not None:
-            hot = sufficient_temperature(float(rows[-1]["temperature"]), found / MARGIN)
-            cures += [] if hot is None else [f"method.{name}={hot:.2g}"]
+        if values.get(name) is not None and may_heat:
+            wider = sufficient_temperature(float(rows[-1]["temperature"]), found / MARGIN)
+            cures += [] if wider is None else [f"method.{name}={wider:.2g}"]
     return f"{said}{'; ' + ' or '.join(cures) + ' would suffice at this entropy' if cures else ''}. "
 
 

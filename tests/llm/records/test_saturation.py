@@ -127,6 +127,21 @@ def test_the_warning_shows_the_caps_that_the_method_itself_sets():
     assert "prompt_fraction" not in said(prompt_fraction=1.0)
 
 
+def test_a_temperature_that_finds_nothing_right_is_to_be_lowered_not_raised():
+    method = MethodSettings(name="aepo_reach", prompt_fraction=1.0)
+    often = {"reward": 0.9, "temperature": 2.5, **MUCH}
+    said = saturation_warning(rows([True] * 20, positives=1, **often), method, left=10)
+    assert "At T = 2.5 it finds 1.0 right responses a step, at T = 1 90% are right." in said
+    assert "lower method.t_high (now 2), lower method.t_highest (now 2.5)" in said
+    assert "raise method.t_" not in said and "method.t_high=" not in said and "raise method.alpha" in said
+    # Enough of them, a model that is seldom right at T = 1 either, or a push down: the temperature is not to blame.
+    for more in ({**often, "positives": 8}, {**often, "positives": 1, "reward": 0.2}):
+        said = saturation_warning(rows([True] * 20, **more), method, left=10)
+        assert "raise method.t_high (now 2), raise method.t_highest (now 2.5)" in said and "it finds" not in said
+    down = saturation_warning(rows([False] * 20, **{**often, "positives": 1}), method, left=10)
+    assert "it finds" not in down and "lower method.t_low (now 0.5)" in down
+
+
 def test_the_first_step_says_that_its_second_branch_is_too_small(tmp_path, caplog):
     caplog.set_level(logging.WARNING, "aepo")
     few = load(None, [f"out={tmp_path}", "method.name=aepo", "train.prompts_per_step=8"])
