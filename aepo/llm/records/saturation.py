@@ -75,11 +75,12 @@ def saturation_warning(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings
         if whole
         else f"{in_a_row} steps in a row"
     )
+    too_hot = _too_hot(seen) if up else ""
     return (
         f"the controller pushed {'up' if up else 'down'} in {share}, and the entropy is not there: "
-        f"too little authority. {_too_hot(seen) if up else ''}{_measured(seen, chosen, up=up)}"
-        f"To give it more, {', '.join([*_levers(chosen, up=up, may_heat=not _too_hot(seen)), ''])}or move the target nearer "
-        "to the entropy"
+        f"too little authority. {too_hot}{_measured(seen, chosen, up=up)}"
+        f"To give it more, {', '.join([*_levers(chosen, up=up, may_heat=not too_hot), ''])}or move the target nearer to "
+        "the entropy"
     )
 
 
