@@ -79,8 +79,8 @@ def saturation_warning(rows: Sequence[Mapping[str, Any]], chosen: MethodSettings
     return (
         f"the controller pushed {'up' if up else 'down'} in {share}, and the entropy is not there: "
         f"too little authority. {too_hot}{_measured(seen, chosen, up=up)}"
-        f"To give it more, {', '.join([*_levers(chosen, up=up, may_heat=not too_hot), ''])}or move the target nearer to "
-        "the entropy"
+        f"To give it more, {', '.join([*_levers(chosen, up=up, may_heat=not too_hot), ''])}or move the target nearer "
+        "to the entropy"
     )
 
 
