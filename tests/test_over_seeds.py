@@ -44,3 +44,12 @@ def test_what_is_drawn_is_the_mean_and_its_interval_in_one_colour():
     corners = {tuple(corner) for corner in np.round(area.get_paths()[0].vertices, 9)}
     for x, middle, spread in zip((5.0, 6.0), mean, half, strict=True):
         assert {(x, round(middle - spread, 9)), (x, round(middle + spread, 9))} <= corners
+
+
+def test_two_seeds_are_drawn_themselves_beside_their_mean():
+    axes = Figure().subplots()
+    draw(axes, [5.0, 6.0], np.array([[1.0, 2.0], [3.0, 6.0]]), label="GRPO")
+    mean, first, second = axes.lines
+    assert [line.get_ydata().tolist() for line in (mean, first, second)] == [[2.0, 4.0], [1.0, 2.0], [3.0, 6.0]]
+    assert not axes.collections and len({line.get_color() for line in axes.lines}) == 1
+    assert axes.get_legend_handles_labels()[1] == ["GRPO"]
