@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ from aepo.llm.experiment import arms
 from aepo.llm.experiment.evaluating import evaluate
 from aepo.llm.experiment.ladder import command as ladder
 from aepo.llm.experiment.runs import Plan
-from aepo.llm.experiment.side_by_side import train, warm_start
+from aepo.llm.experiment.side_by_side import Job, train, warm_start
 from aepo.llm.settings import SettingsError, load, presets
 
 CURVE_EVERY = 100
@@ -139,7 +140,7 @@ def main(
                 overwrite,
             )
         else:
-            ladder.main(
+            failed = ladder.main(
                 stage=stage,
                 arms=[] if named_arms is None else named_arms.split(","),
                 seeds=seeds,
@@ -149,6 +150,8 @@ def main(
                 report=report,
                 file=protocol,
             )
+            if failed:
+                _give_up(_of_runs(failed))
     except AepoError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
@@ -180,7 +183,7 @@ def _walk(
     base = warm_start(chosen)
     failed = train(plan.jobs(), config=chosen, parallel=parallel, keep=True)
     if failed:
-        _give_up(f"{len(failed)} runs failed; see {', '.join(str(job.log) for job in failed)}")
+        _give_up(_of_runs(failed))
     log = out / "evaluation.log"
     codes = evaluate(plan.commands(base), parallel=parallel, log=log)
     if any(codes):
@@ -189,6 +192,10 @@ def _walk(
 
     print(report.write(plan, levels))
     print(f"{time.monotonic() - began:.0f} s")
+
+
+def _of_runs(failed: Sequence[Job]) -> str:
+    return f"{len(failed)} runs failed; see {', '.join(str(job.log) for job in failed)}"
 
 
 def _give_up(message: str) -> None:

@@ -4,19 +4,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from aepo.errors import AepoError
 from aepo.llm.experiment.ladder import plan, protocol
+from aepo.llm.experiment.side_by_side import Job
 from aepo.llm.settings.presets import FOLDER
 
 CHECKOUT = FOLDER.parent if FOLDER.name == "configs" and (FOLDER.parent / "benchmarks").is_dir() else None
 """The folder of the sources, where the package lies in one; there the committed results and the report are."""
 WORKING = Path("runs/ladder")
-
-
-class RunsFailedError(AepoError):
-    """Some runs did not end well; the same command goes on."""
-
-    exit_code = 1
 
 
 def results_folder(out: Path) -> Path:
@@ -39,7 +33,7 @@ def main(
     results: Path | None,
     report: bool,
     file: Path | None,
-) -> None:
+) -> list[Job]:
     """Run what lacks its file, or with `report` write the page.
 
     Args:
@@ -50,8 +44,11 @@ def main(
         report: whether the page is written instead.
         file: of another protocol than the committed one.
 
+    Returns:
+        The runs that failed.
+
     Raises:
-        AepoError: what cannot be run, or runs that failed.
+        AepoError: what cannot be run.
     """
     from aepo.llm.experiment.ladder import report as page
     from aepo.llm.experiment.ladder import results as files
@@ -61,15 +58,13 @@ def main(
     results = results or results_folder(out or WORKING)
     if report:
         print(page.write(files.read(chosen, results), out or report_folder()))
-        return
+        return []
     runs = plan.runs_of(chosen, stage=stage, arms=arms, seeds=seeds)
     failed = running.run(
         chosen, runs, out=out or WORKING, results=results, parallel=jobs or len(os.sched_getaffinity(0))
     )
     if failed:
-        raise RunsFailedError(
-            f"{len(failed)} runs failed; see {', '.join(str(job.log) for job in failed)}; what is done is kept: the "
-            "same command goes on"
-        )
+        return failed
     for line in page.spoken(files.read(chosen, results), list(dict.fromkeys(arm for arm, _ in runs))):
         print(line)
+    return []
