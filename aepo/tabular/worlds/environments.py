@@ -148,8 +148,8 @@ ENVIRONMENTS: dict[str, Environment] = {
         ),
         Environment(
             name="ladder",
-            about="prompts of 3 among 16 instructions, half of them hard, with a hop for each, 2 of 8 right; linear policy, "
-            "1,024 training and 256 held-out prompts",
+            about="prompts of 3 among 16 instructions, half of them hard, with a hop for each, 2 of 8 right; linear "
+            "policy, 1,024 training and 256 held-out prompts",
             build=_ladder,
             # GRPO's best rate, and the sizes of the language model's ladder.
             settings=Settings(steps=300, group_size=8, lr=1000.0, states_per_step=64),
