@@ -8,6 +8,7 @@ instruction holds in every other, and moves the other instructions a little, as 
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,7 @@ def _of_instructions(values: Tensor, prompts: Tensor) -> Tensor:
 
 def start_shares() -> Tensor:
     """(I,): the probability of a right hop of each instruction at the start, the easy ones first."""
-    hard = torch.logspace(torch.tensor(LEAST_HARD).log10(), torch.tensor(HARDEST).log10(), HARD, dtype=torch.float64)
+    hard = torch.logspace(math.log10(LEAST_HARD), math.log10(HARDEST), HARD, dtype=torch.float64)
     return torch.cat([torch.tensor(EASY_SHARES, dtype=torch.float64), hard])
 
 
@@ -200,8 +201,8 @@ def ladder(
     for level, prompts in enumerate(of_level):
         if aside[level] + rest[level] > len(prompts):
             raise ValueError(
-                f"trained + held_out must leave level {level} at most {len(prompts)} prompts, got "
-                f"{aside[level] + rest[level]} of them"
+                f"trained={trained} and held_out={held_out} ask for {aside[level] + rest[level]} prompts of level "
+                f"{level}, of which there are {len(prompts)}"
             )
     runs = []
     for seed in seeds:
