@@ -1,4 +1,4 @@
-"""Does a held entropy solve hard prompts that a collapsed one leaves unsolved? The ladder in small, in three minutes.
+"""Does a held entropy solve hard prompts that a collapsed one leaves unsolved? The ladder in small, in four minutes.
 
 The language model's ladder (`aepo experiment --task ladder`) asks this with hours of runs; this is its structure on a
 policy whose every success probability is known exactly (`aepo.tabular.worlds.ladder`). The ceiling is 1: every held-out

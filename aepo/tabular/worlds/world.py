@@ -62,7 +62,7 @@ class World(Protocol):
         ...
 
     def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
-        """Name -> (N,): exact expectations under the policy at T = 1, by the true verdict."""
+        """Name -> (N,): exact expectations under the policy by the true verdict, at T = 1 unless a name says otherwise."""
         ...
 
     def repeated(self, times: int) -> "World":
