@@ -62,7 +62,7 @@ class World(Protocol):
         ...
 
     def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
-        """Name -> (N,): exact expectations under the policy by the true verdict, at T = 1 unless a name says otherwise."""
+        """Name -> (N,): exact expectations under the policy by the true verdict, at T = 1 unless the name says more."""
         ...
 
     def repeated(self, times: int) -> "World":
