@@ -34,6 +34,8 @@ HELD = 0.05
 TARGETS = (0.25, 0.5, 0.75, 1.0)
 COEFFICIENTS = (0.05, 0.1, 0.2, 0.3, 0.5)
 RATES = (1.0, 3.0, 10.0)
+STUDIED = ("bandit", "env_a", "env_d", "env_n", "sequence", "short")
+"""The environments of this page."""
 
 
 def options(environment: str, **changes) -> Options:
@@ -593,7 +595,7 @@ def page(study: Study, paired_study: Study, command: str) -> str:
         "t interval over seeds, paired by seed where two methods are compared; shares and medians over cells have "
         "their 95 % intervals in brackets (Wilson, bootstrap over cells).",
         "",
-        *(f"- **{one.name}**: {one.about}." for one in ENVIRONMENTS.values()),
+        *(f"- **{name}**: {ENVIRONMENTS[name].about}." for name in STUDIED),
         "",
         *(line for section in (set_points, worth, coefficients) for line in section(study)),
         *optimum(paired_study),

@@ -9,6 +9,7 @@ from aepo.controller import Loop
 from aepo.method import assemble
 from aepo.tabular.train import Policy, gradient, on_policy_gradient
 from aepo.tabular.worlds.contextual import contextual
+from aepo.tabular.worlds.ladder import ladder
 from aepo.tabular.worlds.sequences import sequences
 from aepo.tabular.worlds.world import looked_up, prompts_of_step, tempered_log_probs
 
@@ -16,6 +17,7 @@ SEEDS = [3, 8]
 WORLDS = {
     "contextual": lambda: contextual(SEEDS, states=12, held_out=4),
     "sequences": lambda: sequences(SEEDS, correct=128),
+    "ladder": lambda: ladder(SEEDS, hops=5, length=2, trained=10, held_out=4),
     "ragged": lambda: sequences(SEEDS, correct=60, ends=True),
 }
 

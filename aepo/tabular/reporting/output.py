@@ -28,7 +28,8 @@ DEFINITIONS = {
     "time_in_band": f"share of the last half's steps with |H - H*| <= {BAND:g}",
     "settling_step": f"first step from which nine of ten have |H - H*| <= {BAND:g}, over the seeds that settle",
     "overshoot": "how far past the target after first reaching it, nats",
-    "evaluation": "exact expectations under the trained policy at T = 1, by the true verdict; pass@k = 1 - (1 - p)^k",
+    "evaluation": "exact expectations under the trained policy at T = 1, cold_ at T = 0.1, by the true verdict; "
+    "pass@k = 1 - (1 - p)^k",
     "control_samples": "responses per step sampled for control alone",
     "duty_up": "share of the last half's steps in which the controller pushed the entropy up",
     "normalizer": "how the second term is averaged, see aepo.normalizer",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aepo.categorical import log_softmax
 from aepo.tabular.settings import ACTIONS, CORRECT
-from aepo.tabular.worlds.world import OneAction, pass_rates
+from aepo.tabular.worlds.world import OneAction, pass_rates, repeated_runs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +64,7 @@ class Bandit(OneAction):
 
     def repeated(self, times: int) -> "Bandit":
         """The same runs `times` over, one copy per configuration: (times x N, S, K)."""
-        return Bandit(logits=self.logits.repeat(times, 1, 1), correct=self.correct.repeat(times, 1, 1))
+        return repeated_runs(self, times)
 
     @staticmethod
     def joined(worlds: "Sequence[Bandit]") -> "Bandit":

@@ -3,7 +3,6 @@
 Letters as in `aepo.tabular.worlds.world`; D features. Env A, N and D are presets of one builder.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aepo.categorical import log_softmax
-from aepo.tabular.worlds.world import OneAction, pass_rates
+from aepo.tabular.worlds.world import OneAction, pass_rates, repeated_runs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,11 +67,7 @@ class Contextual(OneAction):
         return (log_softmax(features @ parameters).exp() * correct).sum(-1)
 
     def repeated(self, times: int) -> "Contextual":
-        changed = {
-            f.name: getattr(self, f.name).repeat(times, *[1] * (getattr(self, f.name).dim() - 1))
-            for f in dataclasses.fields(self)
-        }
-        return Contextual(**changed)
+        return repeated_runs(self, times)
 
 
 def contextual(

@@ -65,8 +65,14 @@ def _short(seeds: Sequence[int]) -> World:
     return sequences(seeds, vocabulary=4, length=4, correct=40, ends=True)
 
 
+def _ladder(seeds: Sequence[int]) -> World:
+    from aepo.tabular.worlds.ladder import ladder
+
+    return ladder(seeds)
+
+
 CONTEXTUAL = Settings(steps=1000, group_size=8, lr=3.0)
-LN_16, LN_4 = 2.772588722239781, 1.3862943611198906
+LN_16, LN_8, LN_4 = 2.772588722239781, 2.0794415416798357, 1.3862943611198906
 # The paper gives no alpha; 4 is the strength at which its two temperatures hold Env A.
 OF_16: dict[str, Mapping[str, object]] = {"e3": {"vocabulary": 16}}
 OF_4: dict[str, Mapping[str, object]] = {"e3": {"vocabulary": 4}}
@@ -139,6 +145,17 @@ ENVIRONMENTS: dict[str, Environment] = {
             prompts=1,
             entropy_limit=LN_4,
             strengths=OF_4 | {"aepo": {"t_low": 0.5, "t_high": 2.0}},
+        ),
+        Environment(
+            name="ladder",
+            about="prompts of 3 among 16 instructions, half of them hard, with a hop for each, 2 of 8 right; linear "
+            "policy, 1,024 training and 256 held-out prompts",
+            build=_ladder,
+            # The least rate of a grid at which GRPO collapses in so many steps (`benchmarks/ladder_small.py`).
+            settings=Settings(steps=3000, group_size=8, lr=30.0, states_per_step=64),
+            prompts=1024,
+            entropy_limit=LN_8,
+            strengths=WIDE | {"e3": {"vocabulary": 8}},
         ),
     )
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aepo.batch import Rollouts
 from aepo.categorical import log_softmax
-from aepo.tabular.worlds.world import cumulated, draw, looked_up, pass_rates
+from aepo.tabular.worlds.world import cumulated, draw, looked_up, pass_rates, repeated_runs
 
 END = 0
 """The token that ends a response, where responses end."""
@@ -97,9 +97,7 @@ class Sequences:
         }
 
     def repeated(self, times: int) -> "Sequences":
-        return dataclasses.replace(
-            self, parameters=self.parameters.repeat(times, 1, 1), correct=self.correct.repeat(times, 1)
-        )
+        return repeated_runs(self, times)
 
     def _responses(self) -> Tensor:
         """(V^T, T): every string of T tokens, in the order of its code."""

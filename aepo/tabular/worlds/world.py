@@ -4,10 +4,11 @@ Letters: N runs, S states of the policy's table, K actions (tokens), P prompts o
 `aepo.batch`. Everything is float64. A policy is a tensor of parameters (N, ...); a world makes a table of logits of it.
 """
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -61,12 +62,23 @@ class World(Protocol):
         ...
 
     def evaluate(self, parameters: Tensor) -> dict[str, Tensor]:
-        """Name -> (N,): exact expectations under the policy at T = 1, by the true verdict."""
+        """Name -> (N,): exact expectations under the policy by the true verdict, at T = 1 unless the name says more."""
         ...
 
     def repeated(self, times: int) -> "World":
         """The same runs `times` over, one copy per configuration: (times x N, ...)."""
         ...
+
+
+AWorld = TypeVar("AWorld", bound=Any)
+
+
+def repeated_runs(world: AWorld, times: int) -> AWorld:
+    """`World.repeated` of a dataclass whose tensors all have the runs first."""
+    tensors = {f.name: value for f in dataclasses.fields(world) if isinstance(value := getattr(world, f.name), Tensor)}
+    return dataclasses.replace(
+        world, **{name: value.repeat(times, *[1] * (value.dim() - 1)) for name, value in tensors.items()}
+    )
 
 
 def cumulated(probs: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 import pytest
 import test_contextual
+import test_ladder
 import test_sequences
 import test_world
 from mutation import Mutant, assert_harmless, assert_noticed
 
 from aepo.tabular.worlds import world
 from aepo.tabular.worlds.contextual import Contextual
+from aepo.tabular.worlds.ladder import Ladder
 from aepo.tabular.worlds.sequences import Sequences
 
 MUTANTS = [
@@ -52,6 +54,34 @@ MUTANTS = [
         "vocabulary * state + 1 + token[..., t]",
         "vocabulary * state + token[..., t]",
         lambda: test_sequences.test_the_states_are_the_prefixes_one_number_each(3, 4),
+    ),
+    Mutant(
+        "a prompt is solved by what its instructions forbid",
+        Ladder.success,
+        "share * self.right",
+        "share * ~self.right",
+        test_ladder.test_a_prompt_by_hand,
+    ),
+    Mutant(
+        "one right hop is enough",
+        Ladder._graded,
+        "followed.all(-1)",
+        "followed.any(-1)",
+        test_ladder.test_a_prompt_by_hand,
+    ),
+    Mutant(
+        "the cold evaluation is hot",
+        Ladder.success,
+        "(len(parameters),), temperature)",
+        "(len(parameters),), 1 / temperature)",
+        test_ladder.test_a_prompt_by_hand,
+    ),
+    Mutant(
+        "instructions push each other with the other sign",
+        Ladder.table,
+        "self.features @ parameters",
+        "-self.features @ parameters",
+        test_ladder.test_a_prompt_by_hand,
     ),
     Mutant(
         "every epoch has the same order",

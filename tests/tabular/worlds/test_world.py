@@ -11,6 +11,7 @@ from aepo.tabular.settings import Settings
 from aepo.tabular.train import train
 from aepo.tabular.worlds.bandit import bandit
 from aepo.tabular.worlds.contextual import contextual
+from aepo.tabular.worlds.ladder import ladder
 from aepo.tabular.worlds.sequences import sequences
 from aepo.tabular.worlds.world import cumulated, draw, pass_rates, prompts_of_step
 from aepo.zoo import METHODS, build
@@ -21,7 +22,9 @@ WORLDS = {
     "noisy": lambda runs: contextual(runs, actions=6, features=4, states=5, held_out=3, most=4, false_positive=0.3),
     "sequences": lambda runs: sequences(runs, vocabulary=3, length=3, correct=6),
     "ending": lambda runs: sequences(runs, vocabulary=3, length=3, correct=6, ends=True),
+    "ladder": lambda runs: ladder(runs, hops=5, length=2, trained=10, held_out=6),
 }
+SOME_PROMPTS = ("contextual", "noisy", "ladder")
 every_world = pytest.mark.parametrize("world", sorted(WORLDS))
 
 
@@ -113,7 +116,7 @@ def run(world: str, method: str, runs: list[int], **changes):
 @pytest.mark.parametrize("method", sorted(METHODS))
 @every_world
 def test_every_method_runs_in_every_world_and_a_run_is_its_seeds_alone(world, method):
-    states = {"states_per_step": 3} if world in ("contextual", "noisy") else {}
+    states = {"states_per_step": 3} if world in SOME_PROMPTS else {}
     beside = run(world, method, [4, 9], minibatches=2, **states)
     alone = run(world, method, [9], minibatches=2, **states)
     assert torch.equal(beside.parameters[1], alone.parameters[0])
@@ -141,7 +144,7 @@ def test_sampled_steps_approach_the_exact_one_in_every_world(world, method, seed
     reward = start.enumerate(start.table(start.parameters), prompts, temperature=double([1.0])).reward
     # Where a faulty verifier accepts every action there is nothing to learn.
     assume(reward.min() < reward.max())
-    states = {"states_per_step": 1} if world in ("contextual", "noisy") else {}
+    states = {"states_per_step": 1} if world in SOME_PROMPTS else {}
     moves = [
         train(
             start,
