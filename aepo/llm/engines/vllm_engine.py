@@ -201,6 +201,26 @@ class VLLMEngine:
         return [row for part in parts for row in part], sum(map(len, parts[: group.rank_in_group]))
 
     def _answers(self, asked: list[tuple]) -> list[Any]:
+        """A response each.
+
+        vLLM looks for stop texts in what it decodes behind the prompt. Where the prompt ends within a character, or
+        what it says is no valid UTF-8, that is not always what the response says by itself: a response that it ended
+        for a text that is not there is sampled again with the same seed, whole.
+        """
+        found = self._generated(asked, self.stop)
+        wrong = [row for row, answer in enumerate(found) if self._ended_for_nothing(answer)]
+        for row, answer in zip(wrong, self._generated([asked[row] for row in wrong], None), strict=True):
+            found[row] = answer
+        return found
+
+    def _ended_for_nothing(self, answer: Any) -> bool:
+        """Whether vLLM ended a response for a stop text that its tokens do not say."""
+        if self.stop is None or not isinstance(answer.stop_reason, str):
+            return False
+        ids = list(answer.token_ids)
+        return self.stop.length(ids) == len(ids) and not self.stop.completed(ids)
+
+    def _generated(self, asked: list[tuple], stop: StopTexts | None) -> list[Any]:
         if not asked:
             return []
         params = [
@@ -215,9 +235,9 @@ class VLLMEngine:
                 top_k=0,
                 min_p=0.0,
                 logprobs=0,
-                # vLLM looks for the texts in what it has decoded, and keeps the tokens that spell them.
-                stop=None if self.stop is None else list(self.stop.texts),
-                detokenize=self.stop is not None,
+                # vLLM keeps the tokens that spell a text.
+                stop=None if stop is None else list(stop.texts),
+                detokenize=stop is not None,
             )
             for _, temperature, seed, longest, top_p in asked
         ]

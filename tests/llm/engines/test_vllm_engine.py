@@ -150,6 +150,25 @@ def test_a_stop_text_ends_the_same_responses_with_the_token_that_completes_it_an
     assert min(ends["first token"], ends["later"], ends["never"]) > 0
 
 
+def test_what_the_prompt_says_ends_no_response(pair, monkeypatch):
+    # vLLM decodes the prompt along where it is no valid text, and finds the stop text there.
+    policy, engine, _ = pair
+    engine.load(policy.stepper.weights())
+    (percent,) = TOKENIZER.encode("%", add_special_tokens=False)
+    broken = [i for i in range(VOCABULARY) if TOKENIZER.decode([i]) == "\ufffd"]
+    prompts = [(percent, *broken[start : start + 40 : 2], percent, *broken[-3:]) for start in range(30)]
+    asked = {"n": 8, "temperature": 1.0, "row_seeds": seeds.row_seeds(0, 0, "main", np.arange(len(prompts)), 8)}
+    free = engine.sample(prompts, **asked)
+    stop, whole, ended = StopTexts(tokenizer=TOKENIZER, texts=("%",)), engine._ended_for_nothing, []
+    monkeypatch.setattr(engine, "stop", stop)
+    monkeypatch.setattr(engine, "_ended_for_nothing", lambda answer: ended.append(whole(answer)) or ended[-1])
+    stopped = engine.sample(prompts, **asked)
+    assert any(ended), "no prompt was taken for a response: this test tests nothing"
+    for row, before in enumerate(free.token.tolist()):
+        before = before[: int(free.mask[row].sum())]
+        assert stopped.token[row, : int(stopped.mask[row].sum())].tolist() == before[: stop.length(before)]
+
+
 def test_a_nucleus_is_the_embedded_engines_and_so_are_its_log_probs(pair):
     policy, engine, prompts = pair
     engine.load(policy.stepper.weights())
