@@ -215,7 +215,7 @@ class VLLMEngine:
 
     def _ended_for_nothing(self, answer: Any) -> bool:
         """Whether vLLM ended a response for a stop text that its tokens do not say."""
-        if self.stop is None or not isinstance(answer.stop_reason, str):
+        if self.stop is None or not isinstance(getattr(answer, "stop_reason", None), str):
             return False
         ids = list(answer.token_ids)
         return self.stop.length(ids) == len(ids) and not self.stop.completed(ids)

@@ -97,9 +97,10 @@ def a_model():
 
 
 class Going:
-    """What vLLM answers: it goes on behind a stop text until it looks, some tokens later."""
+    """What vLLM answers: it goes on behind a stop text until it looks, some tokens later; or it ends a response early,
+    for a text of the prompt."""
 
-    def __init__(self, engine: EmbeddedEngine, late: int) -> None:
+    def __init__(self, engine: EmbeddedEngine, late: int | None) -> None:
         self.engine, self.late, self.asked = engine, late, []
 
     def generate(self, requests, params, use_tqdm):
@@ -114,14 +115,18 @@ class Going:
             )
             count = int(said.mask.sum())
             ids = said.token[0, :count].tolist()
-            by_text = StopTexts(tokenizer=TOKENIZERS["bytes"], texts=tuple(chosen["stop"])).length(ids)
-            ids = ids[: by_text + self.late]
+            reason = None
+            if chosen["stop"] is not None:
+                reason = chosen["stop"][0]
+                by_text = StopTexts(tokenizer=TOKENIZERS["bytes"], texts=tuple(chosen["stop"])).length(ids)
+                ids = ids[: 1 if self.late is None else by_text + self.late]
             logprobs = [{i: SimpleNamespace(logprob=float(said.logp[0, at]))} for at, i in enumerate(ids)]
-            found.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, logprobs=logprobs)]))
+            answer = SimpleNamespace(token_ids=ids, logprobs=logprobs, stop_reason=reason)
+            found.append(SimpleNamespace(outputs=[answer]))
         return found
 
 
-@pytest.mark.parametrize("late", [0, 3])
+@pytest.mark.parametrize("late", [0, 3, None])
 def test_both_engines_end_a_response_where_the_definition_does_with_the_log_probs_of_what_is_left(late):
     tokenizer, model = TOKENIZERS["bytes"], a_model()
     common = dict(model=model, end_ids=[tokenizer.eos_token_id], pad_id=tokenizer.pad_token_id, max_tokens=12)
@@ -153,7 +158,9 @@ def test_both_engines_end_a_response_where_the_definition_does_with_the_log_prob
         met["first"] += completed and want == 1
         met["text" if completed else "token" if whole[-1] == tokenizer.eos_token_id else "limit"] += 1
     assert min(met["text"], met["limit"], met["first"]) > 2, met
-    assert all(one["stop"] == list(texts) and one["detokenize"] for one in other.llm.asked)
+    first, again = other.llm.asked[: len(rows)], other.llm.asked[len(rows) :]
+    assert all(one["stop"] == list(texts) and one["detokenize"] for one in first)
+    assert all(one["stop"] is None and not one["detokenize"] for one in again) and (late is not None or again)
 
 
 # The task and its settings

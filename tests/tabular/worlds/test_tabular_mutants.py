@@ -2,8 +2,8 @@
 
 import pytest
 import test_contextual
-import test_ladder
 import test_sequences
+import test_small_ladder
 import test_world
 from mutation import Mutant, assert_harmless, assert_noticed
 
@@ -60,28 +60,28 @@ MUTANTS = [
         Ladder.success,
         "share * self.right",
         "share * ~self.right",
-        test_ladder.test_a_prompt_by_hand,
+        test_small_ladder.test_a_prompt_by_hand,
     ),
     Mutant(
         "one right hop is enough",
         Ladder._graded,
         "followed.all(-1)",
         "followed.any(-1)",
-        test_ladder.test_a_prompt_by_hand,
+        test_small_ladder.test_a_prompt_by_hand,
     ),
     Mutant(
         "the cold evaluation is hot",
         Ladder.success,
         "(len(parameters),), temperature)",
         "(len(parameters),), 1 / temperature)",
-        test_ladder.test_a_prompt_by_hand,
+        test_small_ladder.test_a_prompt_by_hand,
     ),
     Mutant(
         "instructions push each other with the other sign",
         Ladder.table,
         "self.features @ parameters",
         "-self.features @ parameters",
-        test_ladder.test_a_prompt_by_hand,
+        test_small_ladder.test_a_prompt_by_hand,
     ),
     Mutant(
         "every epoch has the same order",
