@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from moving import judged
-from reach_demo import AT_ONCE
+from reach_demo import FRESH_SEEDS, FROM_START, STARTED
+from reach_demo import SEEDS as DEMO_SEEDS
 
 from aepo import zoo
 from aepo.controller import WideningReach
@@ -82,17 +83,21 @@ def draw() -> None:
     trained = json.loads((RESULTS / "reach_demo.json").read_text())["runs"]
     figure = Figure(figsize=(11, 9), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    models = {"language model": "", "language model without Adam's momentum": AT_ONCE}
+    moved, started = (dict(zip(TARGETS, names, strict=True)) for names in (TARGETS, STARTED))
+    models = {
+        "language model": {name: f"{run}, seed {DEMO_SEEDS[0]}" for name, run in moved.items()},
+        "without Adam's momentum": {name: f"{run}{FROM_START}, seed {FRESH_SEEDS[0]}" for name, run in started.items()},
+    }
     grid = figure.subplots(len(WORLDS) + len(models), len(TARGETS), sharey=True)
     for column, target in enumerate(TARGETS):
         rows = [simulated["curves"][f"{world}, {target}"] | {"every": 5} for world in WORLDS]
-        rows += [trained[f"{target}{how}, seed 0"] | {"every": 1} for how in models.values()]
+        rows += [trained[runs_of[target]] | {"every": 1} for runs_of in models.values()]
         for axes, name, row in zip(grid[:, column], (*WORLDS, *models), rows, strict=True):
             step = row["every"] * np.arange(len(row["entropy"]))
             axes.plot(step, row["entropy"], lw=1, label="entropy")
             axes.plot(step, row["target"], lw=1, ls="--", color="0.3", label="target")
             axes.set_title(f"{name}, {target}", fontsize=9)
-            axes.set(ylim=(0, 2))
+            axes.set(ylim=(0, 2.1))
             axes.grid(alpha=0.25, lw=0.5)
     for axes in grid[-1]:
         axes.set(xlabel="step")
