@@ -116,6 +116,24 @@ def test_the_easy_ladder_has_easy_prompts_alone():
     assert set(built("ladder_easy").levels) == {LEVELS[0]}
 
 
+def test_prompts_have_many_right_answers_and_a_spread_of_difficulty_and_hard_ones_consist_of_what_easier_ones_teach():
+    """What the task was designed for, as far as it is a property of the generator: rules (a), (b) and (e)."""
+    task = built("ladder")
+    held_out = list(task.held_out)
+    assert len(task.train) > 50_000 and len(held_out) >= 512
+    assert np.mean(task.right_answers[held_out] >= 2) > 0.9
+    # A model that has learnt the demonstrations is right on a prompt as often as their shares multiply to.
+    success = SHARES[task.instructions[held_out]].prod(1)
+    assert np.quantile(success, 0.9) > 0.25 and np.quantile(success, 0.1) < 1e-5
+    assert 0.3 < np.mean(success > 1 / 256) < 0.7
+    # Its commonest answer misreads the hard instructions, and each of them stands in prompts of every harder level.
+    assert (SHARES[EASY:] < 0.5).all() and (SHARES[:EASY] > 0.5).sum() >= EASY - 2
+    for level in LEVELS[1:]:
+        at_level = np.array(task.levels) == level
+        asked = set(task.instructions[at_level].ravel().tolist())
+        assert asked == set(range(EASY + HARD))
+
+
 def test_every_instruction_and_place_is_asked_about_as_often_as_its_kind():
     task = built("ladder")
     hard = task.instructions >= EASY

@@ -1,0 +1,49 @@
+"""The committed runs of the ladder experiment, the page that is written from them, and the rules of the task's design."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from aepo.llm.experiment.ladder import outcome, protocol, report, results
+from aepo.llm.experiment.ladder.command import report_folder, results_folder
+from aepo.llm.experiment.ladder.outcome import LARGEST
+from aepo.llm.experiment.ladder.results import Results
+
+FOLDER = results_folder(protocol.PROTOCOL)
+PAGE = report_folder() / report.NAME
+
+
+@cache
+def committed() -> Results:
+    return results.read(protocol.read(), FOLDER)
+
+
+def test_every_file_is_small_and_is_of_a_run_that_the_protocol_has():
+    there = {path: path.stat().st_size for path in FOLDER.iterdir()}
+    assert there and max(there.values()) <= LARGEST
+    assert set(there) == {outcome.path_of(FOLDER, arm, seed) for arm, seed in committed().outcomes}
+
+
+def test_the_task_meets_the_rules_of_its_design():
+    """The model before RL and GRPO alone, on every seed that judges and has both: rules (c) and (d), and the frontier."""
+    found = committed()
+    seeds = found.seeds("base", "grpo")
+    if not seeds:
+        pytest.skip("no judging seed has both runs yet")
+    low, high, wide = ("pass@1 T=0.1", "pass@1 T=1", "pass@256")
+    before, after = (
+        {metric: found.points(arm, metric, seeds) for metric in (low, high, wide)} for arm in ("base", "grpo")
+    )
+    assert before[low].mean() < 20
+    for metric in (low, high):
+        assert (after[metric] - before[metric]).mean() >= 40
+    assert 30 <= before[wide].mean() <= 70
+    first, last = (found.figures("grpo", name) for name in ("entropy_first", "entropy_last"))
+    assert np.all(last < first / 4)
+
+
+def test_the_page_is_what_the_files_say(tmp_path):
+    if not PAGE.exists():
+        pytest.skip("the page is written when the runs are whole")
+    assert report.write(committed(), tmp_path).read_text() == PAGE.read_text()
