@@ -26,7 +26,7 @@ def test_every_file_is_small_and_is_of_a_run_that_the_protocol_has():
 
 
 def test_the_task_meets_the_rules_of_its_design():
-    """The model before RL and GRPO alone, on every seed that judges and has both: rules (c) and (d), and the frontier."""
+    """Of the model before RL and of GRPO alone, on every seed that judges and has both: rules (c), (d), the frontier."""
     found = committed()
     seeds = found.seeds("base", "grpo")
     if not seeds:
