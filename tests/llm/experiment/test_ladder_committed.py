@@ -1,4 +1,4 @@
-"""The committed runs of the ladder experiment, the page that is written from them, and the rules of the task's design."""
+"""The committed runs of the ladder experiment, the page written from them, and the rules of the task's design."""
 
 from functools import cache
 
@@ -26,7 +26,7 @@ def test_every_file_is_small_and_is_of_a_run_that_the_protocol_has():
 
 
 def test_the_task_meets_the_rules_of_its_design():
-    """Of the model before RL and of GRPO alone, on every seed that judges and has both: rules (c), (d), the frontier."""
+    """Of the model before RL and of GRPO alone, on every judging seed that has both: rules (c), (d), the frontier."""
     found = committed()
     seeds = found.seeds("base", "grpo")
     if not seeds:
