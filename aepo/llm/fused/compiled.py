@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from aepo.llm.fused.triton_backend import CONFIGS, PRECISION
+from aepo.llm.fused.triton_backend import CONFIGS, GROUP, PRECISION
 from aepo.llm.fused.triton_kernels import gradient_kernel, statistics_kernel
 
 SHARED_LIMITS = {80: 163 * 1024, 90: 227 * 1024}
@@ -70,7 +70,7 @@ def questions() -> Iterator[tuple[Any, str, Flags]]:
 
 def compiled(kernel: Any, name: str, flags: Flags, capability: int, *, extras: bool, dtype: str = "bf16") -> Compiled:
     """One kernel under one configuration; `extras` turns bias and soft cap on."""
-    config = CONFIGS[capability].of(name, wide=dtype == "fp32")
+    config = CONFIGS[capability].of(name, wide=dtype == "fp32", extras=extras)
     constants = flags | {
         "HAS_BIAS": extras,
         "HAS_CAP": extras,
@@ -79,6 +79,7 @@ def compiled(kernel: Any, name: str, flags: Flags, capability: int, *, extras: b
         "BLOCK_N": config.rows,
         "BLOCK_V": config.columns,
         "BLOCK_D": config.width,
+        "GROUP": GROUP,
     }
     names = kernel.arg_names
     divisible = ("hidden", "weight", "bias", "out", "row_stride", "column_stride", "out_stride", "width")
