@@ -25,7 +25,7 @@ def chosen(
     Args:
         name: which, or `auto`.
         hidden, weight, bias: the operands; their devices, dtypes and sizes decide.
-        block_bytes: the call's budget, for `auto`: where it holds few rows, none of the logits is stored.
+        block_bytes: the call's budget, None for the device's; where it is tight, `auto` has no logits stored.
 
     Raises:
         ValueError: an unknown name, or a backend that cannot run here.
@@ -39,7 +39,7 @@ def chosen(
     for other in ("gemm", "triton") if name == "auto" else (name,):
         why_not = _obstacle(other, given, tested=name != "auto")
         if why_not is None and name == "auto" and other == "gemm" and weight is not None:
-            why_not = _too_tight(len(weight), block_bytes)
+            why_not = gemm_backend.workspace(hidden, weight, block_bytes).too_tight
         if why_not is None:
             if name == "auto":
                 say(f"fused: {other} backend ({hidden.device})")
@@ -110,12 +110,6 @@ def _obstacle(name: str, given: list[Tensor], *, tested: bool) -> str | None:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return "it needs compute capability 8.0 (A100) or newer"
     return None
-
-
-def _too_tight(vocabulary: int, block_bytes: int | None) -> str | None:
-    """Why a budget is better spent on kernels that store no logits, or None."""
-    rows = gemm_backend.block_rows(vocabulary, block_bytes)
-    return None if rows >= gemm_backend.FEWEST_ROWS else f"block_bytes={block_bytes} holds the logits of {rows} rows"
 
 
 def _short(value: Tensor) -> str:

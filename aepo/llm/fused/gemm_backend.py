@@ -7,7 +7,9 @@ A whole panel is multiplied at once: the weight's gradient is then one product, 
 Letters: N tokens, n of them, d hidden size, V vocabulary.
 """
 
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,13 +19,16 @@ from aepo.llm.fused import cuda_backend, products
 from aepo.llm.fused.chunked import LOWEST, Running, Stats, Upstream
 from aepo.llm.fused.rows import Gradients, Linear, Needs, Rows, tiles
 
-BLOCK_BYTES = 4 << 30
-"""Of float32 logits and of their gradients together, unless the caller says otherwise: an eighth of the logits of 882
-tokens of Qwen2.5-7B, the rest the gradients of 12,358."""
+DEVICE_SHARE = 32
+"""A GPU's memory by this is the budget, unless the caller says otherwise: of the 140 GiB of an H200 4.4, which hold the
+logits of 968 tokens of Qwen2.5-7B and the gradients of 13,554. By the whole memory and not by what is free, so that the
+same machine gives the same bits."""
+HOST_BYTES = 4 << 30
+"""The budget on a CPU, where only tests run this."""
 LOGITS_SHARE = 8
 """One byte in so many is the logits': more rows than a product needs to reach its speed gain nothing."""
 FEWEST_ROWS = 128
-"""Rows of logits below which a product is no faster than a kernel that stores none: `auto` leaves those budgets."""
+"""Rows of logits below which a product is no faster than a kernel that stores none."""
 FLOAT32 = 4
 
 
@@ -47,9 +52,76 @@ def gradient(linear: Linear, rows: Rows, stats: Stats, upstream: Upstream, *, ne
     return blocks.gradients()
 
 
-def block_rows(vocabulary: int, block_bytes: int | None) -> int:
-    """How many rows of float32 logits a budget holds at a time, at least one."""
-    return max(1, (block_bytes or BLOCK_BYTES) // LOGITS_SHARE // (FLOAT32 * vocabulary))
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """What a call stores: rows of float32 logits, rows of their gradients, and a sum where those are not all rows."""
+
+    rows: int
+    """N."""
+    width: int
+    """d."""
+    vocabulary: int
+    """V."""
+    itemsize: int
+    """Bytes of a number of the operands."""
+    budget: int
+    """Bytes of logits and gradients."""
+
+    @property
+    def logits_rows(self) -> int:
+        """How many rows of logits the budget's share of them holds, at least one."""
+        return max(1, self.budget // LOGITS_SHARE // (FLOAT32 * self.vocabulary))
+
+    @property
+    def logits_bytes(self) -> int:
+        return min(self.logits_rows, self.rows) * FLOAT32 * self.vocabulary
+
+    @property
+    def panel_rows(self) -> int:
+        """How many rows of gradients the rest holds, at least one and at most all."""
+        rest = self.budget - self.logits_bytes
+        return max(1, min(self.rows, rest // (self.itemsize * self.vocabulary)))
+
+    @property
+    def sum_bytes(self) -> int:
+        """Of the weight's gradient over several panels, in float32; where the weight is float32, its own will do."""
+        several = self.rows > self.panel_rows and self.itemsize < FLOAT32
+        return FLOAT32 * self.vocabulary * self.width if several else 0
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.logits_bytes + self.panel_rows * self.itemsize * self.vocabulary + self.sum_bytes
+
+    @property
+    def too_tight(self) -> str | None:
+        """Why the budget is better spent on kernels that store no logits, or None."""
+        if self.logits_rows < min(FEWEST_ROWS, self.rows):
+            return f"{self.budget} bytes hold the logits of {self.logits_rows} rows"
+        if self.sum_bytes > self.budget:
+            return (
+                f"a float32 sum of the weight's size is {self.sum_bytes} bytes, more than the budget of {self.budget}"
+            )
+        return None
+
+
+def workspace(hidden: Tensor, weight: Tensor, block_bytes: int | None, *, rows: int | None = None) -> Workspace:
+    """Of a call with hidden states (N, d) and weight (V, d), or of so many of its rows."""
+    return Workspace(
+        rows=len(hidden) if rows is None else rows,
+        width=weight.shape[1],
+        vocabulary=len(weight),
+        itemsize=hidden.element_size(),
+        budget=device_budget(hidden.device) if block_bytes is None else block_bytes,
+    )
+
+
+@functools.cache
+def device_budget(device: torch.device) -> int:
+    """Bytes that a call may store on a device, unless its caller says otherwise."""
+    if device.type != "cuda":
+        return HOST_BYTES
+    return torch.cuda.get_device_properties(device).total_memory // DEVICE_SHARE
 
 
 def row_kernel(device: torch.device) -> Any:
@@ -73,10 +145,8 @@ class Blocks:
         self.label = rows.label - linear.vocab_start
         self.like = torch.empty((rows.count, 0), dtype=torch.float32, device=self.hidden.device)
         self.kernel = row_kernel(self.hidden.device)
-        budget, vocabulary = linear.block_bytes or BLOCK_BYTES, len(self.weight)
-        self.size = block_rows(vocabulary, linear.block_bytes)
-        left = budget - min(self.size, rows.count) * FLOAT32 * vocabulary
-        self.panel_rows = max(1, min(rows.count, left // (self.hidden.element_size() * vocabulary)))
+        room, vocabulary = workspace(self.hidden, self.weight, linear.block_bytes, rows=rows.count), len(self.weight)
+        self.size, self.panel_rows = room.logits_rows, room.panel_rows
         need_h, need_w, need_b = needs
         self.by_hidden = self.like.new_zeros(self.hidden.shape) if need_h else None
         self.by_weight = torch.empty_like(self.weight) if need_w else None

@@ -50,10 +50,10 @@ def linear_token_stats(
         vocab_start: first token of this process's part of the vocabulary.
         group: process group over which the vocabulary is split; every process passes the same hidden and labels and
             gets the same statistics and the whole gradient by hidden.
-        block_bytes: of logits and of their gradients that the gemm backend keeps at a time; None: 4 GiB. The torch
-            backend keeps 2 MB here, the triton backend none of the logits and 128 MiB of their gradient.
+        block_bytes: of logits and of their gradients that the gemm backend keeps at a time; None: a 32nd of the GPU's
+            memory. The torch backend keeps 2 MB here, the triton backend no logits and 128 MiB of their gradient.
         backend: `torch`, `gemm`, `triton`, or `auto`, said once in the log: on a GPU gemm, whose products are the
-            library's, or where that cannot run or `block_bytes` holds too few rows, triton; else torch.
+            library's, or where that cannot run or `block_bytes` is tight, triton; else torch.
 
     Raises:
         ValueError: shapes that do not fit, labels out of range, a temperature or softcap <= 0, an unknown statistic,
@@ -151,9 +151,9 @@ def linear_policy_loss(
     Args:
         token_loss: the loss of some rows from their statistics; differentiated by autograd. Rows that are ignored are
             not shown to it.
-        block_bytes: logits that the torch backend keeps at a time, None: 64 MiB; on the gemm backend, which keeps
-            their gradients, too, both together, None: 4 GiB. Where all gradients do not fit, a float32 sum of the
-            weight's size comes on top.
+        block_bytes: logits that the torch backend keeps at a time, None: 128 MiB; on the gemm backend, which keeps
+            their gradients, too, both together, None: a 32nd of the GPU's memory. Where all gradients do not fit, a
+            float32 sum of the weight's size comes on top.
         The others: as for `linear_token_stats`.
 
     Returns:

@@ -17,7 +17,7 @@ from aepo.llm.fused.rows import Gradients, Linear, Needs, Rows, tiles
 TILE_ROWS = 256
 TILE_COLUMNS = 2048
 # Logits that `Blocks` keeps at a time, unless the caller says otherwise.
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 128 << 20
 
 
 def statistics(linear: Linear, rows: Rows) -> Stats:
@@ -88,11 +88,14 @@ class Head:
         bias = None if self.bias is None else self.bias[columns].to(self.dtype)
         return self.weight[columns].to(self.dtype), bias
 
-    def logits(self, rows: slice, chunk: tuple[Tensor, Tensor | None]) -> Tensor:
-        """(n, C)."""
+    def logits(self, rows: slice, chunk: tuple[Tensor, Tensor | None], out: Tensor | None = None) -> Tensor:
+        """(n, C), in `out` where that is given."""
         weight, bias = chunk
         hidden = self.hidden[rows]
-        z = hidden @ weight.mT if bias is None else torch.addmm(bias, hidden, weight.mT).clamp_(min=LOWEST)
+        if bias is None:
+            z = torch.mm(hidden, weight.mT, out=out)
+        else:
+            z = torch.addmm(bias, hidden, weight.mT, out=out).clamp_(min=LOWEST)
         return z if self.softcap is None else z.div_(self.softcap).tanh_().mul_(self.softcap)
 
 
@@ -158,8 +161,13 @@ class Blocks:
         self.rows, self.head = rows, Head(linear, rows.dtype)
         vocabulary = len(linear.weight)
         self.size = max(1, (linear.block_bytes or BLOCK_BYTES) // (vocabulary * self.head.hidden.element_size()))
+        # Blocks of one size: a small last one would read all weights for few rows.
+        self.size = max(1, -(-rows.count // max(1, -(-rows.count // self.size))))
         self.columns = list(tiles(vocabulary, TILE_COLUMNS))
         self.sums = Sums(self.head, *needs)
+        # The same memory for every block: what is allocated afresh is slow to write for the first time.
+        self._memory = [self.head.hidden.new_empty(self.size, c.stop - c.start) for c in self.columns]
+        self._copy = self.head.hidden.new_empty(self.size, min(TILE_COLUMNS, vocabulary))
         self._logits: list[Tensor] = []
 
     def __iter__(self) -> Iterator[slice]:
@@ -169,9 +177,12 @@ class Blocks:
         """Of a block's logits, made here."""
         self._logits = []
         part = Running(self.rows.question.rows(block), self.head.hidden[block])
-        for columns in self.columns:
-            self._logits.append(self.head.logits(block, self.head.chunk(columns)))
-            part.take(self._logits[-1].clone(), self.rows.label[block], start=columns.start)
+        count = block.stop - block.start
+        for columns, memory in zip(self.columns, self._memory, strict=True):
+            z = self.head.logits(block, self.head.chunk(columns), out=memory[:count])
+            self._logits.append(z)
+            copy = self._copy[:count, : columns.stop - columns.start].copy_(z)
+            part.take(copy, self.rows.label[block], start=columns.start)
         return part.stats()
 
     def add(self, block: slice, inside: Rows, stats: Stats, upstream: Upstream) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from aepo.llm.fused.chunked import Question, Stats, Upstream
 from aepo.llm.fused.triton_row_kernels import row_gradient_kernel, row_sums_kernel
 
-BLOCK, WARPS = 4096, 8
-"""Columns that a program holds, 16 a thread, and its warps."""
+BLOCK, WARPS = 2048, 8
+"""Columns that a program holds, 8 a thread, and its warps: at 32 registers a thread eight share a multiprocessor."""
 INTERPRETED_BLOCK = 64
 """The interpreter runs in numpy; small, so that small vocabularies have several."""
 

@@ -1,6 +1,7 @@
 """The gemm backend with CUDA's row kernel as plain C++, against whole logits in float64; and when it is chosen."""
 
 import shutil
+from types import SimpleNamespace
 
 import gemm_checks as checks
 import pytest
@@ -112,8 +113,14 @@ def test_products_are_summed_in_float32_and_rounded_once():
 def an_h200(monkeypatch):
     """Meta tensors count as on a GPU with nvcc and Triton."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=150_754_820_096)
+    )
     monkeypatch.setattr(cuda_backend, "compiler", lambda: "nvcc")
     backends.say.cache_clear()
+    gemm_backend.device_budget.cache_clear()
+    yield
+    gemm_backend.device_budget.cache_clear()
 
 
 class OnGPU(torch.Tensor):
@@ -132,15 +139,36 @@ def test_auto_takes_it_on_a_gpu_and_leaves_tight_budgets_and_mixed_dtypes_to_tri
     with caplog.at_level("INFO", logger="aepo"):
         assert backends.chosen("auto", hidden, weight) is gemm_backend
     assert caplog.messages == ["fused: gemm backend (cuda:0)"]
+    # Gradients of all rows do not fit, and a float32 sum of the weight's size does or does not.
+    summed = 4 * 152_064 * 3584
+    for budget, want in ((summed, gemm_backend), (summed - 1, triton_backend)):
+        assert backends.chosen("auto", hidden, weight, block_bytes=budget) is want
+    # Few rows need no sum, and 128 of logits.
     enough = gemm_backend.FEWEST_ROWS * gemm_backend.LOGITS_SHARE * 4 * 152_064
-    assert backends.chosen("auto", hidden, weight, block_bytes=enough) is gemm_backend
-    assert backends.chosen("auto", hidden, weight, block_bytes=enough - 1) is triton_backend
+    few = hidden[:200]
+    assert backends.chosen("auto", few, weight, block_bytes=enough) is gemm_backend
+    assert backends.chosen("auto", few, weight, block_bytes=enough - 1) is triton_backend
     assert backends.chosen("gemm", hidden, weight, block_bytes=1) is gemm_backend, "whoever names it has it"
     wide = on_gpu(152_064, 3584, dtype=torch.float32)
     assert backends.chosen("auto", hidden, wide) is triton_backend
     with pytest.raises(ValueError, match="hidden is bfloat16 and weight float32: it multiplies operands of one dtype"):
         backends.chosen("gemm", hidden, wide)
     assert backends.chosen("auto", on_gpu(1, 1, dtype=torch.float64)) is torch_backend
+
+
+@pytest.mark.parametrize(
+    ("memory", "rows_of_logits", "rows_of_gradients", "several"),
+    # An H200's, an A100's of 80 GB, and one of 40 GB: bytes / 32 / 8 / (4 V) rows; the rest / (2 V), at most all.
+    [(150_754_820_096, 968, 8192, False), (85_899_345_920, 551, 7724, True), (42_949_672_960, 275, 3863, True)],
+)
+def test_what_is_stored_follows_from_the_gpus_memory(memory, rows_of_logits, rows_of_gradients, several):
+    room = gemm_backend.Workspace(
+        rows=8192, width=3584, vocabulary=152_064, itemsize=2, budget=memory // gemm_backend.DEVICE_SHARE
+    )
+    assert (room.logits_rows, room.panel_rows) == (rows_of_logits, rows_of_gradients)
+    assert room.sum_bytes == (4 * 152_064 * 3584 if several else 0)
+    assert room.bytes == (4 * rows_of_logits + 2 * rows_of_gradients) * 152_064 + room.sum_bytes
+    assert (room.too_tight is None) == (memory > 5e10)
 
 
 def test_without_nvcc_its_row_kernel_is_tritons(an_h200, monkeypatch):
