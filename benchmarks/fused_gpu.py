@@ -1,7 +1,8 @@
 """Time and extra memory of the fused operation on a GPU, against cuBLAS and against peers, in one process.
 
 The unit is a matrix product of the same shape: whoever makes statistics and gradients from hidden states needs one
-product forward and, without keeping the logits, three backward. The ways run in turn, and the table shows medians.
+product forward and, without keeping the logits, three backward. The ways run in turn, and the table shows medians; the
+floor of each of ours, its FLOPs, bytes and, on a GPU whose peaks are known, milliseconds, stands beside its time.
 Peers are measured where they are installed (`pip install verl liger-kernel cut-cross-entropy`).
 
     make bench-gpu   # tests first, then this: prints tables, writes benchmarks/results/fused_gpu.json
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from fused_floors import Floor, floor
 from torch import Tensor
 
 from aepo.llm.fused import backends, cuda_backend, linear_policy_loss, linear_token_stats, token_stats_from_logits
@@ -65,23 +67,30 @@ def gemm(x: Inputs, count: int) -> Callable[[], None]:
     return run
 
 
-def ours(x: Inputs, need: tuple[str, ...]) -> Way:
+BACKENDS: tuple[backends.Name, ...] = ("gemm", "triton")
+
+
+def ours(x: Inputs, need: tuple[str, ...], backend: backends.Name) -> Way:
     def forward() -> Tensor:
-        stats = linear_token_stats(x.hidden, x.weight, x.labels, TEMPERATURE, need=need)
+        stats = linear_token_stats(x.hidden, x.weight, x.labels, TEMPERATURE, need=need, backend=backend)
         return x.pulled(*(value for value in stats if value is not None))
 
-    return "linear_token_stats: " + ", ".join(need), forward, lambda loss: torch.autograd.grad(loss, x.leaves)
+    return (
+        f"{backend}, linear_token_stats: {', '.join(need)}",
+        forward,
+        lambda loss: torch.autograd.grad(loss, x.leaves),
+    )
 
 
-def policy_loss(x: Inputs) -> Way:
+def policy_loss(x: Inputs, backend: backends.Name) -> Way:
     def both() -> object:
         loss, _ = linear_policy_loss(
             x.hidden, x.weight, x.labels, lambda s, rows: sum(u[rows] * v for u, v in zip(x.ups, s, strict=True)),
-            TEMPERATURE,
+            TEMPERATURE, backend=backend,
         )  # fmt: skip
         return torch.autograd.grad(loss, x.leaves)
 
-    return "linear_policy_loss, both passes", both, None
+    return f"{backend}, linear_policy_loss, both passes", both, None
 
 
 def from_logits(x: Inputs) -> Way | None:
@@ -165,7 +174,10 @@ def measured(shape: tuple[int, int, int], rounds: int) -> dict[str, dict[str, fl
     """Name -> medians, the ways in turn."""
     x = Inputs(*shape, device="cuda")
     given = [("one GEMM", gemm(x, 1), None), ("three GEMMs", gemm(x, 3), None)]
-    given += [ours(x, ("logp", "logp_t", "entropy")), ours(x, ("logp", "entropy")), ours(x, ("logp",)), policy_loss(x)]
+    for backend in BACKENDS:
+        for need in (("logp", "logp_t", "entropy"), ("logp", "entropy"), ("logp",)):
+            given.append(ours(x, need, backend))
+        given.append(policy_loss(x, backend))
     given += [way for way in (from_logits(x), naive(x)) if way is not None]
     given += list(peers(x))
     found: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in given}
@@ -182,10 +194,24 @@ def measured(shape: tuple[int, int, int], rounds: int) -> dict[str, dict[str, fl
     return {name: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for name, runs in found.items()}
 
 
-def printed(shape: tuple[int, int, int], found: dict[str, dict[str, float]]) -> None:
+def floors_of(name: str, shape: tuple[int, int, int]) -> list[Floor]:
+    """Of the forward pass and of both together, or of both alone; none for a way whose work is not counted here."""
+    if name in ("one GEMM", "three GEMMs"):
+        return [floor("products", "forward" if name == "one GEMM" else "loss", shape, itemsize=2)]
+    backend, _, call = name.partition(", ")
+    if backend not in BACKENDS:
+        return []
+    if call.startswith("linear_policy_loss"):
+        return [floor(backend, "loss", shape, itemsize=2)]
+    return [floor(backend, "forward", shape, itemsize=2), floor(backend, "both", shape, itemsize=2)]
+
+
+def printed(shape: tuple[int, int, int], found: dict[str, dict[str, float]], device: str) -> None:
     unit, three = found["one GEMM"]["forward_ms"], found["three GEMMs"]["forward_ms"]
     print(f"\nN = {shape[0]:,}, d = {shape[1]:,}, V = {shape[2]:,}, bfloat16; gradients are part of the extra memory")
-    print(f"{'':52}{'forward':>9}{'x GEMM':>8}{'MB':>7}{'backward':>10}{'x 3 GEMMs':>11}{'MB':>7}{'both x 3':>10}")
+    print(
+        f"{'':52}{'forward':>9}{'x GEMM':>8}{'MB':>7}{'backward':>10}{'x 3 GEMMs':>11}{'MB':>7}{'both x 3':>10}  floor"
+    )
     for name, m in found.items():
         line = f"{name:52}{m['forward_ms']:9.2f}{m['forward_ms'] / unit:8.2f}{m['forward_extra_bytes'] / 1e6:7.0f}"
         total = m["forward_ms"]
@@ -194,7 +220,12 @@ def printed(shape: tuple[int, int, int], found: dict[str, dict[str, float]]) -> 
             total += m["backward_ms"]
         else:
             line += " " * 28
-        print(f"{line}{total / three:10.2f}")
+        parts = []
+        for one in floors_of(name, shape):
+            seconds = one.seconds(device)
+            ms = "" if seconds is None else f", {1e3 * seconds:.1f} ms"
+            parts.append(f"{one.flop / 1e12:.1f} TFLOP, {one.bytes / 1e9:.1f} GB{ms}")
+        print(f"{line}{total / three:10.2f}  {'; both: '.join(parts)}")
 
 
 def main() -> int:
@@ -210,7 +241,7 @@ def main() -> int:
     results = []
     for shape in [tuple(s) for s in chosen.shape] if chosen.shape else SHAPES:
         found = measured(shape, chosen.rounds)
-        printed(shape, found)
+        printed(shape, found, name)
         results.append({"shape": dict(zip(("tokens", "width", "vocabulary"), shape, strict=True)), "median": found})
         torch.cuda.empty_cache()
     packages = ("torch", "triton", "verl", "liger-kernel", "cut-cross-entropy")

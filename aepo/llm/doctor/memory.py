@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from aepo.llm.fused import gemm_backend
 from aepo.llm.settings import SettingsError
 from aepo.llm.settings.fields import EngineName
 
@@ -349,7 +350,7 @@ def budget(model: Architecture, plan: MemoryPlan) -> Budget:
         },
         working={
             "activations": _activations(model, plan) / GIB,
-            "logits": min(LOGITS_TILE_BYTES, plan.forward_tokens * model.vocab * b) / GIB,
+            "logits": _logits_bytes(model, plan) / GIB,
         }
         | ({"KV cache": reserved} if vllm and not sleeps else {}),
     )
@@ -366,6 +367,21 @@ def budget(model: Architecture, plan: MemoryPlan) -> Budget:
         least_cache_gib=cache,
         set_cache_gib=set_cache,
     )
+
+
+def _logits_bytes(model: Architecture, plan: MemoryPlan) -> int:
+    """What the fused operation stores of the logits and of their gradients in an update (`aepo.llm.fused.backends`)."""
+    tile = min(LOGITS_TILE_BYTES, plan.forward_tokens * model.vocab * plan.weight_bytes)
+    if not plan.on_gpu:
+        return tile
+    room = gemm_backend.Workspace(
+        rows=plan.forward_tokens,
+        width=model.hidden,
+        vocabulary=model.vocab,
+        itemsize=plan.weight_bytes,
+        budget=int(plan.memory_gib * GIB) // gemm_backend.DEVICE_SHARE,
+    )
+    return tile if room.too_tight else room.bytes
 
 
 def _activations(model: Architecture, plan: MemoryPlan) -> float:

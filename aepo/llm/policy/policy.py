@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch
+from aepo.llm.policy.response_stats import TokenLoss
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.policy.stepper import Stepper, parameter_size
 from aepo.schedule import Constant, Schedule
@@ -90,6 +91,19 @@ class Policy(Scorer):
         """
         logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask, shared=shared)
         return logp, entropy
+
+    def loss(self, micro: Batch, token_loss: TokenLoss, *, shared: bool = False) -> Tensor:
+        """The loss of a micro-batch, the sum of its tokens', with its gradient formed while it is computed.
+
+        Its backward pass can run once.
+
+        Args:
+            micro: its rows.
+            token_loss: of some of its tokens, from their statistics; see `ResponseStats.forward`.
+            shared: whether each prompt is computed once, as its `Plan` says.
+        """
+        found = self._forward(self.stepper, micro.prompt, micro.token, micro.mask, shared=shared, token_loss=token_loss)
+        return found[2]
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulate the gradient of one micro-batch; `last` marks the last one before `step`."""

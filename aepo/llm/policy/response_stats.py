@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from aepo.categorical import mean_effect_of_squares
-from aepo.llm.fused import linear_token_stats
+from aepo.llm.fused import TokenStats, linear_policy_loss, linear_token_stats
 from aepo.llm.policy.microbatch import left_padded, pack
 from aepo.llm.policy.prompt_cache import PromptCache
 
 IGNORED = -100
 """Label of the padding after a response."""
+TokenLoss = Callable[[TokenStats, Tensor], Tensor]
+"""(log-prob and entropy of some tokens, (n,) each, their places (n,) in the flattened (R, T)) -> their loss, summed."""
 
 
 class ResponseStats(nn.Module):
@@ -79,6 +81,7 @@ class ResponseStats(nn.Module):
         before: Tensor | None = None,
         effects: bool = False,
         answers: Tensor | None = None,
+        token_loss: TokenLoss | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """logp, entropy and None, each (R, T), float32 or wider; at another temperature than 1 the entropy is None.
 
@@ -95,9 +98,11 @@ class ResponseStats(nn.Module):
                 product with the head.
             answers: (R,), for prompts that are computed once: the prompt of each response; input_ids, attention_mask
                 and position_ids are then those of the prompts alone, (prompts, longest).
+            token_loss: of some tokens, each by itself, at temperature 1: the third is then its sum over the tokens of
+                the responses, a scalar, which alone carries the gradient. It is shown the tokens block by block.
         """
         if before is not None:
-            return self._packed(input_ids, position_ids, response, mask, temperature, before, effects)
+            return self._packed(input_ids, position_ids, response, mask, temperature, before, effects, token_loss)
         if answers is not None:
             hidden = self._after_shared_prompts(input_ids, attention_mask, position_ids, response, answers)
         else:
@@ -108,6 +113,9 @@ class ResponseStats(nn.Module):
             # The token at column j is predicted at column j - 1.
             hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
         label = torch.where(mask != 0, response, IGNORED).flatten()
+        if token_loss is not None:
+            loss, found = self._loss(hidden.flatten(0, 1), label, token_loss)
+            return found.logp.view(response.shape), found.entropy.view(response.shape), loss
         stats = self._head(hidden.flatten(0, 1), label, temperature, effects)
         logp, entropy, effect = (None if x is None else x.view(response.shape) for x in stats)
         return logp, entropy, effect
@@ -198,6 +206,7 @@ class ResponseStats(nn.Module):
         temperature: float,
         before: Tensor,
         effects: bool,
+        token_loss: TokenLoss | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
         # and without a cache, and configs ask for a cache.
@@ -206,7 +215,13 @@ class ResponseStats(nn.Module):
                 input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
             )
         place = (mask != 0).nonzero(as_tuple=True)
-        stats = self._head(out.last_hidden_state[0, before], response[place], temperature, effects)
+        hidden, label = out.last_hidden_state[0, before], response[place]
+        if token_loss is not None:
+            flat = place[0] * mask.shape[1] + place[1]
+            loss, found = self._loss(hidden, label, lambda stats, rows: token_loss(stats, flat[rows]))
+            logp, entropy = (x.new_zeros(mask.shape).index_put(place, x) for x in (found.logp, found.entropy))
+            return logp, entropy, loss
+        stats = self._head(hidden, label, temperature, effects)
         logp, entropy, effect = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
         return logp, entropy, effect
 
@@ -247,14 +262,12 @@ class ResponseStats(nn.Module):
     def _head(
         self, hidden: Tensor, label: Tensor, temperature: float, effects: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        head = self.model.get_output_embeddings()
-        bias = getattr(head, "bias", None)
-        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        weight, bias, softcap = self._layer
 
         def stats(hidden: Tensor, bias: Tensor | None, softcap: float | None, *, need: tuple[str, ...]):
             return linear_token_stats(
                 hidden,
-                head.weight,
+                weight,
                 label,
                 temperature,
                 need=need,
@@ -276,6 +289,27 @@ class ResponseStats(nn.Module):
             found.entropy,
             mean_effect_of_squares(found.logp, found.entropy, squared.logp, squared.entropy),
         )
+
+    def _loss(self, hidden: Tensor, label: Tensor, token_loss: TokenLoss) -> tuple[Tensor, Any]:
+        """The loss of all tokens with a label, a scalar, and their log-probs and entropies without gradient."""
+        weight, bias, softcap = self._layer
+        return linear_policy_loss(
+            hidden,
+            weight,
+            label,
+            token_loss,
+            need=("logp", "entropy"),
+            bias=bias,
+            softcap=softcap,
+            ignore_index=IGNORED,
+        )
+
+    @property
+    def _layer(self) -> tuple[Tensor, Tensor | None, float | None]:
+        """Weight, bias and soft cap of the head."""
+        head = self.model.get_output_embeddings()
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        return head.weight, getattr(head, "bias", None), softcap
 
     @torch.no_grad()
     def _check_head(self) -> None:

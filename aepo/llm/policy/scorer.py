@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aepo.batch import Rollouts
 from aepo.llm.policy.microbatch import Plan, Sizes, left_padded, pack, planned
-from aepo.llm.policy.response_stats import ResponseStats
+from aepo.llm.policy.response_stats import ResponseStats, TokenLoss
 from aepo.llm.processes import ranks
 
 
@@ -176,7 +176,9 @@ class Scorer:
         effects: bool = False,
         *,
         shared: bool = False,
+        token_loss: TokenLoss | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What `ResponseStats.forward` returns for rows with these prompts (R,), tokens (R, T) and masks (R, T)."""
         response = (token.to(self.device), mask.to(self.device))
         if shared:
             different, answers = torch.unique(prompt, return_inverse=True)
@@ -184,12 +186,13 @@ class Scorer:
             ragged = bool((padded[1] == 0).any())
             input_ids, attention, position, answers = (x.to(self.device) for x in (*padded, answers))
             return module(
-                input_ids, attention if ragged else None, position, *response, temperature, None, effects, answers
-            )
+                input_ids, attention if ragged else None, position, *response, temperature, None, effects, answers,
+                token_loss,
+            )  # fmt: skip
         prompts = [self.prompts[p] for p in prompt.tolist()]
         if self.packing:
             input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
-            return module(input_ids, None, position, *response, temperature, before, effects)
+            return module(input_ids, None, position, *response, temperature, before, effects, None, token_loss)
         input_ids, attention, position = left_padded(prompts, self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
@@ -206,4 +209,6 @@ class Scorer:
             temperature,
             None,
             effects,
+            None,
+            token_loss,
         )
