@@ -298,10 +298,12 @@ def test_a_published_model_whose_positions_are_not_told_does_not_share():
     assert policy(bloom, sharing=True).unshared_because.startswith("model BloomForCausalLM has other log-probs")
 
 
-def test_packs_and_checkpointed_layers_do_not_share():
+def test_packs_and_checkpointed_layers_do_not_share_with_transformers_attention():
     wrapped = ResponseStats(made("qwen3"))
     stepper = TorchStepper(wrapped, Kept(wrapped.parameters()), max_grad_norm=1.0)
-    packed = Policy(stepper, PROMPTS, pad_id=0, token_budget=8, lr=1.0, packing=True, sharing=True)
+    packed = Policy(
+        stepper, PROMPTS, pad_id=0, token_budget=8, lr=1.0, packing=True, sharing=True, attention="transformers"
+    )
     assert packed.unshared_because.startswith("train.packing=true") and not packed.sharing
     checkpointed = ResponseStats(made("qwen3"))
     checkpointed.checkpoint_layers()
