@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from aepo.llm.policy import agreement
+from aepo.llm.policy import agreement, attention_interface
 from aepo.llm.policy.attention import KERNELS, missing, unfit
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.settings import SettingsError
@@ -38,6 +39,16 @@ def check_machine(asked: str, device: torch.device) -> None:
         SettingsError: it cannot.
     """
     if asked in KERNELS and (why := missing(asked, device)):
+        raise _refused(asked, why)
+
+
+def check_model(asked: str, model: nn.Module) -> None:
+    """That transformers lets the model have what was asked for, before an engine starts.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if asked in KERNELS and (why := attention_interface.closed(model)):
         raise _refused(asked, why)
 
 

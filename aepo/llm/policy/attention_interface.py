@@ -59,14 +59,21 @@ def stand_in(model: nn.Module, kernel: str) -> str | None:
         model: one of transformers.
         kernel: of `aepo.llm.policy.attention.KERNELS`.
     """
-    AttentionInterface.register(NAMES[kernel], functools.partial(_attention, kernel))
-    AttentionMaskInterface.register(NAMES[kernel], _mask)
-    name, now = type(model).__name__, getattr(model.config, "_attn_implementation", None)
-    if now != BEFORE and now not in NAMES.values():
-        return f"model {name} computes attention in a way of its own ({now})"
+    why = closed(model)
+    if why is None:
+        AttentionInterface.register(NAMES[kernel], functools.partial(_attention, kernel))
+        AttentionMaskInterface.register(NAMES[kernel], _mask)
+        model.set_attn_implementation(NAMES[kernel])
+    return why
+
+
+def closed(model: nn.Module) -> str | None:
+    """Why the model's attention cannot be another one; None where it can."""
+    now = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if now not in (BEFORE, *NAMES.values()):
+        return f"model {type(model).__name__} computes attention in a way of its own ({now})"
     if not type(model)._can_set_attn_implementation():
-        return f"model {name} does not let its attention be chosen"
-    model.set_attn_implementation(NAMES[kernel])
+        return f"model {type(model).__name__} does not let its attention be chosen"
     return None
 
 
