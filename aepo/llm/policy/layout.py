@@ -37,10 +37,12 @@ class Spans:
     @classmethod
     def of(cls, queries: Sequence[int], keys: Sequence[int], key_index: Tensor | None = None) -> "Spans":
         """The sequences of these lengths."""
-        ends = (torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys))
-        query_ends, key_ends = ends
         return cls(
-            queries=tuple(queries), keys=tuple(keys), query_ends=query_ends, key_ends=key_ends, key_index=key_index
+            queries=tuple(queries),
+            keys=tuple(keys),
+            query_ends=_ends(queries),
+            key_ends=_ends(keys),
+            key_index=key_index,
         )
 
     @property
@@ -57,6 +59,10 @@ class Spans:
             key_ends=self.key_ends.to(device),
             key_index=None if index is None else index.to(device),
         )
+
+
+def _ends(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
