@@ -22,6 +22,7 @@ from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.rewards import troubles
 from aepo.llm.policy import masters
+from aepo.llm.policy.attention_choice import check_machine, check_model
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
@@ -254,6 +255,8 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         raise SettingsError(
             f"rollout.tensor_parallel={shared_by} must divide the number of ranks, which is {ranks.world_size()}"
         )
+    attention = settings.model.attention
+    check_machine(attention, ranks.own_device())
     task = load_task(settings)
     data = checked_data(settings, task, resumed)
     # One process makes the warm start, the others find it made.
@@ -263,6 +266,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
     if ranks.rank() != 0:
         model = load_model(settings, task)
     check_positions(settings, task.prompts, getattr(model.config, "max_position_embeddings", None))
+    check_model(attention, model)
     settings = with_threads(settings, model, resumed)
     engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
@@ -278,7 +282,9 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         decay=settings.train.lr_decay,
         packing=settings.train.packing,
         sharing=settings.train.shared_prompts == "auto",
+        attention=attention,
     )
+    log.info("attention: %s", policy.attention)
     if policy.sharing:
         log.info("prompts: computed once for all their responses where that saves a tenth of the tokens")
     elif policy.unshared_because is not None:

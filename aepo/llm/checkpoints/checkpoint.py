@@ -315,6 +315,7 @@ _FREE = (
     "train.micro_batch_tokens",
     "train.packing",
     "train.shared_prompts",
+    "model.attention",
     "train.threads",
     "train.gradient_checkpointing",
     "train.release_buffers",

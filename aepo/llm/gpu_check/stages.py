@@ -41,7 +41,7 @@ STAGES = (
     Stage(
         name="sizes",
         module=f"{HERE}.sizes",
-        seconds=80,
+        seconds=90,
         answers="What do scoring and a gradient cost at a real size, padded and packed?",
     ),
     Stage(

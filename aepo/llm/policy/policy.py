@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch
+from aepo.llm.policy.attention_choice import AUTO
 from aepo.llm.policy.response_stats import TokenLoss
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.policy.stepper import Stepper, parameter_size
@@ -25,13 +26,13 @@ class Policy(Scorer):
 
     Args:
         stepper: gradients to weights.
-        prompts, pad_id, token_budget, packing, sharing: as for `Scorer`.
+        prompts, pad_id, token_budget, packing, sharing, attention: as for `Scorer`.
         lr: learning rate after the warm-up.
         warmup_steps: optimizer steps over which it grows from nearly 0.
         decay: share of `lr` by the number of optimizer steps since the warm-up; None keeps it constant.
 
     Raises:
-        ValueError: as for `Scorer`.
+        ValueError, SettingsError: as for `Scorer`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Policy(Scorer):
         decay: Schedule | None = None,
         packing: bool = False,
         sharing: bool = False,
+        attention: str = AUTO,
     ) -> None:
         super().__init__(
             stepper.module,
@@ -54,6 +56,7 @@ class Policy(Scorer):
             token_budget=token_budget,
             packing=packing,
             sharing=sharing,
+            attention=attention,
             collective=stepper.collective,
             settle=stepper.settle,
         )

@@ -64,7 +64,7 @@ def warm_start(settings: Settings, task: Task, *, told: Callable[[int, int], obj
     """
     of_the_task = [one for one in type(task).__mro__ if one.__module__.startswith("aepo.")]
     made_by = {
-        "model": settings.model.model_dump(),
+        "model": settings.model.model_dump(exclude={"attention"}),
         "warm_start": settings.warm_start.model_dump(exclude={"cache"}),
         "positions": settings.data.max_prompt_tokens + settings.rollout.max_response_tokens,
         "task": settings.data.train,

@@ -74,6 +74,13 @@ class ModelSettings(Section):
     heads: int = Field(4, ge=1)
     kv_heads: int = Field(2, ge=1)
     intermediate_size: int = Field(160, ge=8)
+    attention: Literal["auto", "transformers", "sdpa", "varlen", "flash"] = "auto"
+    """What computes attention in scoring and update; changes speed and memory, never the gradient. `varlen`
+    (torch.nn.attention.varlen), `flash` (the package flash-attn) and `sdpa` (torch's scaled dot product, sequence by
+    sequence) know where rows end and make no mask of tokens x tokens; the first two want bfloat16 and a CUDA device
+    from Ampere on. `transformers`: as the model was made. `auto`: the first of the three that machine and model can;
+    on a CPU `sdpa` with packing, else `transformers`, whose runs stay the same to the bit. The log says which, and
+    why."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelSettings":
@@ -353,12 +360,13 @@ class TrainSettings(Section):
     """Most tokens (padding included) of one forward pass; changes speed and memory, never the gradient."""
     packing: bool = False
     """Rows of a forward pass one behind the other without padding, none of which sees another; never changes the
-    gradient. For attention that knows packs (flash): plain attention makes a mask of tokens x tokens, and is slower
-    so than with padding."""
+    gradient. model.attention keeps them apart by their lengths; `transformers` makes a mask of tokens x tokens, and is
+    slower so than with padding."""
     shared_prompts: Literal["auto", "never"] = "auto"
     """In scoring and update, compute a prompt once for all responses of its group, which read its keys and values;
-    changes speed, never the gradient. `auto`: where that saves a tenth of the tokens; not with packing or
-    gradient_checkpointing, nor with a model that reads no prompt from a cache. The log says so."""
+    changes speed, never the gradient. `auto`: where that saves a tenth of the tokens; where model.attention comes to
+    `transformers` not with packing or gradient_checkpointing, nor with a model that reads no prompt from a cache. The
+    log says so."""
     threads: int | None = Field(None, ge=1)
     """On a CPU: of every rank. None: OMP_NUM_THREADS where that is set; else one below 50 million parameters, and the
     machine's cores shared out over its ranks from there on. What was chosen is written here, and --resume keeps it."""
@@ -551,6 +559,15 @@ class Settings(Section):
             raise ValueError(
                 f"train.minibatches must be at most train.prompts_per_step x rollout.group_size = {rows}, "
                 f"got {self.train.minibatches}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attention_has_its_dtype(self) -> "Settings":
+        if self.model.attention in ("varlen", "flash") and self.train.dtype != "bfloat16":
+            raise ValueError(
+                f"model.attention={self.model.attention} needs train.dtype=bfloat16, got "
+                f"train.dtype={self.train.dtype}; model.attention=auto takes what can run"
             )
         return self
 

@@ -144,6 +144,9 @@ def test_every_stage_takes_the_same_steps_with_prompts_that_are_computed_once(tm
     start = {name: p.detach() for name, p in model().named_parameters()}
     travelled = distance(start, weights)
     cases = [{"zero_stage": stage, "shared": True} for stage in range(4)]
+    cases += [
+        {**case, "attention": "sdpa", "gradient_checkpointing": stage % 2 == 1} for stage, case in enumerate(cases)
+    ]
     for case, found in zip(cases, two_ranks(tmp_path / "x", cases), strict=True):
         assert found["norms"] == pytest.approx(norms, rel=1e-5), case
         # Sums in another order, which AdamW makes much of where a gradient is nearly 0; a pass too few is beyond.
