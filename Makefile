@@ -90,7 +90,8 @@ test-verl:
 bench-gpu: setup
 	-$(BIN)/python -m aepo.llm.gpu_check
 	-$(BIN)/python -m pytest -m gpu -rs tests
-	$(BIN)/python benchmarks/fused_gpu.py
+	-$(BIN)/python benchmarks/fused_gpu.py
+	$(BIN)/python benchmarks/attention_gpu.py
 
 lint: setup
 	$(BIN)/ruff check .
