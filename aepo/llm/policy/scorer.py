@@ -117,12 +117,10 @@ class Scorer:
                     effects,
                     shared=plan.shared,
                 )
-                place = (index.unsqueeze(-1), torch.arange(cut))
-                found = [
-                    kept.to(new.dtype).index_put(place, new.cpu())
-                    for kept, new in zip(found, stats, strict=False)
-                    if new is not None
-                ]
+                # Into what is there: a copy of all rows in each pass would cost a long batch gigabytes of copying.
+                found = [kept.to(new.dtype) for kept, new in zip(found, stats, strict=False) if new is not None]
+                for kept, new in zip(found, stats, strict=False):
+                    kept[index, :cut] = new.cpu()
             # Ranks have sampled different lengths and so have different numbers of passes.
             for _ in range(missing):
                 one = torch.zeros(1, 1)
