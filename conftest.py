@@ -12,8 +12,8 @@ collect_ignore = [] if find_spec("verl") else ["aepo/integrations/verl", "tests/
 def pytest_configure(config) -> None:
     """Hide the GPUs, before torch looks, from a choice of tests (-m) that has none of those marked `gpu`.
 
-    Tests of the CPU start as many ranks as they need, each of which would take a GPU that need not be there, and compare
-    with numbers of the CPU.
+    Tests of the CPU start as many ranks as they need, each of which would take a GPU that need not be there, and they
+    compare with numbers of the CPU.
     """
     chosen = config.option.markexpr
     if chosen and not Expression.compile(chosen).evaluate(lambda name, **_: name == "gpu"):

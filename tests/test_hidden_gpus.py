@@ -35,7 +35,7 @@ def test_a_choice_without_the_tests_of_a_gpu_hides_it_before_any_file_is_read(tm
     # Of the two files of this name, the one above.
     command = [sys.executable, "-m", "pytest", "-s", "-c", str(ROOT / "pyproject.toml"), "-o", "pythonpath="]
     done = subprocess.run(
-        [*command, *chosen, "-p", "conftest", "-p", "no:cacheprovider", "--collect-only", str(tmp_path / "test_says.py")],
+        [*command, *chosen, "-p", "conftest", "-p", "no:cacheprovider", "--collect-only", "test_says.py"],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "7", "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip

@@ -276,7 +276,7 @@ def run(
         on_step: is shown every step.
     """
     init_distributed(settings.watchdog.longest)
-    threads.one_until_known()
+    threads.few_until_known()
     # Nothing draws from the global generators; seeding them keeps a library that does from breaking reproducibility.
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)

@@ -265,14 +265,15 @@ class VLLMEngine:
 
 @contextlib.contextmanager
 def _kept_environment() -> Iterator[None]:
-    """vLLM sets variables that DeepSpeed, and every process started later, would read."""
+    """vLLM sets variables that DeepSpeed, and every process started later, would read, and leaves torch one thread."""
     before = dict(os.environ)
-    set_threads = torch.set_num_threads
+    set_threads, threads = torch.set_num_threads, torch.get_num_threads()
     try:
         yield
     finally:
         # It also replaces this function by one that does nothing.
         torch.set_num_threads = set_threads
+        set_threads(threads)
         ours = {name: value for name, value in os.environ.items() if name.startswith("VLLM_")}
         os.environ.clear()
         os.environ.update({**before, **ours})

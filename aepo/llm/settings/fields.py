@@ -360,8 +360,8 @@ class TrainSettings(Section):
     changes speed, never the gradient. `auto`: where that saves a tenth of the tokens; not with packing or
     gradient_checkpointing, nor with a model that reads no prompt from a cache. The log says so."""
     threads: int | None = Field(None, ge=1)
-    """On a CPU: of every rank. None: OMP_NUM_THREADS where that is set; else one below 50 million parameters, and the
-    machine's cores shared out over its ranks from there on. What was chosen is written here, and --resume keeps it."""
+    """Of every rank, on the CPU. None: OMP_NUM_THREADS where that is set; else the machine's cores shared out over its
+    ranks, but without a GPU one below 50 million parameters. What was chosen is written here, and --resume keeps it."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
     embedded engine holds a whole copy of the weights on every rank."""
