@@ -37,7 +37,7 @@ from aepo.llm.evaluation.held_out import shorter_evaluation
 from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
-from aepo.llm.processes import ranks, threads
+from aepo.llm.processes import heartbeat, ranks, threads
 from aepo.llm.processes.leaving import leave
 from aepo.llm.processes.quiet import quieted
 from aepo.llm.processes.run_lock import alone, only_first
@@ -283,6 +283,7 @@ def run(
     torch.manual_seed(settings.seed)
     out = Path(settings.out)
     with contextlib.ExitStack() as held:
+        held.enter_context(heartbeat.beating(settings.watchdog.lost_after))
 
         def hold() -> None:
             held.enter_context(alone(out, option="out"))
@@ -448,10 +449,7 @@ def main(argv: list[str] | None = None) -> int:
         lost = ranks.lost_peer(error)
         if lost is None:
             raise
-        _tell(
-            f"another rank was lost or does not answer ({lost}): see what it said last, on its own node; then start "
-            "every node again with --resume auto"
-        )
+        _tell(f"another rank was lost or does not answer ({lost}): {heartbeat.WHAT_TO_DO}")
         return RANK_LOST
     finally:
         if torch.distributed.is_initialized():

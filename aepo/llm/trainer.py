@@ -290,7 +290,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         engine=engine,
         policy=policy,
         method=settings.method.build(),
-        phases=Phases(settings.watchdog.model_dump(), rank=ranks.rank()),
+        phases=Phases(settings.watchdog.deadlines, rank=ranks.rank()),
         canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper

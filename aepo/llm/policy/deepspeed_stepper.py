@@ -295,8 +295,8 @@ def init_distributed(patience_seconds: float = 1800.0) -> None:
     """Join the launcher's process group (alone, a group of one); safe to call again.
 
     Args:
-        patience_seconds: how long a rank waits for another in an exchange. One that dies is noticed at once; this is
-            for those that are late, such as with long responses.
+        patience_seconds: how long a rank waits for another in an exchange, such as for one with long responses. One
+            that dies is noticed before: by gloo at once, else by `aepo.llm.processes.heartbeat`.
 
     Raises:
         SettingsError: no launcher has said where ranks meet, or this rank cannot open the port.

@@ -439,6 +439,9 @@ class CheckpointSettings(Section):
 class WatchdogSettings(Section):
     """Seconds that a phase of a step may take before the run prints where every rank is and ends; null: no limit."""
 
+    lost_after: float | None = Field(300.0, gt=0)
+    """Seconds without a sign of life of another rank, in whichever phase, after which this one ends with code 7; null:
+    nobody looks. A GPU that waits for a rank which is gone notices nothing."""
     push: float | None = Field(900.0, gt=0)
     """Handing the new weights to the engine."""
     generate: float | None = Field(3600.0, gt=0)
@@ -450,9 +453,14 @@ class WatchdogSettings(Section):
     """One evaluation on the held-out prompts."""
 
     @property
+    def deadlines(self) -> dict[str, float | None]:
+        """By phase."""
+        return self.model_dump(exclude={"lost_after"})
+
+    @property
     def longest(self) -> float:
         """The longest deadline; a week where a phase has none."""
-        return max(7 * 86400.0 if (given := getattr(self, name)) is None else given for name in type(self).model_fields)
+        return max(7 * 86400.0 if given is None else given for given in self.deadlines.values())
 
 
 class EvaluationSettings(Section):

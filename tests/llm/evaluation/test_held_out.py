@@ -72,7 +72,7 @@ def a_trainer(*chosen: str) -> Trainer:
         engine=Noted(model=model, end_ids=task.end_ids, pad_id=pad, max_tokens=settings.rollout.max_response_tokens),
         policy=Policy(stepper, task.prompts, pad_id=pad, token_budget=4096, lr=settings.train.lr),
         method=settings.method.build(),
-        phases=Phases(settings.watchdog.model_dump()),
+        phases=Phases(settings.watchdog.deadlines),
         canary=None,
     )
 
