@@ -377,5 +377,7 @@ def engine_needs(settings: Settings, task: Task) -> Needs:
         kv_cache_gib=settings.rollout.kv_cache_gib,
         gpu_memory_utilization=settings.rollout.gpu_memory_utilization,
         tensor_parallel=settings.rollout.tensor_parallel,
+        max_num_seqs=settings.rollout.max_num_seqs,
+        max_num_batched_tokens=settings.rollout.max_num_batched_tokens,
         shared_out=settings.train.zero_stage == 3,
     )

@@ -22,6 +22,7 @@ from aepo.llm.engines.vllm_engine import INSTALL, VLLMEngine
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
 from aepo.llm.questions.stop_texts import StopTexts
+from aepo.llm.settings.fields import VLLM_BATCHED_TOKENS, VLLM_SEQUENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,10 @@ class Needs:
     """Texts that end a response, too."""
     tensor_parallel: int = 1
     """Ranks that share the weights of one vLLM engine."""
+    max_num_seqs: int = VLLM_SEQUENCES
+    """Most responses in one step of vLLM."""
+    max_num_batched_tokens: int = VLLM_BATCHED_TOKENS
+    """Most tokens in one step of vLLM."""
     shared_out: bool = False
     """Whether ranks share the trainer's weights out (ZeRO 3). A forward pass then needs all ranks, and ranks do not
     sample equally many tokens, so an engine in the trainer's process needs a copy of the weights."""
@@ -83,6 +88,8 @@ def vllm(model: nn.Module, tokenizer: PreTrainedTokenizerBase, needs: Needs) -> 
         kv_cache_gib=needs.kv_cache_gib,
         gpu_memory_utilization=needs.gpu_memory_utilization,
         tensor_parallel=needs.tensor_parallel,
+        max_num_seqs=needs.max_num_seqs,
+        max_num_batched_tokens=needs.max_num_batched_tokens,
     )
 
 

@@ -177,6 +177,11 @@ def stop_texts(value: Any) -> Any:
     return texts
 
 
+VLLM_SEQUENCES = 256
+VLLM_BATCHED_TOKENS = 4096
+"""What vLLM steps at one time, unless a setting says otherwise: enough to fill a GPU, and small beside the weights."""
+
+
 class RolloutSettings(Section):
     """How responses are sampled."""
 
@@ -200,6 +205,11 @@ class RolloutSettings(Section):
     """vLLM on a GPU: share of the whole memory for weights and KV cache while it samples."""
     tensor_parallel: int = Field(1, ge=1)
     """vLLM: ranks that share the weights of one engine; divides their number."""
+    max_num_seqs: int = Field(VLLM_SEQUENCES, ge=1)
+    """vLLM: most responses in one step. More are faster where the KV cache holds them, and take logits of their number
+    x vocabulary, in float32 too."""
+    max_num_batched_tokens: int = Field(VLLM_BATCHED_TOKENS, ge=1)
+    """vLLM: most tokens in one step, those of prompts that are filled in included; not below max_num_seqs."""
     canary_limit: float | None = Field(None, gt=0)
     """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32,
     0.05 in half precision. Engines that use the trainer's own weights are not asked."""
@@ -221,6 +231,11 @@ class RolloutSettings(Section):
             raise ValueError(
                 f"top_p={self.top_p} needs correction='none', got {self.correction!r}: the engine's log-probs are "
                 "those of the nucleus, and trainer over engine would undo that instead of correcting numerics"
+            )
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} must not be below max_num_seqs="
+                f"{self.max_num_seqs}, each of which takes a token a step; raise the one or lower the other"
             )
         if self.tensor_parallel > 1 and self.engine != "vllm":
             raise ValueError(f"tensor_parallel={self.tensor_parallel} needs engine='vllm', got {self.engine!r}")
