@@ -291,7 +291,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         policy=policy,
         method=settings.method.build(),
         phases=Phases(settings.watchdog.deadlines, rank=ranks.rank()),
-        canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
+        canary=canary_for(engine, policy, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper
 

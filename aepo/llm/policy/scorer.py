@@ -68,13 +68,13 @@ class Scorer:
         if packing:
             module.check_packing()
 
-    def over(self, prompts: Sequence[Sequence[int]]) -> "Scorer":
-        """The same model with other prompts."""
+    def over(self, prompts: Sequence[Sequence[int]], *, token_budget: int | None = None) -> "Scorer":
+        """The same model with other prompts, and another budget of tokens where one is given."""
         return Scorer(
             self.module,
             prompts,
             pad_id=self.pad_id,
-            token_budget=self.token_budget,
+            token_budget=self.token_budget if token_budget is None else token_budget,
             packing=self.packing,
             sharing=self.sharing,
             collective=self.collective,

@@ -211,8 +211,8 @@ class RolloutSettings(Section):
     max_num_batched_tokens: int = Field(VLLM_BATCHED_TOKENS, ge=1)
     """vLLM: most tokens in one step, those of prompts that are filled in included; not below max_num_seqs."""
     canary_limit: float | None = Field(None, gt=0)
-    """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32,
-    0.05 in half precision. Engines that use the trainer's own weights are not asked."""
+    """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32
+    (on a GPU 5e-3), 0.15 in half precision. Engines that use the trainer's own weights are not asked."""
     correction: Literal["auto", "none", "truncated"] = "auto"
     """Weights for the engine's numerics: min(trainer / engine, cap) per token, both at the sampling temperature.
     `auto`: with vLLM, not with the embedded engine."""
