@@ -369,6 +369,8 @@ def _run(
     trainer.phases.begin(settings.train.steps)
     trainer.push()
     evaluation = trainer.evaluate(None)
+    # The export gathers weights where the engine had its own.
+    trainer.rest()
     _export(trainer, stepper, Path(settings.out) / "final")
     summary = None
     if recorder is not None:

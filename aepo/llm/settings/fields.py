@@ -382,7 +382,7 @@ class TrainSettings(Section):
     embedded engine holds a whole copy of the weights on every rank."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that compute: in training, in the rollout engine and in `final/`. Under bfloat16 the optimizer
-    keeps float32 weights beside them, and gradients are added up in float32."""
+    keeps float32 weights beside them, and gradients are added up in float32, over micro-batches and over ranks."""
     dither_masters: bool = True
     """bfloat16: the float32 weights start anywhere among the numbers that round to the weights, drawn by seed and name,
     and not in the middle, from where small updates reach no weight; a file's own float32 values serve where they are
