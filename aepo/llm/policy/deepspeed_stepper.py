@@ -19,8 +19,8 @@ from aepo.llm.settings import SettingsError, TrainSettings
 class DeepSpeedStepper:
     """ZeRO 0 to 3 over the ranks of the `deepspeed` launcher, with torch's AdamW.
 
-    In bfloat16 the weights that compute are rounded from float32 ones that AdamW keeps, and gradients of micro-batches
-    are added up in float32.
+    In bfloat16 the weights that compute are rounded from float32 ones that AdamW keeps, and gradients are added up in
+    float32, over micro-batches and over ranks.
 
     Raises:
         SettingsError: layers that cannot be checkpointed, or a torch or DeepSpeed that cannot do what is asked.
@@ -274,9 +274,9 @@ def _config(train: TrainSettings) -> dict[str, Any]:
         config["bf16"] = {"enabled": True}
         if train.zero_stage:
             config["data_types"] = {"grad_accum_dtype": "fp32"}
-        if train.zero_stage < 2:
-            # One exchange per step, of sums that are float32; from stage 2 on there is one per micro-batch.
-            config["communication_data_type"] = "fp32"
+        # Below stage 2 there is one exchange per step, of sums that are float32 anyway; from there on one per
+        # micro-batch, where every rank's addition in bfloat16 would round.
+        config["communication_data_type"] = "fp32"
     return config
 
 
@@ -295,8 +295,8 @@ def init_distributed(patience_seconds: float = 1800.0) -> None:
     """Join the launcher's process group (alone, a group of one); safe to call again.
 
     Args:
-        patience_seconds: how long a rank waits for another in an exchange. One that dies is noticed at once; this is
-            for those that are late, such as with long responses.
+        patience_seconds: how long a rank waits for another in an exchange, such as for one with long responses. One
+            that dies is noticed before: by gloo at once, else by `aepo.llm.processes.heartbeat`.
 
     Raises:
         SettingsError: no launcher has said where ranks meet, or this rank cannot open the port.

@@ -124,6 +124,7 @@ class ResponseStats(nn.Module):
             hidden = self._after_shared_prompts(input_ids, attention_mask, position_ids, response, answers)
         else:
             with self._checkpointing():
+                # Configs ask for a cache, which would hold every layer's keys and values until the head is done.
                 out = self.model.base_model(
                     input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
                 )

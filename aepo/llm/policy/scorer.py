@@ -78,13 +78,13 @@ class Scorer:
         if packing:
             module.check_packing()
 
-    def over(self, prompts: Sequence[Sequence[int]]) -> "Scorer":
-        """The same model with other prompts."""
+    def over(self, prompts: Sequence[Sequence[int]], *, token_budget: int | None = None) -> "Scorer":
+        """The same model with other prompts, and another budget of tokens where one is given."""
         return Scorer(
             self.module,
             prompts,
             pad_id=self.pad_id,
-            token_budget=self.token_budget,
+            token_budget=self.token_budget if token_budget is None else token_budget,
             packing=self.packing,
             sharing=self.sharing,
             attention=self.asked,
@@ -128,12 +128,10 @@ class Scorer:
                     effects,
                     shared=plan.shared,
                 )
-                place = (index.unsqueeze(-1), torch.arange(cut))
-                found = [
-                    kept.to(new.dtype).index_put(place, new.cpu())
-                    for kept, new in zip(found, stats, strict=False)
-                    if new is not None
-                ]
+                # Into what is there: a copy of all rows in each pass would cost a long batch gigabytes of copying.
+                found = [kept.to(new.dtype) for kept, new in zip(found, stats, strict=False) if new is not None]
+                for kept, new in zip(found, stats, strict=False):
+                    kept[index, :cut] = new.cpu()
             # Ranks have sampled different lengths and so have different numbers of passes.
             for _ in range(missing):
                 one = torch.zeros(1, 1)
