@@ -89,7 +89,9 @@ def budget(model: Architecture, plan: MemoryPlan) -> Budget:
     if plan.zero_stage == 1 and b < FLOAT32 and not plan.offload_optimizer:
         kept = {"kept by ZeRO 1": model.parameters * FLOAT32 / GIB}
     if plan.zero_stage == 3 and not plan.release_buffers:
-        kept = {"kept by ZeRO 3": ((0 if plan.offload_optimizer else state.gradients) + KEPT_BUCKET_NUMBERS * b) / GIB}
+        # The bucket has the dtype in which ranks add gradients up.
+        bucket = KEPT_BUCKET_NUMBERS * FLOAT32
+        kept = {"kept by ZeRO 3": ((0 if plan.offload_optimizer else state.gradients) + bucket) / GIB}
     vllm = plan.engine == "vllm"
     sleeps = vllm and plan.on_gpu
     copied = vllm or plan.zero_stage == 3
