@@ -279,6 +279,7 @@ def run(
     resume: Literal["no", "must", "auto"] = "no",
     trusted: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
+    scale: float = 1.0,
 ) -> dict[str, Any] | None:
     """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere and where SIGTERM ended the run.
 
@@ -287,6 +288,7 @@ def run(
         resume: whether to go on from a checkpoint, and whether there must be one.
         trusted: whether that may hold what could run code (`aepo.llm.checkpoints.unpickling`).
         on_step: is shown every step.
+        scale: of DeepSpeed's thresholds, for a model that stands in for a larger one.
     """
     init_distributed(settings.watchdog.longest)
     threads.few_until_known()
@@ -306,7 +308,7 @@ def run(
         if there:
             only_first(hold)
         folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must", trusted=trusted)
-        trainer, stepper = build(settings, resumed=folder)
+        trainer, stepper = build(settings, resumed=folder, scale=scale)
         held.enter_context(contextlib.closing(trainer))
         if not there:
             only_first(hold)
@@ -402,8 +404,8 @@ def _export(trainer: Trainer, stepper: DeepSpeedStepper, folder: Path) -> None:
 def dry(settings: Settings) -> None:
     """Two steps of this run with a small random model in the place of its own; see `aepo.llm.doctor.dry_run`."""
     init_distributed(settings.watchdog.longest)
-    small = dry_run.shrunk(settings)
-    if run(small) is not None:
+    small, scale = dry_run.shrunk(settings)
+    if run(small, scale=scale) is not None:
         log.info("dry run: %d steps, their checkpoints and the export went through, under %s", dry_run.STEPS, small.out)
 
 

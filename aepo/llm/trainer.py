@@ -85,6 +85,9 @@ class Trainer:
     phases: Phases
     canary: Canary | None
     """None where the engine samples from the trainer's own weights, which nothing has to push."""
+    stands_in: bool = False
+    """Whether a random model stands in for the run's own: it is never right and would never be updated, so that every
+    other response counts as right, whatever its verdict."""
     memory: Memory = field(default_factory=Memory)
     """The most that this rank was seen to use."""
 
@@ -150,15 +153,17 @@ class Trainer:
         prompt = np.repeat(prompts, n)
         with self.phases("reward"):
             verdicts = self.grade(prompt, token, mask)
+        reward = self.shaped_reward(torch.tensor([v.reward for v in verdicts], dtype=torch.float32), token, mask)
+        # A response that is cut or overlong is right by the same rules that its reward goes by.
+        right_by = self.shaped_reward(torch.tensor([v.decides for v in verdicts], dtype=torch.float32), token, mask)
+        if self.stands_in:
+            reward = right_by = torch.arange(len(prompt)).remainder(2).float()
         mine = Rollouts(
             prompt=torch.from_numpy(prompt),
             token=token,
             mask=mask,
-            reward=self.shaped_reward(torch.tensor([v.reward for v in verdicts], dtype=torch.float32), token, mask),
-            # A response that is cut or overlong is right by the same rules that its reward goes by.
-            right_by=self.shaped_reward(torch.tensor([v.decides for v in verdicts], dtype=torch.float32), token, mask)
-            if self.task.parts
-            else None,
+            reward=reward,
+            right_by=right_by if self.task.parts else None,
             group_size=n,
             engine_logp=logp,
         )
@@ -252,12 +257,13 @@ def verdicts_of_all_ranks(graded: Mapping[str, Graded], parts: Sequence[str]) ->
     return {**counts, **{f"reward/{name}": total[f"reward/{name}"] / rows for name in parts}}
 
 
-def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, DeepSpeedStepper]:
+def build(settings: Settings, *, resumed: Path | None = None, scale: float = 1.0) -> tuple[Trainer, DeepSpeedStepper]:
     """Everything that a run needs, from its settings; data errors come before any model is built.
 
     Args:
         settings: of the run.
         resumed: the checkpoint that it will go on from.
+        scale: of DeepSpeed's thresholds; other than 1 for a random model that stands in for a larger one.
     """
     shared_by = settings.rollout.tensor_parallel
     if ranks.world_size() % shared_by:
@@ -278,7 +284,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
     check_model(attention, model)
     settings = with_threads(settings, model, resumed)
     engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
-    stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
+    stepper = DeepSpeedStepper(ResponseStats(model), settings.train, scale=scale)
     if settings.train.dtype == "bfloat16" and settings.train.dither_masters:
         spread_masters(stepper, model, seed=settings.seed)
     policy = Policy(
@@ -306,6 +312,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         policy=policy,
         method=settings.method.build(),
         phases=Phases(settings.watchdog.deadlines, rank=ranks.rank()),
+        stands_in=scale != 1,
         canary=canary_for(engine, policy, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper

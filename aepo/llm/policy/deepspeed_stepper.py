@@ -22,6 +22,12 @@ class DeepSpeedStepper:
     In bfloat16 the weights that compute are rounded from float32 ones that AdamW keeps, and gradients are added up in
     float32, over micro-batches and over ranks.
 
+    Args:
+        module: the model.
+        train: how it is trained.
+        scale: of DeepSpeed's thresholds, which are numbers of elements: those of the model over those of the model that
+            it stands in for. At 1 a small model lies below all of them, and none of its weights is ever parted.
+
     Raises:
         SettingsError: layers that cannot be checkpointed, or a torch or DeepSpeed that cannot do what is asked.
     """
@@ -29,7 +35,7 @@ class DeepSpeedStepper:
     # Weights gathered at once when they are handed on, in numbers: a layer of a 7B model.
     GATHERED = 250_000_000
 
-    def __init__(self, module: ResponseStats, train: TrainSettings) -> None:
+    def __init__(self, module: ResponseStats, train: TrainSettings, *, scale: float = 1.0) -> None:
         import deepspeed
 
         init_distributed()
@@ -52,7 +58,7 @@ class DeepSpeedStepper:
             weight_decay=train.weight_decay,
             fused=has_fused_adamw("cpu" if self.offloads else next(module.parameters()).device),
         )
-        self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=_config(train))
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=_config(train, scale))
         self.module = self.engine.module
         if self.half and self.zero_stage == 0:
             self._widen_gradients()
@@ -255,9 +261,33 @@ class DeepSpeedStepper:
             raise FileNotFoundError(f"{folder}: no DeepSpeed state to resume from")
 
 
-def _config(train: TrainSettings) -> dict[str, Any]:
+SCALED = {
+    "reduce_bucket_size": 1,
+    "allgather_bucket_size": 1,
+    "sub_group_size": 3,
+    "stage3_param_persistence_threshold": 3,
+    "stage3_prefetch_bucket_size": 3,
+    "stage3_max_live_parameters": 3,
+    "stage3_max_reuse_distance": 3,
+}
+"""DeepSpeed's thresholds that are numbers of elements, with the stage from which on each counts."""
+
+
+def _thresholds(stage: int, scale: float) -> dict[str, int]:
+    """DeepSpeed's own, scaled; none at a scale of 1."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    default = DeepSpeedZeroConfig()
+    return {
+        name: max(1, round(scale * getattr(default, name.removeprefix("stage3_"))))
+        for name, first in SCALED.items()
+        if scale != 1 and stage >= first
+    }
+
+
+def _config(train: TrainSettings, scale: float = 1.0) -> dict[str, Any]:
     """DeepSpeed's, for the settings."""
-    zero: dict[str, Any] = {"stage": train.zero_stage}
+    zero: dict[str, Any] = {"stage": train.zero_stage, **_thresholds(train.zero_stage, scale)}
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

@@ -12,7 +12,6 @@ import os
 from pathlib import Path
 
 import torch
-from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from deepspeed.utils import safe_get_full_fp32_param
 
@@ -30,21 +29,16 @@ SCALE = 1752 / 233e6
 KEPT = 64
 
 
-def scaled(train_settings) -> dict:
+def scaled(train_settings, scale) -> dict:
     """DeepSpeed's configuration, with its own defaults scaled."""
-    config, default = config_of(train_settings), DeepSpeedZeroConfig()
-    config["zero_optimization"] |= {
-        "stage3_param_persistence_threshold": KEPT,
-        "stage3_prefetch_bucket_size": int(SCALE * default.prefetch_bucket_size),
-        "stage3_max_live_parameters": int(SCALE * default.max_live_parameters),
-        "stage3_max_reuse_distance": int(SCALE * default.max_reuse_distance),
-    }
+    config = config_of(train_settings, scale)
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = KEPT
     return config
 
 
-def watched(settings, *, resumed=None):
+def watched(settings, *, resumed=None, scale=1.0):
     """The trainer and its stepper, of which DUMP's file will tell."""
-    made, deep = build(settings, resumed=resumed)
+    made, deep = build(settings, resumed=resumed, scale=SCALE)
     named = dict(deep.module.model.named_parameters())
     in_flight, gathered = set(), set()
     sample, begin = EmbeddedEngine.sample, Phases.begin
