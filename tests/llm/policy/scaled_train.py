@@ -8,6 +8,7 @@ DUMP gets a file of rank 0: the weights before the last push, which of them were
 gathered when the engine was to sample. The last push follows a pass after which nobody has settled.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def scaled(train_settings, scale) -> dict:
 def watched(settings, *, resumed=None, scale=1.0):
     """The trainer and its stepper, of which DUMP's file will tell."""
     made, deep = build(settings, resumed=resumed, scale=SCALE)
+    # What is rewarded is decided below.
+    made = dataclasses.replace(made, stands_in=False)
     named = dict(deep.module.model.named_parameters())
     in_flight, gathered = set(), set()
     sample, begin = EmbeddedEngine.sample, Phases.begin
