@@ -144,6 +144,10 @@ class Trainer:
         parts = zip(mine, sampled.token.split(sizes), sampled.mask.split(sizes), sampled.logp.split(sizes), strict=True)
         return [Responses(prompts=p, token=token, mask=mask, logp=logp) for p, token, mask, logp in parts]
 
+    def rollouts(self, step: int, *requests: Request) -> list[Graded]:
+        """Sampled, graded and scored responses to each request, where the engine need not rest between."""
+        return [self.graded(responses) for responses in self.sampled(step, *requests)]
+
     def graded(self, responses: Responses) -> Graded:
         """The responses of all ranks, graded and scored; called by all ranks together."""
         prompts, token, mask, logp = responses.prompts, responses.token, responses.mask, responses.logp
