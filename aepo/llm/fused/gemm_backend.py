@@ -74,6 +74,7 @@ class Workspace:
 
     @property
     def logits_bytes(self) -> int:
+        """Of the rows of logits that exist at a time."""
         return min(self.logits_rows, self.rows) * FLOAT32 * self.vocabulary
 
     @property

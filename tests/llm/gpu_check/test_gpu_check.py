@@ -178,7 +178,7 @@ def test_the_command_checks_every_backend_that_a_cpu_can_run(tmp_path):
     assert set(checks.values()) == {"passed"}
     for vocabulary in (1, 50, 128, 129, 300):
         for dtype in ("float32", "bfloat16"):
-            assert {f"triton {dtype} V={vocabulary}", f"torch {dtype} V={vocabulary}"} <= set(checks)
+            assert {f"{backend} {dtype} V={vocabulary}" for backend in ("triton", "gemm", "torch")} <= set(checks)
     assert (tmp_path / "table.md").read_text() in done.stdout
 
 
