@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import sys
 
 import pytest
@@ -100,7 +101,7 @@ def test_alone_nobody_is_looked_for():
 
     for lost_after in (None, 1e-3):
         with heartbeat.beating(lost_after, on_lost=nobody):
-            pass
+            assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_how_long_is_a_setting_and_no_deadline_of_a_phase():
