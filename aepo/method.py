@@ -214,13 +214,6 @@ class Method:
         return found.chosen(torch.tensor([rows.index(row) == i for i, row in enumerate(rows)]))
 
     @property
-    def token_local(self) -> bool:
-        """Whether a token's objective depends on no other token's log-prob or entropy, as the surrogate's attribute of
-        this name says; a surrogate without one is taken to depend. The loss is then a sum over tokens, whose gradient
-        may be formed block by block before the whole loss is known."""
-        return getattr(self.surrogate, "token_local", False)
-
-    @property
     def has_bonus(self) -> bool:
         """Whether the loss has an entropy term at all."""
         return not isinstance(self.entropy_coef, float | int) or self.entropy_coef != 0

@@ -1,8 +1,7 @@
 """Time and extra memory of the fused operation on a GPU, against cuBLAS and against peers, in one process.
 
 The unit is a matrix product of the same shape: whoever makes statistics and gradients from hidden states needs one
-product forward and, without keeping the logits, three backward. The ways run in turn, and the table shows medians; the
-floor of each of ours, its FLOPs, bytes and, on a GPU whose peaks are known, milliseconds, stands beside its time.
+product forward and, without keeping the logits, three backward. The ways run in turn, and the table shows medians.
 Peers are measured where they are installed (`pip install verl liger-kernel cut-cross-entropy`).
 
     make bench-gpu   # tests first, then this: prints tables, writes benchmarks/results/fused_gpu.json
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from fused_floors import Floor, floor
 from torch import Tensor
 
 from aepo.llm.fused import backends, cuda_backend, linear_policy_loss, linear_token_stats, token_stats_from_logits
@@ -26,8 +24,6 @@ RESULT = Path(__file__).parent / "results" / "fused_gpu.json"
 SHAPES = ((8192, 3584, 152_064), (8192, 2048, 151_936), (32_768, 3584, 152_064), (8192, 4096, 128_256))
 """(tokens, width, vocabulary): Qwen2.5-7B, Qwen2.5-3B, a long micro-batch, Llama-3-8B."""
 TEMPERATURE = 0.6
-WHOLE_LOGITS = 6
-"""Tensors of tokens x vocabulary in float32 that whole logits and autograd hold at one time."""
 Way = tuple[str, Callable[[], object], Callable[[object], object] | None]
 """Name, forward pass, and backward pass from what it returned."""
 
@@ -69,30 +65,23 @@ def gemm(x: Inputs, count: int) -> Callable[[], None]:
     return run
 
 
-BACKENDS: tuple[backends.Name, ...] = ("gemm", "triton")
-
-
-def ours(x: Inputs, need: tuple[str, ...], backend: backends.Name) -> Way:
+def ours(x: Inputs, need: tuple[str, ...]) -> Way:
     def forward() -> Tensor:
-        stats = linear_token_stats(x.hidden, x.weight, x.labels, TEMPERATURE, need=need, backend=backend)
+        stats = linear_token_stats(x.hidden, x.weight, x.labels, TEMPERATURE, need=need)
         return x.pulled(*(value for value in stats if value is not None))
 
-    return (
-        f"{backend}, linear_token_stats: {', '.join(need)}",
-        forward,
-        lambda loss: torch.autograd.grad(loss, x.leaves),
-    )
+    return "linear_token_stats: " + ", ".join(need), forward, lambda loss: torch.autograd.grad(loss, x.leaves)
 
 
-def policy_loss(x: Inputs, backend: backends.Name) -> Way:
+def policy_loss(x: Inputs) -> Way:
     def both() -> object:
         loss, _ = linear_policy_loss(
             x.hidden, x.weight, x.labels, lambda s, rows: sum(u[rows] * v for u, v in zip(x.ups, s, strict=True)),
-            TEMPERATURE, backend=backend,
+            TEMPERATURE,
         )  # fmt: skip
         return torch.autograd.grad(loss, x.leaves)
 
-    return f"{backend}, linear_policy_loss, both passes", both, None
+    return "linear_policy_loss, both passes", both, None
 
 
 def from_logits(x: Inputs) -> Way | None:
@@ -110,8 +99,8 @@ def from_logits(x: Inputs) -> Way | None:
 
 
 def naive(x: Inputs) -> Way | None:
-    """Whole logits in float32 and autograd, where they fit WHOLE_LOGITS times over."""
-    if len(x.hidden) * len(x.weight) * 4 * WHOLE_LOGITS > torch.cuda.mem_get_info()[0]:
+    """Whole logits in float32 and autograd, where they fit five times over."""
+    if len(x.hidden) * len(x.weight) * 4 * 5 > torch.cuda.mem_get_info()[0]:
         return None
 
     def forward() -> Tensor:
@@ -176,10 +165,7 @@ def measured(shape: tuple[int, int, int], rounds: int) -> dict[str, dict[str, fl
     """Name -> medians, the ways in turn."""
     x = Inputs(*shape, device="cuda")
     given = [("one GEMM", gemm(x, 1), None), ("three GEMMs", gemm(x, 3), None)]
-    for backend in BACKENDS:
-        for need in (("logp", "logp_t", "entropy"), ("logp", "entropy"), ("logp",)):
-            given.append(ours(x, need, backend))
-        given.append(policy_loss(x, backend))
+    given += [ours(x, ("logp", "logp_t", "entropy")), ours(x, ("logp", "entropy")), ours(x, ("logp",)), policy_loss(x)]
     given += [way for way in (from_logits(x), naive(x)) if way is not None]
     given += list(peers(x))
     found: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in given}
@@ -196,24 +182,10 @@ def measured(shape: tuple[int, int, int], rounds: int) -> dict[str, dict[str, fl
     return {name: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for name, runs in found.items()}
 
 
-def floors_of(name: str, shape: tuple[int, int, int]) -> list[Floor]:
-    """Of the forward pass and of both together, or of both alone; none for a way whose work is not counted here."""
-    if name in ("one GEMM", "three GEMMs"):
-        return [floor("products", "forward" if name == "one GEMM" else "loss", shape, itemsize=2)]
-    backend, _, call = name.partition(", ")
-    if backend not in BACKENDS:
-        return []
-    if call.startswith("linear_policy_loss"):
-        return [floor(backend, "loss", shape, itemsize=2)]
-    return [floor(backend, "forward", shape, itemsize=2), floor(backend, "both", shape, itemsize=2)]
-
-
-def printed(shape: tuple[int, int, int], found: dict[str, dict[str, float]], device: str) -> None:
+def printed(shape: tuple[int, int, int], found: dict[str, dict[str, float]]) -> None:
     unit, three = found["one GEMM"]["forward_ms"], found["three GEMMs"]["forward_ms"]
     print(f"\nN = {shape[0]:,}, d = {shape[1]:,}, V = {shape[2]:,}, bfloat16; gradients are part of the extra memory")
-    print(
-        f"{'':52}{'forward':>9}{'x GEMM':>8}{'MB':>7}{'backward':>10}{'x 3 GEMMs':>11}{'MB':>7}{'both x 3':>10}  floor"
-    )
+    print(f"{'':52}{'forward':>9}{'x GEMM':>8}{'MB':>7}{'backward':>10}{'x 3 GEMMs':>11}{'MB':>7}{'both x 3':>10}")
     for name, m in found.items():
         line = f"{name:52}{m['forward_ms']:9.2f}{m['forward_ms'] / unit:8.2f}{m['forward_extra_bytes'] / 1e6:7.0f}"
         total = m["forward_ms"]
@@ -222,12 +194,7 @@ def printed(shape: tuple[int, int, int], found: dict[str, dict[str, float]], dev
             total += m["backward_ms"]
         else:
             line += " " * 28
-        parts = []
-        for one in floors_of(name, shape):
-            seconds = one.seconds(device)
-            ms = "" if seconds is None else f", {1e3 * seconds:.1f} ms"
-            parts.append(f"{one.flop / 1e12:.1f} TFLOP, {one.bytes / 1e9:.1f} GB{ms}")
-        print(f"{line}{total / three:10.2f}  {'; both: '.join(parts)}")
+        print(f"{line}{total / three:10.2f}")
 
 
 def main() -> int:
@@ -240,6 +207,12 @@ def main() -> int:
         return 0
     name = torch.cuda.get_device_name()
     print(f"{name}, torch {torch.__version__}, {backends.chosen('auto', torch.empty(0, device='cuda')).__name__}")
+    results = []
+    for shape in [tuple(s) for s in chosen.shape] if chosen.shape else SHAPES:
+        found = measured(shape, chosen.rounds)
+        printed(shape, found)
+        results.append({"shape": dict(zip(("tokens", "width", "vocabulary"), shape, strict=True)), "median": found})
+        torch.cuda.empty_cache()
     packages = ("torch", "triton", "verl", "liger-kernel", "cut-cross-entropy")
     about = {
         "command": " ".join(["python", "benchmarks/fused_gpu.py", *sys.argv[1:]]),
@@ -247,14 +220,7 @@ def main() -> int:
         "versions": {p: importlib.metadata.version(p) for p in packages if _installed(p)},
         "cuda": torch.version.cuda,
     }
-    results = []
-    for shape in [tuple(s) for s in chosen.shape] if chosen.shape else SHAPES:
-        found = measured(shape, chosen.rounds)
-        printed(shape, found, name)
-        results.append({"shape": dict(zip(("tokens", "width", "vocabulary"), shape, strict=True)), "median": found})
-        # After each shape: one that does not fit takes nothing of those before it.
-        RESULT.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
-        torch.cuda.empty_cache()
+    RESULT.write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
     return 0
 
 

@@ -67,7 +67,7 @@ class TableLM(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 
-    def base_model(self, input_ids, attention_mask=None, position_ids=None, use_cache=False):
+    def base_model(self, input_ids, attention_mask=None, position_ids=None):
         hidden = nn.functional.one_hot(input_ids, self.head.in_features).to(self.head.weight.dtype)
         return SimpleNamespace(last_hidden_state=hidden)
 

@@ -37,7 +37,7 @@ from aepo.llm.evaluation.held_out import shorter_evaluation
 from aepo.llm.grading.overlong import ended
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
 from aepo.llm.policy.update import update
-from aepo.llm.processes import heartbeat, ranks, threads
+from aepo.llm.processes import ranks, threads
 from aepo.llm.processes.leaving import leave
 from aepo.llm.processes.quiet import quieted
 from aepo.llm.processes.run_lock import alone, only_first
@@ -92,12 +92,11 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     """One step of training (`aepo.tabular.train.train_step` in the large).
 
     1. Push the weights to the engine; a canary proves that they arrived.
-    2. Sample the step's prompts at T = 1, or at the temperature that the method moves. Where the controller sees the
-       previous entropy, the tempered samples come out of the same call, and the engine rests before anything is scored.
-       Grade and score.
+    2. Sample the step's prompts at T = 1, or at the temperature that the method moves; grade and score them. Where the
+       controller sees the previous entropy, the tempered samples come out of the same call.
     3. Control: the entropy decides the temperature and the strength of the second branch (Eq. 1).
-    4. Sample the first prompts again at that temperature, unless step 2 did. The engine's last work is to sample the
-       held-out prompts where an evaluation is due.
+    4. Sample the first prompts again at that temperature, unless step 2 did. Where an evaluation is due, sample the
+       held-out prompts too.
     5. Assemble the global batch: `aepo.method.assemble` makes Eq. 1, 2 or 3 of both branches. Then correct its weights
        for the engine's numerics.
     6. Update: optimizer steps over mini-batches.
@@ -138,22 +137,19 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
     if method.tempered is not None and settings.controller.sees == "previous":
         _, early = decide(loop.previous_entropy)
         requests.append(trainer.tempered_request(prompts, early))
-    again = method.tempered is not None and len(requests) == 1
-    responses = trainer.sampled(step, *requests)
-    # What is scored beside an engine that holds weights and cache has to find room there.
-    held_out = {} if again else last_samples(trainer, step)
-    graded = {branch: trainer.graded(mine) for branch, mine in zip(BRANCHES, responses, strict=False)}
+    graded = dict(zip(BRANCHES, trainer.rollouts(step, *requests), strict=False))
     main = graded["main"].rollouts
 
     # 3. Control.
     next_loop, control = decide(main.mean_entropy())
 
     # 4. Sample again at the control's temperature.
-    if again:
-        (responses,) = trainer.sampled(step, trainer.tempered_request(prompts, control))
-        held_out = last_samples(trainer, step)
-        graded["tempered"] = trainer.graded(responses)
+    if method.tempered is not None and "tempered" not in graded:
+        (graded["tempered"],) = trainer.rollouts(step, trainer.tempered_request(prompts, control))
     second = graded["tempered"].rollouts if "tempered" in graded else None
+    # The engine's last work before the next push, so that nothing that it keeps reaches a step's own samples.
+    held_out = trainer.evaluate(step) if settings.evaluation.due(step) else {}
+    trainer.rest()
     # The engine's log-probs are those at the temperature that it sampled at.
     compared = main if sampled_at == 1 else main.replace(old_logp=trainer.tempered_score(main, sampled_at).logp_t)
     if method.needs_logp_t:
@@ -174,7 +170,6 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         )
 
     # 6. Update.
-    trainer.policy.stepper.reclaim()
     with trainer.phases("update"):
         done = update(trainer.policy, batch, method, parts=settings.train.minibatches, step=step)
 
@@ -212,14 +207,6 @@ def train_step(trainer: Trainer, loop: Loop, *, step: int) -> tuple[Loop, Step]:
         metrics=metrics,
         temperatures={"main": as_set(torch.tensor(sampled_at)), "tempered": as_set(control.temperature)},
     )
-
-
-def last_samples(trainer: Trainer, step: int) -> dict[str, float]:
-    """The evaluation, where one is due, and then rest: the engine's last work before the next push, so that nothing
-    that it keeps reaches a step's own samples. Called by all ranks together."""
-    found = trainer.evaluate(step) if trainer.settings.evaluation.due(step) else {}
-    trainer.rest()
-    return found
 
 
 def failed_in_a_row(trainer: Trainer, record: Step, *, step: int, before: int) -> int:
@@ -279,7 +266,6 @@ def run(
     resume: Literal["no", "must", "auto"] = "no",
     trusted: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
-    scale: float = 1.0,
 ) -> dict[str, Any] | None:
     """Train, checkpoint, evaluate, plot; the summary on rank 0, None elsewhere and where SIGTERM ended the run.
 
@@ -288,17 +274,15 @@ def run(
         resume: whether to go on from a checkpoint, and whether there must be one.
         trusted: whether that may hold what could run code (`aepo.llm.checkpoints.unpickling`).
         on_step: is shown every step.
-        scale: of DeepSpeed's thresholds, for a model that stands in for a larger one.
     """
     init_distributed(settings.watchdog.longest)
-    threads.few_until_known()
+    threads.one_until_known()
     # Nothing draws from the global generators; seeding them keeps a library that does from breaking reproducibility.
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)
     torch.manual_seed(settings.seed)
     out = Path(settings.out)
     with contextlib.ExitStack() as held:
-        held.enter_context(heartbeat.beating(settings.watchdog.lost_after))
 
         def hold() -> None:
             held.enter_context(alone(out, option="out"))
@@ -308,7 +292,7 @@ def run(
         if there:
             only_first(hold)
         folder = None if resume == "no" else checkpoint.newest(settings, required=resume == "must", trusted=trusted)
-        trainer, stepper = build(settings, resumed=folder, scale=scale)
+        trainer, stepper = build(settings, resumed=folder)
         held.enter_context(contextlib.closing(trainer))
         if not there:
             only_first(hold)
@@ -371,8 +355,6 @@ def _run(
     trainer.phases.begin(settings.train.steps)
     trainer.push()
     evaluation = trainer.evaluate(None)
-    # The export gathers weights where the engine had its own.
-    trainer.rest()
     _export(trainer, stepper, Path(settings.out) / "final")
     summary = None
     if recorder is not None:
@@ -404,8 +386,8 @@ def _export(trainer: Trainer, stepper: DeepSpeedStepper, folder: Path) -> None:
 def dry(settings: Settings) -> None:
     """Two steps of this run with a small random model in the place of its own; see `aepo.llm.doctor.dry_run`."""
     init_distributed(settings.watchdog.longest)
-    small, scale = dry_run.shrunk(settings)
-    if run(small, scale=scale) is not None:
+    small = dry_run.shrunk(settings)
+    if run(small) is not None:
         log.info("dry run: %d steps, their checkpoints and the export went through, under %s", dry_run.STEPS, small.out)
 
 
@@ -466,7 +448,10 @@ def main(argv: list[str] | None = None) -> int:
         lost = ranks.lost_peer(error)
         if lost is None:
             raise
-        _tell(f"another rank was lost or does not answer ({lost}): {heartbeat.WHAT_TO_DO}")
+        _tell(
+            f"another rank was lost or does not answer ({lost}): see what it said last, on its own node; then start "
+            "every node again with --resume auto"
+        )
         return RANK_LOST
     finally:
         if torch.distributed.is_initialized():

@@ -22,7 +22,6 @@ from aepo.llm.grading import Verdict
 from aepo.llm.grading.overlong import ended, shaped
 from aepo.llm.grading.rewards import troubles
 from aepo.llm.policy import masters
-from aepo.llm.policy.attention_choice import check_machine, check_model
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
@@ -51,17 +50,6 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Responses:
-    """What the engine answered to this rank's part of a request, as `aepo.llm.engines.engine.Sampled`."""
-
-    prompts: np.ndarray
-    """(P,) int64: asked of this rank, each of which has group_size rows of the following."""
-    token: torch.Tensor
-    mask: torch.Tensor
-    logp: torch.Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Graded:
     """Responses to one request."""
 
@@ -85,9 +73,6 @@ class Trainer:
     phases: Phases
     canary: Canary | None
     """None where the engine samples from the trainer's own weights, which nothing has to push."""
-    stands_in: bool = False
-    """Whether a random model stands in for the run's own: it is never right and would never be updated, so that every
-    other response counts as right, whatever its verdict."""
     memory: Memory = field(default_factory=Memory)
     """The most that this rank was seen to use."""
 
@@ -115,11 +100,15 @@ class Trainer:
             return self.canary.check(self.engine, version=self.policy.updates)
 
     def rest(self) -> None:
-        """Nothing is sampled until the next `push`: the engine gives its memory back."""
+        """Nothing is sampled until the next `push`: the engine and the trainer change places in memory."""
         self.engine.rest()
+        self.policy.stepper.reclaim()
 
-    def sampled(self, step: int, *requests: Request) -> list[Responses]:
-        """This rank's responses to each request, out of one call of the engine whatever their temperatures."""
+    def rollouts(self, step: int, *requests: Request) -> list[Graded]:
+        """Sampled, graded and scored responses to each request.
+
+        All requests go to the engine in one call, whatever their temperatures.
+        """
         n, rank, world = self.settings.rollout.group_size, ranks.rank(), ranks.world_size()
         slots = [ranks.share(np.arange(len(request.prompts)), rank=rank, world=world) for request in requests]
         mine = [request.prompts[chosen] for request, chosen in zip(requests, slots, strict=True)]
@@ -142,32 +131,24 @@ class Trainer:
         self.memory.look()
         sizes = [len(m) * n for m in mine]
         parts = zip(mine, sampled.token.split(sizes), sampled.mask.split(sizes), sampled.logp.split(sizes), strict=True)
-        return [Responses(prompts=p, token=token, mask=mask, logp=logp) for p, token, mask, logp in parts]
+        return [self._graded(*part) for part in parts]
 
-    def rollouts(self, step: int, *requests: Request) -> list[Graded]:
-        """Sampled, graded and scored responses to each request, where the engine need not rest between."""
-        return [self.graded(responses) for responses in self.sampled(step, *requests)]
-
-    def graded(self, responses: Responses) -> Graded:
-        """The responses of all ranks, graded and scored; called by all ranks together."""
-        prompts, token, mask, logp = responses.prompts, responses.token, responses.mask, responses.logp
+    def _graded(self, prompts: np.ndarray, token: torch.Tensor, mask: torch.Tensor, logp: torch.Tensor) -> Graded:
         n = self.settings.rollout.group_size
         longest = int(mask.sum(-1).max()) if len(mask) else 0
         token, mask, logp = token[:, :longest], mask[:, :longest], logp[:, :longest]
         prompt = np.repeat(prompts, n)
         with self.phases("reward"):
             verdicts = self.grade(prompt, token, mask)
-        reward = self.shaped_reward(torch.tensor([v.reward for v in verdicts], dtype=torch.float32), token, mask)
-        # A response that is cut or overlong is right by the same rules that its reward goes by.
-        right_by = self.shaped_reward(torch.tensor([v.decides for v in verdicts], dtype=torch.float32), token, mask)
-        if self.stands_in:
-            reward = right_by = torch.arange(len(prompt)).remainder(2).float()
         mine = Rollouts(
             prompt=torch.from_numpy(prompt),
             token=token,
             mask=mask,
-            reward=reward,
-            right_by=right_by if self.task.parts else None,
+            reward=self.shaped_reward(torch.tensor([v.reward for v in verdicts], dtype=torch.float32), token, mask),
+            # A response that is cut or overlong is right by the same rules that its reward goes by.
+            right_by=self.shaped_reward(torch.tensor([v.decides for v in verdicts], dtype=torch.float32), token, mask)
+            if self.task.parts
+            else None,
             group_size=n,
             engine_logp=logp,
         )
@@ -261,21 +242,18 @@ def verdicts_of_all_ranks(graded: Mapping[str, Graded], parts: Sequence[str]) ->
     return {**counts, **{f"reward/{name}": total[f"reward/{name}"] / rows for name in parts}}
 
 
-def build(settings: Settings, *, resumed: Path | None = None, scale: float = 1.0) -> tuple[Trainer, DeepSpeedStepper]:
+def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, DeepSpeedStepper]:
     """Everything that a run needs, from its settings; data errors come before any model is built.
 
     Args:
         settings: of the run.
         resumed: the checkpoint that it will go on from.
-        scale: of DeepSpeed's thresholds; other than 1 for a random model that stands in for a larger one.
     """
     shared_by = settings.rollout.tensor_parallel
     if ranks.world_size() % shared_by:
         raise SettingsError(
             f"rollout.tensor_parallel={shared_by} must divide the number of ranks, which is {ranks.world_size()}"
         )
-    attention = settings.model.attention
-    check_machine(attention, ranks.own_device())
     task = load_task(settings)
     data = checked_data(settings, task, resumed)
     # One process makes the warm start, the others find it made.
@@ -285,10 +263,9 @@ def build(settings: Settings, *, resumed: Path | None = None, scale: float = 1.0
     if ranks.rank() != 0:
         model = load_model(settings, task)
     check_positions(settings, task.prompts, getattr(model.config, "max_position_embeddings", None))
-    check_model(attention, model)
     settings = with_threads(settings, model, resumed)
     engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
-    stepper = DeepSpeedStepper(ResponseStats(model), settings.train, scale=scale)
+    stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
     if settings.train.dtype == "bfloat16" and settings.train.dither_masters:
         spread_masters(stepper, model, seed=settings.seed)
     policy = Policy(
@@ -301,9 +278,7 @@ def build(settings: Settings, *, resumed: Path | None = None, scale: float = 1.0
         decay=settings.train.lr_decay,
         packing=settings.train.packing,
         sharing=settings.train.shared_prompts == "auto",
-        attention=attention,
     )
-    log.info("attention: %s", policy.attention)
     if policy.sharing:
         log.info("prompts: computed once for all their responses where that saves a tenth of the tokens")
     elif policy.unshared_because is not None:
@@ -315,9 +290,8 @@ def build(settings: Settings, *, resumed: Path | None = None, scale: float = 1.0
         engine=engine,
         policy=policy,
         method=settings.method.build(),
-        phases=Phases(settings.watchdog.deadlines, rank=ranks.rank()),
-        stands_in=scale != 1,
-        canary=canary_for(engine, policy, limit=settings.rollout.canary_limit),
+        phases=Phases(settings.watchdog.model_dump(), rank=ranks.rank()),
+        canary=canary_for(engine, policy, task.tokenizer, limit=settings.rollout.canary_limit),
     )
     return trainer, stepper
 
@@ -403,7 +377,5 @@ def engine_needs(settings: Settings, task: Task) -> Needs:
         kv_cache_gib=settings.rollout.kv_cache_gib,
         gpu_memory_utilization=settings.rollout.gpu_memory_utilization,
         tensor_parallel=settings.rollout.tensor_parallel,
-        max_num_seqs=settings.rollout.max_num_seqs,
-        max_num_batched_tokens=settings.rollout.max_num_batched_tokens,
         shared_out=settings.train.zero_stage == 3,
     )

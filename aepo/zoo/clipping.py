@@ -98,7 +98,6 @@ class KLCovSurrogate:
     coef: float
 
     plain_on_policy: ClassVar[bool] = True
-    token_local: ClassVar[bool] = True
 
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         log_ratio = logp - batch.old_logp
@@ -152,11 +151,6 @@ class EntropyRatioSurrogate:
 
     plain_on_policy: ClassVar[bool] = True
 
-    @property
-    def token_local(self) -> bool:
-        """As the base."""
-        return getattr(self.base, "token_local", False)
-
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         if entropy is None or batch.old_entropy is None:
             raise ValueError("entropy-ratio clipping needs the token entropies before the update and now")
@@ -198,7 +192,6 @@ class GradientPreservingSurrogate:
     dual_clip: float | None
 
     plain_on_policy: ClassVar[bool] = True
-    token_local: ClassVar[bool] = True
 
     def __call__(self, logp: Tensor, batch: Batch, entropy: Tensor | None = None) -> Tensor:
         ratio = (logp - batch.old_logp).exp()

@@ -95,7 +95,7 @@ def step(method: str, *, minibatches: int = 1, target: float, options: dict[str,
         engine=engine,
         policy=Policy(stepper, task.prompts, pad_id=PAD, token_budget=40, lr=LR),
         method=settings.method.build(),
-        phases=Phases(settings.watchdog.deadlines),
+        phases=Phases(settings.watchdog.model_dump()),
         canary=None,
     )
     before = weights(wrapped.model)

@@ -84,17 +84,6 @@ def case(
     )
 
 
-def in_float32(one: Case, dtype: torch.dtype = torch.float32) -> tuple[Case, Case]:
-    """The case with its tensors rounded, and the same numbers in float64."""
-    rounded = {
-        name: value if value is None else value.detach().to(dtype)
-        for name, value in (("hidden", one.hidden), ("weight", one.weight), ("bias", one.bias))
-    }
-    exact = {name: value if value is None else value.double().requires_grad_() for name, value in rounded.items()}
-    leaves = {name: value if value is None else value.requires_grad_() for name, value in rounded.items()}
-    return dataclasses.replace(one, **leaves), dataclasses.replace(one, **exact)
-
-
 def upstream(one: Case, seed: int = 1) -> list[Tensor]:
     """A gradient for each statistic; about a third of the rows have none."""
     generator = torch.Generator().manual_seed(seed)

@@ -25,14 +25,13 @@ SMALL = (
 )  # fmt: skip
 
 
-def launch(
-    out: Path, *arguments: str, ranks: int = 1, port: int | None = None, script: Path = ROOT / "aepo/llm/train.py"
-) -> subprocess.CompletedProcess:
-    """`deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`, or another script in its place."""
+def launch(out: Path, *arguments: str, ranks: int = 1, port: int | None = None) -> subprocess.CompletedProcess:
+    """`deepspeed aepo/llm/train.py --config configs/demo_cpu.yaml ...`."""
     command = [
         str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks),
         "--master_port", str(port or free_port()),
-        str(script), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}", *arguments,
+        str(ROOT / "aepo/llm/train.py"), "--config", str(ROOT / "configs/demo_cpu.yaml"), f"--out={out}",
+        *arguments,
     ]  # fmt: skip
     return subprocess.run(
         command, capture_output=True, text=True, cwd=out.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -72,31 +72,6 @@ def model(name: str, dtype: torch.dtype | None = None):
     return made
 
 
-def in_float64(net):
-    """The same model computing in float64 throughout: transformers takes these norms in float32, whatever they get.
-
-    Their gradient is rounded once for each prompt where prompts are shared, and once for each response where not.
-    """
-    net = net.double()
-    for module in net.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            eps = getattr(module, "variance_epsilon", None) or module.eps
-            one = float("Gemma" in type(module).__name__)
-
-            def forward(x, module=module, eps=eps, one=one):
-                return (one + module.weight) * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-
-            module.forward = forward
-    return net
-
-
-def apart(got, want) -> float:
-    """The largest distance of two tensors of a list, by the norm of the largest of all."""
-    assert len(got) == len(want) > 0
-    largest = max(float(x.detach().double().norm()) for x in want)
-    return max(float((a.double() - b.double()).detach().norm()) for a, b in zip(got, want, strict=True)) / largest
-
-
 def batch(dtype: torch.dtype = torch.float64) -> Batch:
     """Advantages and weights of both signs on every token; the old policy is another one."""
     generator = torch.Generator().manual_seed(2)

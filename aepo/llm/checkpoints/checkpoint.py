@@ -101,7 +101,6 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
                 "initial_entropy": progress.loop.initial_entropy,
             }
             torch.save(loop, beside / CONTROLLER)
-        unpickling.write_enums_by_value()
         stepper.save(beside)
         ranks.barrier()
         part = beside / f".{MANIFEST}.{ranks.rank()}"
@@ -316,7 +315,6 @@ _FREE = (
     "train.micro_batch_tokens",
     "train.packing",
     "train.shared_prompts",
-    "model.attention",
     "train.threads",
     "train.gradient_checkpointing",
     "train.release_buffers",

@@ -5,15 +5,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aepo.llm.doctor.budget import budget
-from aepo.llm.doctor.memory import Architecture, MemoryPlan
+from aepo.llm.doctor.memory import Architecture, MemoryPlan, budget
 
 SETTINGS = {
     "gradient_checkpointing": "train.gradient_checkpointing",
     "kv_cache_gib": "rollout.kv_cache_gib",
     "micro_batch_tokens": "train.micro_batch_tokens",
     "offload_optimizer": "train.offload_optimizer",
-    "packing": "train.packing",
     "release_buffers": "train.release_buffers",
     "rows_at_once": "rollout.rows_at_once",
     "tensor_parallel": "rollout.tensor_parallel",
@@ -27,7 +25,7 @@ def problems(model: Architecture, plan: MemoryPlan) -> list[str]:
     """Why this cannot run, one sentence each with its cures; empty if it can."""
     found = budget(model, plan)
     lines = []
-    for name, phase in found.phases.items():
+    for name, phase in (("generate", found.generate), ("train", found.train)):
         if phase.spare < 0:
             needed = plan.memory_gib - phase.spare
             parts = sorted((phase.resident | phase.working).items(), key=lambda part: -part[1])[:3]
@@ -89,12 +87,10 @@ def _changes(model: Architecture, plan: MemoryPlan) -> Iterator[tuple[str, Any]]
         if rows < plan.rows_at_once:
             yield "rows_at_once", rows
     tokens = plan.micro_batch_tokens
-    while tokens > plan.sequence_tokens and _spare_of_passes(model, plan, tokens) < 0:
+    while tokens > plan.sequence_tokens and _train_spare(model, plan, tokens) < 0:
         tokens = max(plan.sequence_tokens, tokens // 2)
     if tokens < plan.micro_batch_tokens:
         yield "micro_batch_tokens", tokens
-    if plan.scores_awake and found.score.spare < 0:
-        yield "scores_awake", False
     if not plan.gradient_checkpointing:
         yield "gradient_checkpointing", True
     if plan.weight_bytes > 2:
@@ -103,8 +99,6 @@ def _changes(model: Architecture, plan: MemoryPlan) -> Iterator[tuple[str, Any]]
         yield "release_buffers", True
     if plan.zero_stage < 3 and plan.world > 1:
         yield "zero_stage", 3
-    if plan.packing and min(found.score.spare, found.train.spare) < 0:
-        yield "packing", False
     wider = plan.tensor_parallel * 2
     if plan.engine == "vllm" and plan.on_gpu and plan.world % wider == 0 and model.heads % wider == 0:
         yield "tensor_parallel", wider
@@ -118,17 +112,14 @@ def _changes(model: Architecture, plan: MemoryPlan) -> Iterator[tuple[str, Any]]
         yield "kv_cache_gib", math.ceil(found.least_cache_gib)
 
 
-def _spare_of_passes(model: Architecture, plan: MemoryPlan, micro_batch_tokens: int) -> float:
-    found = budget(model, dataclasses.replace(plan, micro_batch_tokens=micro_batch_tokens))
-    return min(found.score.spare, found.train.spare)
+def _train_spare(model: Architecture, plan: MemoryPlan, micro_batch_tokens: int) -> float:
+    return budget(model, dataclasses.replace(plan, micro_batch_tokens=micro_batch_tokens)).train.spare
 
 
 def _cure(field: str, value: Any) -> str:
     """What to type for a changed field of a plan."""
     if field == "world":
         return f"{value} GPUs"
-    if field == "scores_awake":
-        return "controller.sees=previous"
     if field == "weight_bytes":
         return "train.dtype=bfloat16"
     return f"{SETTINGS[field]}={str(value).lower()}"

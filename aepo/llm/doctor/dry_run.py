@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aepo.llm.doctor.memory import Architecture
 from aepo.llm.policy.model import model_config
 from aepo.llm.processes import ranks
 from aepo.llm.settings import Settings, SettingsError
@@ -23,11 +22,8 @@ STEPS, LAYERS, HEAD_DIM, WIDTH, EXPERTS = 2, 2, 32, 128, 4
 RESPONSE_TOKENS, PROMPTS, HELD_OUT = 32, 8, 4
 
 
-def shrunk(settings: Settings) -> tuple[Settings, float]:
-    """The settings of the dry run, whose model rank 0 has written to disk, and its share of the run's own model in
-    numbers of elements; called by all ranks together.
-
-    With DeepSpeed's thresholds scaled by that share ZeRO parts, gathers and lets go of weights as at full size.
+def shrunk(settings: Settings) -> Settings:
+    """The settings of the dry run, whose model rank 0 has written to disk; called by all ranks together.
 
     Raises:
         SettingsError: a model.path without a config or a tokenizer that can be read.
@@ -57,18 +53,7 @@ def shrunk(settings: Settings) -> tuple[Settings, float]:
     changed["data"]["held_out_problems"] = min(settings.data.held_out_problems, HELD_OUT)
     samples = min(settings.evaluation.samples, 2)
     changed["evaluation"] |= {"samples": samples, "ks": [1], "every": min(settings.evaluation.every, 1)}
-    return Settings.model_validate(changed), share_of_model(settings)
-
-
-def share_of_model(settings: Settings) -> float:
-    """Numbers in the weights of the small model over those of the run's own; 1 for one from scratch, which stays."""
-    if settings.model.path is None:
-        return 1.0
-    large = Architecture.from_config(model_config(settings, None)).parameters
-    small = small_config(model_config(settings, None), kv_heads=settings.rollout.tensor_parallel)
-    share = Architecture.from_config(small).parameters / large
-    log.info("dry run: DeepSpeed's thresholds are %.2g times its own, as the model is", share)
-    return share
+    return Settings.model_validate(changed)
 
 
 def write_model(settings: Settings, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the memory of a run depends on: a model's sizes, a plan of its training, and what ZeRO leaves on a rank.
+"""The memory of every device in each phase of a step, computed from a model's sizes and a plan of its training.
 
 Sizes are GiB (2**30 bytes) per device unless a name says otherwise. Activations are those of a dense decoder, and the
 KV cache that of attention without a sliding window or latent cache; elsewhere both are upper bounds.
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aepo.llm.settings import SettingsError
-from aepo.llm.settings.fields import VLLM_BATCHED_TOKENS, VLLM_SEQUENCES, EngineName
+from aepo.llm.settings.fields import EngineName
 
 GIB = 2**30
 
@@ -20,8 +20,8 @@ CUDA_CONTEXT_GIB = 0.8
 """The driver, cuBLAS and NCCL, before any tensor."""
 
 
-ENGINE_GRAPHS_GIB = 1.5
-"""vLLM awake: its CUDA graphs (about, vllm#47654)."""
+ENGINE_WORKSPACE_GIB = 2.2
+"""vLLM awake: CUDA graphs (about 1.5, vllm#47654) and the activations of its largest batch."""
 
 
 ENGINE_RESIDUE_GIB = 2.5
@@ -162,14 +162,6 @@ class MemoryPlan:
     """Devices that share one vLLM engine's weights."""
     release_buffers: bool = False
     """Whether ZeRO 3 gives its gradients and bucket back while responses are sampled (`engine.offload_states`)."""
-    max_num_seqs: int = VLLM_SEQUENCES
-    """Responses in one step of vLLM."""
-    max_num_batched_tokens: int = VLLM_BATCHED_TOKENS
-    """Tokens in one step of vLLM."""
-    packing: bool = False
-    """Whether the rows of a pass are one, with a mask of tokens x tokens."""
-    scores_awake: bool = False
-    """Whether the engine stays awake while responses are scored, since more are asked after it."""
     utilization: float | None = None
     """vLLM on a GPU: `rollout.gpu_memory_utilization`; None takes what is left."""
     kv_cache_gib: float | None = None
@@ -266,3 +258,135 @@ class Phase:
     def spare(self) -> float:
         """What is left at the peak; negative if the phase does not fit."""
         return self.available - sum(self.working.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Both phases, and what a reader compares them with."""
+
+    generate: Phase
+    train: Phase
+    kv_gib: float
+    """Room for the KV cache on one device; negative if there is none."""
+    kv_tokens: int
+    """Tokens per device in that room."""
+    host_gib: float
+    """Host memory of all ranks together."""
+    unfused_logits_gib: float
+    """What logits would take in training without the fused operation."""
+    best_utilization: float
+    """Largest `rollout.gpu_memory_utilization` beside the trainer."""
+    least_cache_gib: float
+    """KV cache without which the engine cannot sample one longest response, or all rows at once."""
+    set_cache_gib: float | None
+    """KV cache that the settings leave to vLLM; None where they do not say."""
+
+    @property
+    def cache_too_small(self) -> bool:
+        """Whether the settings leave vLLM less than it needs."""
+        return self.set_cache_gib is not None and self.set_cache_gib < self.least_cache_gib
+
+    @property
+    def fits(self) -> bool:
+        """Whether both phases do, and vLLM starts."""
+        return self.generate.spare >= 0 and self.train.spare >= 0 and not self.cache_too_small
+
+
+def budget(model: Architecture, plan: MemoryPlan) -> Budget:
+    """Memory of one device while responses are sampled and while the model is trained.
+
+    Sampling needs a KV cache of one longest response at least (vLLM refuses to start with less), or of all rows that
+    the embedded engine samples side by side. Gradients are released before, but under ZeRO 3, which must be told to.
+    """
+    b = plan.weight_bytes
+    state = training_state(
+        model.parameters, world=plan.world, zero_stage=plan.zero_stage, weight_bytes=b,
+        offload_optimizer=plan.offload_optimizer,
+    )  # fmt: skip
+    trainer = {"trainer's weights": state.weights / GIB, "optimizer": state.optimizer / GIB}
+    context = {"CUDA context": CUDA_CONTEXT_GIB if plan.on_gpu else 0.0}
+    kept = {}
+    if plan.zero_stage == 1 and b < FLOAT32 and not plan.offload_optimizer:
+        kept = {"kept by ZeRO 1": model.parameters * FLOAT32 / GIB}
+    if plan.zero_stage == 3 and not plan.release_buffers:
+        kept = {"kept by ZeRO 3": ((0 if plan.offload_optimizer else state.gradients) + KEPT_BUCKET_NUMBERS * b) / GIB}
+    vllm = plan.engine == "vllm"
+    sleeps = vllm and plan.on_gpu
+    copied = vllm or plan.zero_stage == 3
+    engine = {"engine's weights": copied * model.parameters * b / plan.tensor_parallel / GIB}
+    workspace = {"engine's workspace": ENGINE_WORKSPACE_GIB if sleeps else 0.0}
+
+    per_token = model.kv_bytes_per_token(b, tensor_parallel=plan.tensor_parallel)
+    at_once = 1 if vllm else plan.rows_at_once
+    cache = per_token * plan.sequence_tokens * at_once / GIB
+    set_cache = _vllm_cache(model, plan)
+    reserved = set_cache or 0.0
+    generate = Phase(
+        memory=plan.memory_gib,
+        resident=trainer | kept | engine | context | workspace,
+        working={
+            "KV cache": max(cache, reserved),
+            "logits": 0.0 if vllm else at_once * model.vocab * (b + SAMPLER_BYTES) / GIB,
+        },
+    )
+
+    width = b / 2
+    buckets = BUCKETS_GIB * width
+    if plan.zero_stage < 3:
+        buckets = min(buckets, BUCKETS_PER_WEIGHT * model.parameters * b / GIB)
+    gathered = min(GATHERED_GIB * width, model.parameters * b / GIB) if plan.zero_stage == 3 else 0.0
+    train = Phase(
+        memory=plan.memory_gib,
+        resident=trainer
+        | {"gradients": state.gradients / GIB}
+        # An engine that sleeps gives its weights back, any other keeps them.
+        | ({} if sleeps else engine)
+        | context
+        | {
+            "engine's residue": ENGINE_RESIDUE_GIB if sleeps else 0.0,
+            "communication": buckets,
+            "gathered weights": gathered,
+        },
+        working={
+            "activations": _activations(model, plan) / GIB,
+            "logits": min(LOGITS_TILE_BYTES, plan.forward_tokens * model.vocab * b) / GIB,
+        }
+        | ({"KV cache": reserved} if vllm and not sleeps else {}),
+    )
+    room = generate.available - generate.working["logits"]
+    return Budget(
+        generate=generate,
+        train=train,
+        kv_gib=room,
+        kv_tokens=max(0, int(room * GIB / (per_token * plan.tensor_parallel))),
+        host_gib=state.host / GIB,
+        # In the weights' dtype, a float32 copy and that copy's gradient.
+        unfused_logits_gib=plan.forward_tokens * model.vocab * (b + 2 * FLOAT32) / GIB,
+        best_utilization=max(0.0, 1 - sum((trainer | kept | context).values()) / plan.memory_gib),
+        least_cache_gib=cache,
+        set_cache_gib=set_cache,
+    )
+
+
+def _activations(model: Architecture, plan: MemoryPlan) -> float:
+    """Bytes at the peak of a backward pass: what is saved, and the larger of one layer's and the head's own."""
+    b, tokens = plan.weight_bytes, plan.forward_tokens
+    inside = model.layer_bytes_per_token(b)
+    saved = model.layers * tokens * (model.hidden * b if plan.gradient_checkpointing else inside)
+    # The gradients of gate, up and their product live at once; the tracker of torch sees exactly that in bfloat16.
+    layer = tokens * (3 * b * model.intermediate + (inside if plan.gradient_checkpointing else 0))
+    # The last norm, the float32 gradient by the hidden states, and the head's gradient before it is reduced.
+    head = tokens * model.hidden * (2 * FLOAT32 + 2 * b) + model.head_parameters * b
+    return saved + max(layer, head)
+
+
+def _vllm_cache(model: Architecture, plan: MemoryPlan) -> float | None:
+    """GiB that vLLM gives its cache by the settings; None where nothing is set."""
+    if plan.engine != "vllm":
+        return None
+    if not plan.on_gpu:
+        return plan.kv_cache_gib
+    if plan.utilization is None:
+        return None
+    weights = model.parameters * plan.weight_bytes / plan.tensor_parallel / GIB
+    return plan.utilization * plan.memory_gib - weights - ENGINE_WORKSPACE_GIB

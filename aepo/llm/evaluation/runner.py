@@ -228,7 +228,7 @@ def _engine(options: Options, subject: Subject, exams: Mapping[str, Exam], score
         gpu_memory_utilization=options.gpu_memory_utilization,
     )
     engine = start(options.engine, scorer.model, subject.tokenizer, needs)
-    proof = canary_for(engine, scorer)
+    proof = canary_for(engine, scorer, subject.tokenizer)
     if proof is not None:
         engine.load((name, weight.detach()) for name, weight in scorer.model.named_parameters())
         proof.check(engine, version=0)

@@ -8,18 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aepo.llm.fused.chunked import Stats
-from aepo.llm.fused.rows import (
-    STATISTICS,
-    Gradients,
-    Needs,
-    Options,
-    Rows,
-    Statistic,
-    TokenStats,
-    present,
-    work_dtype,
-)
+from aepo.llm.fused import torch_backend
+from aepo.llm.fused.chunked import Running, Stats
+from aepo.llm.fused.rows import STATISTICS, Options, Rows, Statistic, TokenStats, present, work_dtype
 
 TokenLoss = Callable[[TokenStats, Tensor], Tensor]
 """(statistics of some rows, (n,) each, their indices (n,)) -> their losses (n,), or the sum of them."""
@@ -83,18 +74,20 @@ class LogitsTokenStats(torch.autograd.Function):
 
 
 class LinearPolicyLoss(torch.autograd.Function):
-    """hidden, weight, bias, labels, temperature, token_loss, options, trains -> loss, then statistics.
+    """hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains -> loss, then statistics.
 
     `trains` says whether anybody will ask for a gradient.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, temperature, token_loss, options, trains):
+    def forward(ctx, hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains):
         rows = Rows.of(labels, temperature, options, work_dtype(hidden, weight, bias))
         needs = tuple(trains and needed for needed in ctx.needs_input_grad[:3])
         layer = (hidden, weight, bias)
-        work = _loss_by_blocks if hasattr(options.backend, "Blocks") else _loss_at_once
-        total, stats, gradients = work(layer, rows, token_loss, options, needs)
+        if options.backend is torch_backend:
+            total, stats, gradients = _loss_by_blocks(layer, rows, token_loss, options, block_bytes, needs)
+        else:
+            total, stats, gradients = _loss_at_once(layer, rows, token_loss, options, needs)
         by_hidden, by_weight, by_bias = gradients
         by_hidden = None if by_hidden is None else by_hidden.to(hidden.dtype)
         # Not saved but owned, so that the backward pass can hand them on without a copy.
@@ -111,15 +104,17 @@ class LinearPolicyLoss(torch.autograd.Function):
             )
         owned, ctx.gradients = ctx.gradients, None
         scaled = [None if g is None else g.mul_(by_loss.to(g.dtype)) for g in owned]
-        return *scaled, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None
 
 
 Layer = tuple[Tensor, Tensor, Tensor | None]
 """Hidden states (N, d), weight (V, d) and bias (V,)."""
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""By each of these, the first in the working dtype."""
 
 
 def _loss_at_once(
-    layer: Layer, rows: Rows, token_loss: TokenLoss, options: Options, needs: Needs
+    layer: Layer, rows: Rows, token_loss: TokenLoss, options: Options, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Stats, Gradients]:
     """Statistics of all rows, then the loss and its slopes, then the gradient, which makes the logits again."""
     hidden, weight, bias = layer
@@ -134,23 +129,44 @@ def _loss_at_once(
 
 
 def _loss_by_blocks(
-    layer: Layer, rows: Rows, token_loss: TokenLoss, options: Options, needs: Needs
+    layer: Layer,
+    rows: Rows,
+    token_loss: TokenLoss,
+    options: Options,
+    block_bytes: int,
+    needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Stats, Gradients]:
-    """Blocks of rows whose logits fit the budget: statistics, loss, slopes and gradients from the same logits."""
+    """Blocks of rows whose logits fit block_bytes: statistics, loss, slopes and gradients from the same logits."""
     hidden, weight, bias = layer
-    blocks = options.backend.Blocks(options.linear(rows.picked(hidden), weight, bias), rows, needs)
+    head = torch_backend.Head(options.linear(rows.picked(hidden), weight, bias), rows.dtype)
+    block_rows = max(1, block_bytes // (len(weight) * head.hidden.element_size()))
+    chunks = list(torch_backend.tiles(len(weight), torch_backend.TILE_COLUMNS))
+    gradient = torch_backend.Sums(head, *needs)
     numbers = _numbers(rows)
-    like = hidden.new_empty((0, 0), dtype=rows.dtype)
-    total, found = like.new_zeros(()), []
-    for block in blocks:
-        found.append(blocks.statistics(block))
+    total, found = head.hidden.new_zeros(()), []
+    for block in torch_backend.tiles(rows.count, block_rows):
+        part, kept = Running(rows.question.rows(block), head.hidden[block]), []
+        for columns in chunks:
+            kept.append(head.logits(block, head.chunk(columns)))
+            part.take(kept[-1].clone(), rows.label[block], start=columns.start)
+        found.append(part.stats())
         loss, slopes = _block_loss(token_loss, found[-1], numbers[block], options.need)
         total += loss
-        if any(needs):
-            blocks.add(block, *rows.rows(block).live(found[-1], slopes))
-    by_hidden, by_weight, by_bias = blocks.gradients()
-    by_hidden = None if by_hidden is None else rows.spread(by_hidden)
-    return total, Stats.joined(found, rows.question, like), (by_hidden, by_weight, by_bias)
+        if not gradient.wanted:
+            continue
+        inside, stats, upstream = rows.rows(block).live(found[-1], slopes)
+        chosen = block if inside.chosen is None else inside.chosen + block.start
+        for columns, z in zip(chunks, kept, strict=True):
+            z = z if inside.chosen is None else z[inside.chosen]
+            gradient.add(
+                chosen, columns, head.chunk(columns), z, inside.label, stats, upstream, inside.question,
+                start=columns.start,
+            )  # fmt: skip
+    for columns in chunks:
+        gradient.close(columns)
+    stats = Stats.joined(found, rows.question, head.hidden)
+    by_hidden = None if gradient.by_hidden is None else rows.spread(gradient.by_hidden)
+    return total, stats, (by_hidden, gradient.by_weight, gradient.by_bias)
 
 
 def _numbers(rows: Rows) -> Tensor:

@@ -127,22 +127,18 @@ class Running:
         self.top = top
 
     def join(self, partial: Tensor) -> None:
-        """Take parts of the vocabulary whose sums are known: (5, S, N), top, mass, mass_t, moment and label's logit.
-
-        All S at once, as one log-sum-exp over them: a launch on a GPU costs more than the sum.
-        """
-        top, mass, mass_t, moment, label = partial.unbind(0)
-        highest = torch.maximum(self.top, top.amax(0))
-        self.move(highest)
-        shift = top - highest
-        shift_t = shift if self.question.temperature is None else shift / self.question.temperature.squeeze(-1)
-        if self.moment is not None:
-            by, of = (shift_t, mass_t) if self.question.entropy_tempered else (shift, mass)
-            self.moment = self.moment + (by.exp() * (moment + by * of)).sum(0)
-        self.mass = self.mass + (shift.exp() * mass).sum(0)
-        if self.mass_t is not None:
-            self.mass_t = self.mass_t + (shift_t.exp() * mass_t).sum(0)
-        self.label = self.label + label.sum(0)
+        """Take parts of the vocabulary whose sums are known: (5, S, N), top, mass, mass_t, moment and label's logit."""
+        for top, mass, mass_t, moment, label in partial.unbind(1):
+            other = Running(self.question, top)
+            other.top, other.mass, other.label = top, mass, label
+            other.mass_t = None if self.mass_t is None else mass_t
+            other.moment = None if self.moment is None else moment
+            highest = torch.maximum(self.top, top)
+            self.move(highest)
+            other.move(highest)
+            for name in ("mass", "mass_t", "moment", "label"):
+                if getattr(self, name) is not None:
+                    setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def reduce(self, group: Any) -> None:
         """Join the parts of the vocabulary that the group's processes took."""

@@ -15,6 +15,9 @@ from aepo.llm.fused import backends
 from aepo.llm.fused.autograd import LinearPolicyLoss, LinearTokenStats, LogitsTokenStats, TokenLoss
 from aepo.llm.fused.rows import STATISTICS, Options, Statistic, Temperature, TokenStats
 
+# Logits that `linear_policy_loss` keeps at a time.
+BLOCK_BYTES = 64 << 20
+
 
 def linear_token_stats(
     hidden: Tensor,
@@ -29,10 +32,9 @@ def linear_token_stats(
     ignore_index: int = -100,
     vocab_start: int = 0,
     group: Any = None,
-    block_bytes: int | None = None,
     backend: backends.Name = "auto",
 ) -> TokenStats:
-    """Log-prob of each label at two temperatures and the entropy, of logits hidden @ weight.T that are never all there.
+    """Log-prob of each label at two temperatures and the entropy, of logits hidden @ weight.T that are never stored.
 
     Differentiable by hidden, weight and bias, each statistic with its own upstream gradient per token. Rows without any
     upstream gradient cost nothing in the backward pass. Products are summed in float32 whatever the dtype.
@@ -50,14 +52,11 @@ def linear_token_stats(
         vocab_start: first token of this process's part of the vocabulary.
         group: process group over which the vocabulary is split; every process passes the same hidden and labels and
             gets the same statistics and the whole gradient by hidden.
-        block_bytes: of logits and of their gradients that the gemm backend keeps at a time; None: a 32nd of the GPU's
-            memory. The torch backend keeps 2 MB here, the triton backend no logits and 128 MiB of their gradient.
-        backend: `torch`, `gemm`, `triton`, or `auto`, said once in the log: on a GPU gemm, whose products are the
-            library's, or where that cannot run or `block_bytes` is tight, triton; else torch.
+        backend: `torch`, `triton`, or `auto`: triton where it can run, said once in the log.
 
     Raises:
-        ValueError: shapes that do not fit, labels out of range, a temperature or softcap <= 0, an unknown statistic,
-            block_bytes < 1, a backend that cannot run here.
+        ValueError: shapes that do not fit, labels out of range, a temperature or softcap <= 0, an unknown statistic, a
+            backend that cannot run here.
         TypeError: a dtype that does not fit.
 
     >>> hidden, weight = torch.eye(2), torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, 4.0]])
@@ -72,12 +71,9 @@ def linear_token_stats(
         ignore_index=ignore_index,
         vocab_start=vocab_start,
         group=group,
-        block_bytes=block_bytes,
     )
     _check_call(hidden, weight, bias, labels, temperature, options)
-    options = dataclasses.replace(
-        options, backend=backends.chosen(backend, hidden, weight, bias, block_bytes=block_bytes)
-    )
+    options = dataclasses.replace(options, backend=backends.chosen(backend, hidden, weight, bias))
     found = LinearTokenStats.apply(hidden, weight, bias, labels, temperature, options)
     return _answer(found, options.need)
 
@@ -139,21 +135,19 @@ def linear_policy_loss(
     bias: Tensor | None = None,
     softcap: float | None = None,
     ignore_index: int = -100,
-    block_bytes: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
     backend: backends.Name = "auto",
 ) -> tuple[Tensor, TokenStats]:
     """A loss that is a sum over tokens, with its gradients formed in the forward pass.
 
     The backward pass only multiplies by the upstream gradient, and can run once. `token_loss` must treat rows one by
-    one, since it may see them block by block. The torch and the gemm backend keep a block's logits from the statistics
-    to the gradient: three matrix products, not four. The triton backend stores no logits and makes them twice.
+    one, since it may see them block by block. The torch backend keeps a block's logits from the statistics to the
+    gradient: three matrix products, not four. The triton backend stores no logits and makes them twice.
 
     Args:
         token_loss: the loss of some rows from their statistics; differentiated by autograd. Rows that are ignored are
             not shown to it.
-        block_bytes: logits that the torch backend keeps at a time, None: 128 MiB; on the gemm backend, which keeps
-            their gradients, too, both together, None: a 32nd of the GPU's memory. Where all gradients do not fit, a
-            float32 sum of the weight's size comes on top.
+        block_bytes: logits that the torch backend keeps at a time.
         The others: as for `linear_token_stats`.
 
     Returns:
@@ -167,14 +161,13 @@ def linear_policy_loss(
         entropy_tempered=entropy_tempered,
         softcap=softcap,
         ignore_index=ignore_index,
-        block_bytes=block_bytes,
     )
     _check_call(hidden, weight, bias, labels, temperature, options)
-    options = dataclasses.replace(
-        options, backend=backends.chosen(backend, hidden, weight, bias, block_bytes=block_bytes)
-    )
+    if block_bytes < 1:
+        raise ValueError(f"block_bytes must be at least 1, got {block_bytes}")
+    options = dataclasses.replace(options, backend=backends.chosen(backend, hidden, weight, bias))
     trains = torch.is_grad_enabled()
-    found = LinearPolicyLoss.apply(hidden, weight, bias, labels, temperature, token_loss, options, trains)
+    found = LinearPolicyLoss.apply(hidden, weight, bias, labels, temperature, token_loss, options, block_bytes, trains)
     return found[0], _answer(found[1:], options.need)
 
 
@@ -187,8 +180,6 @@ def _check_call(
     _check_linear(hidden, weight, labels, bias)
     _check_numbers(temperature, labels, options.softcap)
     _check_labels(labels, options, None if options.group is not None else options.vocab_start + len(weight))
-    if options.block_bytes is not None and options.block_bytes < 1:
-        raise ValueError(f"block_bytes must be at least 1, or None for the backend's own, got {options.block_bytes}")
 
 
 def _known(need: Sequence[Statistic]) -> tuple[Statistic, ...]:

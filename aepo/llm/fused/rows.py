@@ -3,7 +3,6 @@
 Letters: N tokens, n of them that take part, d hidden size, V vocabulary.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,10 +14,6 @@ from aepo.llm.fused.chunked import Question, Stats, Upstream
 Statistic = Literal["logp", "logp_t", "entropy"]
 STATISTICS: tuple[Statistic, ...] = ("logp", "logp_t", "entropy")
 Temperature = float | Tensor
-Needs = tuple[bool, bool, bool]
-"""Whether anybody wants the gradient by the hidden states, by the weight and by the bias."""
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""By each of these, the first in the working dtype."""
 
 
 class TokenStats(NamedTuple):
@@ -45,7 +40,6 @@ class Options:
     softcap: float | None = None
     vocab_start: int = 0
     group: Any = None
-    block_bytes: int | None = None
 
     def linear(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> "Linear":
         """The layer for some hidden states."""
@@ -56,7 +50,6 @@ class Options:
             softcap=self.softcap,
             vocab_start=self.vocab_start,
             group=self.group,
-            block_bytes=self.block_bytes,
         )
 
 
@@ -72,8 +65,6 @@ class Linear:
     softcap: float | None
     vocab_start: int
     group: Any
-    block_bytes: int | None = None
-    """Of logits, and of what is made of them, that a backend that stores some may keep at a time; None: its own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,9 +167,3 @@ def _asked_for(value: Tensor | None) -> Tensor:
 
 def work_dtype(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
-
-
-def tiles(total: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of `size`, the last one maybe smaller, over `total`."""
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))

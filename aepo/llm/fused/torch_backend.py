@@ -11,13 +11,11 @@ from torch import Tensor
 
 from aepo.llm.fused import chunked
 from aepo.llm.fused.chunked import LOWEST, Question, Running, Stats, Upstream
-from aepo.llm.fused.rows import Gradients, Linear, Needs, Rows, tiles
+from aepo.llm.fused.rows import Linear, Rows
 
 # Rows and columns of a chunk: matrix products reach their speed from here on, and 2 MB of logits stay in the cache.
 TILE_ROWS = 256
 TILE_COLUMNS = 2048
-# Logits that `Blocks` keeps at a time, unless the caller says otherwise.
-BLOCK_BYTES = 128 << 20
 
 
 def statistics(linear: Linear, rows: Rows) -> Stats:
@@ -34,7 +32,9 @@ def statistics(linear: Linear, rows: Rows) -> Stats:
     return Stats.joined([part.stats() for _, part in parts], rows.question, head.hidden)
 
 
-def gradient(linear: Linear, rows: Rows, stats: Stats, upstream: Upstream, *, needs: Needs) -> Gradients:
+def gradient(
+    linear: Linear, rows: Rows, stats: Stats, upstream: Upstream, *, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """By the rows' hidden states (in the working dtype), the weight and the bias, of which some are needed."""
     head = Head(linear, rows.dtype)
     sums = Sums(head, *needs)
@@ -88,14 +88,11 @@ class Head:
         bias = None if self.bias is None else self.bias[columns].to(self.dtype)
         return self.weight[columns].to(self.dtype), bias
 
-    def logits(self, rows: slice, chunk: tuple[Tensor, Tensor | None], out: Tensor | None = None) -> Tensor:
-        """(n, C), in `out` where that is given."""
+    def logits(self, rows: slice, chunk: tuple[Tensor, Tensor | None]) -> Tensor:
+        """(n, C)."""
         weight, bias = chunk
         hidden = self.hidden[rows]
-        if bias is None:
-            z = torch.mm(hidden, weight.mT, out=out)
-        else:
-            z = torch.addmm(bias, hidden, weight.mT, out=out).clamp_(min=LOWEST)
+        z = hidden @ weight.mT if bias is None else torch.addmm(bias, hidden, weight.mT).clamp_(min=LOWEST)
         return z if self.softcap is None else z.div_(self.softcap).tanh_().mul_(self.softcap)
 
 
@@ -151,52 +148,6 @@ class Sums:
             self.by_bias[columns] = 0.0 if sums is None else sums[1]
 
 
-class Blocks:
-    """Blocks of rows whose logits are kept from their statistics to their gradient.
-
-    Iterating gives the blocks, slices of the rows.
-    """
-
-    def __init__(self, linear: Linear, rows: Rows, needs: Needs) -> None:
-        self.rows, self.head = rows, Head(linear, rows.dtype)
-        vocabulary = len(linear.weight)
-        self.size = max(1, (linear.block_bytes or BLOCK_BYTES) // (vocabulary * self.head.hidden.element_size()))
-        # Blocks of one size: a small last one would read all weights for few rows.
-        self.size = max(1, -(-rows.count // max(1, -(-rows.count // self.size))))
-        self.columns = list(tiles(vocabulary, TILE_COLUMNS))
-        self.sums = Sums(self.head, *needs)
-        # The same memory for every block: what is allocated afresh is slow to write for the first time.
-        self._memory = [self.head.hidden.new_empty(self.size, c.stop - c.start) for c in self.columns]
-        self._copy = self.head.hidden.new_empty(self.size, min(TILE_COLUMNS, vocabulary))
-        self._logits: list[Tensor] = []
-
-    def __iter__(self) -> Iterator[slice]:
-        yield from tiles(self.rows.count, self.size)
-
-    def statistics(self, block: slice) -> Stats:
-        """Of a block's logits, made here."""
-        self._logits = []
-        part = Running(self.rows.question.rows(block), self.head.hidden[block])
-        count = block.stop - block.start
-        for columns, memory in zip(self.columns, self._memory, strict=True):
-            z = self.head.logits(block, self.head.chunk(columns), out=memory[:count])
-            self._logits.append(z)
-            copy = self._copy[:count, : columns.stop - columns.start].copy_(z)
-            part.take(copy, self.rows.label[block], start=columns.start)
-        return part.stats()
-
-    def add(self, block: slice, inside: Rows, stats: Stats, upstream: Upstream) -> None:
-        """The gradient of the block whose logits were made last, or of the rows of it that are `inside`."""
-        chosen = block if inside.chosen is None else inside.chosen + block.start
-        for columns, z in zip(self.columns, self._logits, strict=True):
-            z = z if inside.chosen is None else z[inside.chosen]
-            self.sums.add(
-                chosen, columns, self.head.chunk(columns), z, inside.label, stats, upstream, inside.question,
-                start=columns.start,
-            )  # fmt: skip
-
-    def gradients(self) -> Gradients:
-        """By the hidden states (n, d), the weight and the bias, once every block was added."""
-        for columns in self.columns:
-            self.sums.close(columns)
-        return self.sums.by_hidden, self.sums.by_weight, self.sums.by_bias
+def tiles(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

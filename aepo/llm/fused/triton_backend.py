@@ -10,9 +10,8 @@ import torch
 import triton
 from torch import Tensor
 
-from aepo.llm.fused import products
 from aepo.llm.fused.chunked import Running, Stats, Upstream
-from aepo.llm.fused.rows import Gradients, Linear, Needs, Rows
+from aepo.llm.fused.rows import Linear, Rows
 from aepo.llm.fused.triton_kernels import gradient_kernel, statistics_kernel
 
 # float32 operands as three products of tensor cores, whose error is float32's; half precision is exact anyway.
@@ -20,8 +19,6 @@ PRECISION = "tf32x3"
 # The gradient by a chunk of logits is stored in half precision: at most so many bytes of it at a time. With the sums in
 # float32 beside it, 8,192 tokens of width 3,584 need under 400 MB.
 CHUNK_BYTES = 128 << 20
-# Blocks of rows that go through the vocabulary together: 1,024 rows of width 3,584 are 7 MB of a cache of 40 or more.
-GROUP = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +43,22 @@ class Configs:
     splits: int
     """Of the vocabulary, so that few rows fill a GPU too."""
 
-    def of(self, kernel: str, *, wide: bool, extras: bool) -> Config:
-        """The configuration of `statistics` or `gradient`.
-
-        Args:
-            wide: whether operands are float32.
-            extras: whether the layer has a bias or a soft cap, for which the widest tile has no registers left: the
-                statistics then take the gradient's.
-        """
-        if wide:
-            return self.wide
-        return self.gradient if extras else getattr(self, kernel)
+    def of(self, kernel: str, *, wide: bool) -> Config:
+        """The configuration of `statistics` or `gradient`."""
+        return self.wide if wide else getattr(self, kernel)
 
 
 CONFIGS = {
     80: Configs(
-        statistics=Config(rows=128, columns=128, width=64, warps=8, stages=4),
-        gradient=Config(rows=128, columns=128, width=64, warps=8, stages=4),
-        wide=Config(rows=64, columns=64, width=32, warps=4, stages=4),
+        statistics=Config(rows=128, columns=128, width=32, warps=8, stages=3),
+        gradient=Config(rows=128, columns=128, width=32, warps=8, stages=3),
+        wide=Config(rows=64, columns=64, width=32, warps=4, stages=2),
         splits=8,
     ),
     90: Configs(
-        statistics=Config(rows=128, columns=256, width=64, warps=8, stages=4),
-        gradient=Config(rows=128, columns=128, width=64, warps=8, stages=6),
-        wide=Config(rows=64, columns=64, width=32, warps=4, stages=6),
+        statistics=Config(rows=128, columns=128, width=64, warps=8, stages=3),
+        gradient=Config(rows=128, columns=128, width=64, warps=8, stages=3),
+        wide=Config(rows=64, columns=64, width=32, warps=4, stages=2),
         splits=8,
     ),
 }
@@ -91,18 +80,17 @@ def statistics(linear: Linear, rows: Rows) -> Stats:
     running = Running(rows.question, like)
     if rows.count:
         columns, configs = len(linear.weight), _configs(linear.hidden.device)
-        config = configs.of("statistics", wide=_wide(linear), extras=_extras(linear))
+        config = configs.of("statistics", wide=_wide(linear))
         blocks = triton.cdiv(columns, config.columns)
         splits = min(configs.splits, blocks)
         split_columns = triton.cdiv(blocks, splits) * config.columns
         splits = triton.cdiv(columns, split_columns)
         partial = like.new_empty(5, splits, rows.count)
         question = rows.question
-        row_blocks = triton.cdiv(rows.count, config.rows)
-        statistics_kernel[(row_blocks * splits,)](
+        statistics_kernel[(triton.cdiv(rows.count, config.rows), splits)](
             *_operands(linear), rows.label, _flat(question.temperature, like), partial,
             rows.count, columns, linear.hidden.shape[1], linear.hidden.stride(0), linear.weight.stride(0),
-            linear.softcap or 1.0, linear.vocab_start, split_columns, splits, row_blocks,
+            linear.softcap or 1.0, linear.vocab_start, split_columns, splits,
             TEMPERED=question.temperature is not None, ENTROPY=question.entropy,
             ENTROPY_TEMPERED=question.entropy_tempered, **_how(linear, config),
         )  # fmt: skip
@@ -112,7 +100,9 @@ def statistics(linear: Linear, rows: Rows) -> Stats:
     return running.stats()
 
 
-def gradient(linear: Linear, rows: Rows, stats: Stats, upstream: Upstream, *, needs: Needs) -> Gradients:
+def gradient(
+    linear: Linear, rows: Rows, stats: Stats, upstream: Upstream, *, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """By the rows' hidden states (float32), the weight and the bias, of which some are needed."""
     linear, (need_h, need_w, need_b) = _packed(linear), needs
     hidden, weight, bias = linear.hidden, linear.weight, linear.bias
@@ -130,9 +120,9 @@ def gradient(linear: Linear, rows: Rows, stats: Stats, upstream: Upstream, *, ne
         part = slice(start, min(start + chunk, len(weight)))
         dz = _logits_gradient(linear, part, rows, stats, upstream, dtype)
         if by_hidden is not None:
-            products.add(by_hidden, dz, weight[part])
+            by_hidden += _product(dz, weight[part])
         if by_weight is not None:
-            products.rounded(dz.mT, hidden, out=by_weight[part])
+            by_weight[part] = _product(dz.mT, hidden).to(weight.dtype)
         if by_bias is not None:
             by_bias[part] = dz.sum(0, dtype=torch.float32).to(by_bias.dtype)
     return by_hidden, by_weight, by_bias
@@ -142,7 +132,7 @@ def _logits_gradient(
     linear: Linear, part: slice, rows: Rows, stats: Stats, upstream: Upstream, dtype: torch.dtype
 ) -> Tensor:
     """(n, C) of a chunk of the vocabulary."""
-    config = _configs(linear.hidden.device).of("gradient", wide=_wide(linear), extras=_extras(linear))
+    config = _configs(linear.hidden.device).of("gradient", wide=_wide(linear))
     chunk = dataclasses.replace(
         linear,
         weight=linear.weight[part],
@@ -152,13 +142,12 @@ def _logits_gradient(
     columns = part.stop - part.start
     out = torch.empty(rows.count, columns, dtype=dtype, device=linear.hidden.device)
     like, question = stats.log_mass, rows.question
-    row_blocks, column_blocks = triton.cdiv(rows.count, config.rows), triton.cdiv(columns, config.columns)
-    gradient_kernel[(row_blocks * column_blocks,)](
+    gradient_kernel[(triton.cdiv(rows.count, config.rows), triton.cdiv(columns, config.columns))](
         *_operands(chunk), rows.label, _flat(question.temperature, like),
         *(_flat(x, like) for x in (stats.log_mass, stats.log_mass_t, stats.entropy)),
         *(_flat(x, like) for x in (upstream.logp, upstream.logp_t, upstream.entropy)),
         out, rows.count, columns, linear.hidden.shape[1], linear.hidden.stride(0), chunk.weight.stride(0),
-        out.stride(0), linear.softcap or 1.0, chunk.vocab_start, row_blocks, column_blocks,
+        out.stride(0), linear.softcap or 1.0, chunk.vocab_start,
         HAS_LOGP=upstream.logp is not None, HAS_LOGP_T=upstream.logp_t is not None,
         HAS_ENTROPY=upstream.entropy is not None, ENTROPY_TEMPERED=question.entropy_tempered, **_how(linear, config),
     )  # fmt: skip
@@ -175,10 +164,6 @@ def _configs(device: torch.device) -> Configs:
 def _wide(linear: Linear) -> bool:
     """Whether operands are multiplied as float32."""
     return torch.float32 in (linear.hidden.dtype, linear.weight.dtype) or linear.hidden.dtype != linear.weight.dtype
-
-
-def _extras(linear: Linear) -> bool:
-    return linear.bias is not None or linear.softcap is not None
 
 
 def _packed(linear: Linear) -> Linear:
@@ -209,7 +194,14 @@ def _how(linear: Linear, config: Config) -> dict[str, object]:
         "BLOCK_N": config.rows,
         "BLOCK_V": config.columns,
         "BLOCK_D": config.width,
-        "GROUP": GROUP,
         "num_warps": config.warps,
         "num_stages": config.stages,
     }
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, summed and returned in float32."""
+    half = left.dtype == right.dtype and left.dtype in (torch.float16, torch.bfloat16)
+    if half and left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()

@@ -41,29 +41,16 @@ def logits_tile(
 
 
 @triton.jit
-def grouped(program, row_blocks, column_blocks, GROUP: tl.constexpr):
-    """Which block of rows and which of columns a program takes: GROUP blocks of rows go through all columns together.
-
-    Programs that run at the same time then share their rows' hidden states in the cache, and each part of the weights.
-    """
-    group = program // (GROUP * column_blocks)
-    first = group * GROUP
-    size = min(row_blocks - first, GROUP)
-    within = program % (GROUP * column_blocks)
-    return first + within % size, within // size
-
-
-@triton.jit
 def statistics_kernel(
     hidden, weight, bias, label, temperature, partial, rows, columns, width, row_stride, column_stride, softcap,
-    vocab_start, split_columns, splits, row_blocks,
+    vocab_start, split_columns, splits,
     TEMPERED: tl.constexpr, ENTROPY: tl.constexpr, ENTROPY_TEMPERED: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """One split's sums for BLOCK_N rows into partial (5, S, N): top, mass, mass_t, moment, label's logit (natural)."""
-    row_block, split = grouped(tl.program_id(0), row_blocks, splits, GROUP)
-    row = row_block * BLOCK_N + tl.arange(0, BLOCK_N)
+    split = tl.program_id(1)
+    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = row < rows
     target = tl.load(label + row, mask=inside, other=-1) - vocab_start
     # The last tile reaches beyond this process's columns, where another process's label may lie.
@@ -102,7 +89,7 @@ def statistics_kernel(
                 moment = scale * (moment + shift * inverse_t * mass_t) + tl.sum(e * z, 1)
             mass_t = scale * mass_t + tl.sum(e, 1)
         top = higher
-    at = partial + tl.cast(split, tl.int64) * rows + row
+    at = partial + split.to(tl.int64) * rows + row
     # Triton makes a constant of an argument that is 1, and a constant has no methods.
     plane = tl.cast(splits, tl.int64) * rows
     tl.store(at, top * LN2, mask=inside)
@@ -115,15 +102,14 @@ def statistics_kernel(
 @triton.jit
 def gradient_kernel(
     hidden, weight, bias, label, temperature, log_mass, log_mass_t, entropy, by_logp, by_logp_t, by_entropy, out,
-    rows, columns, width, row_stride, column_stride, out_stride, softcap, vocab_start, row_blocks, column_blocks,
+    rows, columns, width, row_stride, column_stride, out_stride, softcap, vocab_start,
     HAS_LOGP: tl.constexpr, HAS_LOGP_T: tl.constexpr, HAS_ENTROPY: tl.constexpr, ENTROPY_TEMPERED: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The gradient by the logits of a chunk of the vocabulary, (N, V), in out's dtype; by_...: gradients upstream."""
-    row_block, column_block = grouped(tl.program_id(0), row_blocks, column_blocks, GROUP)
-    row = row_block * BLOCK_N + tl.arange(0, BLOCK_N)
-    column = column_block * BLOCK_V + tl.arange(0, BLOCK_V)
+    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    column = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     inside = row < rows
     z = logits_tile(
         hidden, weight, bias, row, column, rows, columns, width, row_stride, column_stride, softcap,

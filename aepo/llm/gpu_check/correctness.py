@@ -17,7 +17,7 @@ from torch import Tensor
 from aepo.llm.fused import TokenStats, backends, linear_policy_loss, linear_token_stats, token_stats_from_logits
 from aepo.llm.gpu_check.findings import Facts, LeftOut, Wrong
 
-Backend = Literal["torch", "triton", "gemm", "cuda"]
+Backend = Literal["torch", "triton", "cuda"]
 VOCABULARIES = (1, 50, 128, 129, 300, 5000, 152_064)
 """Of one token, of the walk task, around a tile of 128, of three tiles, of no multiple of 16, and Qwen2.5's."""
 DTYPES = (torch.float32, torch.bfloat16)
@@ -206,7 +206,7 @@ def _off(values: float, gradients: float) -> dict[str, float]:
 def main() -> int:
     """The cases that the sanitizer watches: each kernel within one tile and just beyond it; 1 if one is wrong."""
     code = 0
-    for backend in ("triton", "gemm", "cuda"):
+    for backend in ("triton", "cuda"):
         few = Sizes(vocabularies=(50, 129), rows=18, width=24)
         for name, run in cases(backend, few, "cuda"):
             if "linear_policy_loss" in name or "equal bits" in name:

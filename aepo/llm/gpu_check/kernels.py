@@ -26,7 +26,6 @@ def run(findings: Findings) -> None:
     device = "cuda" if on_gpu else "cpu"
     for backend, sizes in (
         ("triton", correctness.GPU if on_gpu else correctness.INTERPRETED),
-        ("gemm", correctness.GPU if on_gpu else correctness.INTERPRETED),
         ("cuda", correctness.GPU),
         ("torch", correctness.GPU if on_gpu else correctness.CPU),
     ):

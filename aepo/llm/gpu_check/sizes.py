@@ -1,19 +1,21 @@
 """Stage sizes: scoring and one gradient of a micro-batch of real size, padded and packed, by a random Qwen2.5-1.5B.
 
-Without a CUDA device the same with a tiny model: that it runs, not what it costs. transformers' own attention makes a
-mask of N x N of a pack; ours keep its rows apart without one, each where torch and the device have it.
+Without a CUDA device the same with a tiny model: that it runs, not what it costs. A third way packs rows and lets
+torch's own varlen attention keep them apart, where torch and the device have it: then no mask of N x N is made.
 """
 
+import contextlib
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aepo.batch import Batch, Rollouts
 from aepo.llm.gpu_check.findings import Facts, Findings, LeftOut, Wrong
 from aepo.llm.gpu_check.timing import Cost, timed
-from aepo.llm.policy.attention import KERNELS, missing
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.stepper import TorchStepper
@@ -21,13 +23,8 @@ from aepo.llm.policy.stepper import TorchStepper
 GIB = 2**30
 REPEATS = 3
 """Of which the fastest counts: the first builds kernels."""
-WAYS = (
-    ("padded", False, "transformers"),
-    ("packed", True, "transformers"),
-    ("varlen", True, "varlen"),
-    ("sdpa", True, "sdpa"),
-)
-"""Name, whether rows are packed, and `model.attention`."""
+VARLEN = "aepo_varlen"
+"""Name of the attention in transformers."""
 AGREE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """Most that mean log-probs of two ways may differ, in nats: the size of their rounding."""
 
@@ -56,7 +53,7 @@ def run(findings: Findings) -> None:
     size = REAL if device == "cuda" else TINY
     work = Work.drawn(size)
     first: list[Tensor] = []
-    for name, packing, attention in WAYS:
+    for name, packing, attention in (("padded", False, "sdpa"), ("packed", True, "sdpa"), ("varlen", True, VARLEN)):
         findings.check(
             f"{name} rows, {'a random Qwen2.5-1.5B' if size is REAL else 'a tiny model'}, {size.tokens} tokens",
             lambda packing=packing, attention=attention: measured(work, size, device, packing, attention, first),
@@ -106,17 +103,17 @@ class Work:
 
 def measured(work: Work, size: Size, device: str, packing: bool, attention: str, first: list[Tensor]) -> Facts:
     """Seconds and memory of one way; its log-probs are those of the first way, which it leaves in `first`."""
-    if attention in KERNELS and (why := missing(attention, torch.device(device))):
-        raise LeftOut(why)
+    if attention == VARLEN:
+        register_varlen(device)
     net = random_model(size, device)
     stats = ResponseStats(net.eval())
     stats.checkpoint_layers()
     stepper = TorchStepper(stats, torch.optim.SGD(stats.parameters(), lr=0.0), max_grad_norm=1.0)
-    policy = Policy(
-        stepper, work.prompts, pad_id=0, token_budget=size.tokens, lr=0.0, packing=packing, attention=attention
-    )
-    score, scored = fastest(lambda: policy.score(work.rollouts), device)
-    gradient, _ = fastest(lambda: one_gradient(policy, work.batch), device)
+    net.set_attn_implementation(attention)
+    with bounds_of_rows(net.base_model) if attention == VARLEN else contextlib.nullcontext():
+        policy = Policy(stepper, work.prompts, pad_id=0, token_budget=size.tokens, lr=0.0, packing=packing)
+        score, scored = fastest(lambda: policy.score(work.rollouts), device)
+        gradient, _ = fastest(lambda: one_gradient(policy, work.batch), device)
     logp, mask = scored.old_logp, work.rollouts.mask
     if not first:
         first.append(logp)
@@ -164,3 +161,55 @@ def fastest(work: Any, device: str) -> tuple[Cost, Any]:
     """The cost of the fastest call, and what it returned."""
     found = [timed(work, device) for _ in range(REPEATS)]
     return min(found, key=lambda one: one[0].seconds)
+
+
+# -- torch's varlen attention --
+
+_bounds: list[tuple[Tensor, int]] = []
+"""Where the rows of the pack begin and end, and the longest: of the pass that runs, whose layers all ask for it."""
+
+
+def register_varlen(device: str) -> None:
+    """Make it known to transformers.
+
+    Raises:
+        LeftOut: torch or the device does not have it.
+    """
+    if device != "cuda":
+        raise LeftOut("torch's varlen attention needs a CUDA device")
+    from torch.nn.attention.varlen import varlen_attn
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    known = inspect.signature(varlen_attn).parameters
+    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    if "enable_gqa" in known:
+        options["enable_gqa"] = True
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, scaling: float | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        ends, longest = _bounds[-1]
+        heads_last = (x[0].transpose(0, 1) for x in (query, key, value))
+        found = varlen_attn(*heads_last, ends, ends, longest, longest, scale=scaling, **options)
+        return found.unsqueeze(0), None
+
+    AttentionInterface.register(VARLEN, attention)
+    AttentionMaskInterface.register(VARLEN, lambda *_, **__: None)
+
+
+@contextlib.contextmanager
+def bounds_of_rows(model: nn.Module) -> Iterator[None]:
+    """Within, every pass of the model says where its packed rows end; their positions begin at 0."""
+
+    def before(_: nn.Module, arguments: Any, named: dict[str, Any]) -> None:
+        position = named["position_ids"][0]
+        begin = (position == 0).nonzero().squeeze(-1)
+        ends = torch.cat([begin, begin.new_tensor([len(position)])]).int()
+        _bounds[:] = [(ends, int(ends.diff().max()))]
+
+    handle = model.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,7 +1,7 @@
 """Stage speed: the fused operation in units of the library's matrix product of the same shape.
 
-Both backends, other tiles of the Triton kernels and other budgets of the library's products, all in turn, so that a
-clock that changes meets every way alike. Letters: N tokens, d hidden size, V vocabulary.
+The shipped kernels, other tiles of the same kernels, and the library's product with float32 logits and our row kernel,
+all in turn, so that a clock that changes meets every way alike. Letters: N tokens, d hidden size, V vocabulary.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aepo.llm.fused import gemm_backend, linear_policy_loss, linear_token_stats
+from aepo.llm.fused import cuda_backend, linear_policy_loss, linear_token_stats, token_stats_from_logits
 from aepo.llm.gpu_check.findings import Facts, Findings, LeftOut, last_line
 from aepo.llm.gpu_check.timing import Cost, timed
 
@@ -90,23 +90,19 @@ def ways(x: Operands, triton_backend: Any) -> dict[str, Way]:
             f"{name}: both passes, logp and entropy": mine(run=_after(use, both, x, TRAINED), products=3),
         }
     use = functools.partial(triton_backend.CONFIGS.__setitem__, generation, shipped)
-    found["shipped: linear_policy_loss"] = Way(run=_after(use, policy_loss, x, "triton", None), products=3)
-    # The device's own budget, and those that hold so many rows of logits.
-    row = gemm_backend.LOGITS_SHARE * gemm_backend.FLOAT32 * len(x.weight)
-    for name, budget in {"gemm": None, "gemm, 512 rows": 512 * row, "gemm, 2048 rows": 2048 * row}.items():
-        mine = functools.partial(Way, shipped=budget is None)
-        found |= {
-            f"{name}: forward, logp and entropy": mine(
-                run=functools.partial(forward, x, TRAINED, "gemm", budget), products=1
-            ),
-            f"{name}: linear_policy_loss": mine(run=functools.partial(policy_loss, x, "gemm", budget), products=3),
-        }
+    found["shipped: linear_policy_loss"] = Way(run=_after(use, policy_loss, x), products=3)
+    if cuda_backend.compiler() is not None:
+        for rows in (512, 2048):
+            name = f"library and row kernel, {rows} rows: forward"
+            found[name] = Way(run=functools.partial(blocks_forward, x, rows), products=1, shipped=False)
+        name = "library and row kernel, 1024 rows: gradients in the forward pass"
+        found[name] = Way(run=functools.partial(blocks_both, x, 1024), products=3, shipped=False)
     return found
 
 
 def other_tiles(triton_backend: Any, shipped: Any) -> dict[str, Any]:
-    """Tiles that were compiled for sm_90 and never timed."""
-    sizes = {"128x128, 3 stages": (128, 3), "128x128, 6 stages": (128, 6), "128x256, 3 stages": (256, 3)}
+    """Tiles that were compiled for sm_90 without spills and never timed."""
+    sizes = {"128x128, 6 stages": (128, 6), "128x256, 3 stages": (256, 3), "128x256, 4 stages": (256, 4)}
     found = {}
     for name, (columns, stages) in sizes.items():
         tile = triton_backend.Config(rows=128, columns=columns, width=64, warps=8, stages=stages)
@@ -127,11 +123,9 @@ def products(x: Operands, *, backward: bool) -> None:
             _ = z @ part, z.T @ hidden
 
 
-def forward(x: Operands, need: Any, backend: Any = "triton", block_bytes: int | None = None) -> Any:
-    """The statistics."""
-    return linear_token_stats(
-        x.hidden, x.weight, x.labels, TEMPERATURE, need=need, backend=backend, block_bytes=block_bytes
-    )
+def forward(x: Operands, need: Any) -> Any:
+    """The statistics by the Triton kernels."""
+    return linear_token_stats(x.hidden, x.weight, x.labels, TEMPERATURE, need=need, backend="triton")
 
 
 def both(x: Operands, need: Any) -> Any:
@@ -141,13 +135,48 @@ def both(x: Operands, need: Any) -> Any:
     return torch.autograd.grad(total, [x.hidden, x.weight])
 
 
-def policy_loss(x: Operands, backend: Any, block_bytes: int | None) -> Any:
+def policy_loss(x: Operands) -> Any:
     """A loss with its gradients formed in the forward pass."""
     loss, _ = linear_policy_loss(
-        x.hidden, x.weight, x.labels, lambda s, rows: x.up[rows] * (s.logp + s.entropy), need=TRAINED,
-        backend=backend, block_bytes=block_bytes,
-    )  # fmt: skip
+        x.hidden, x.weight, x.labels, lambda s, rows: x.up[rows] * (s.logp + s.entropy), need=TRAINED, backend="triton"
+    )
     return torch.autograd.grad(loss, [x.hidden, x.weight])
+
+
+def blocks_forward(x: Operands, rows: int) -> Any:
+    """The library's product into float32 logits of some rows, which the row kernel reads."""
+    weight = x.weight.detach()
+    found = []
+    for start in range(0, len(x.hidden), rows):
+        part = slice(start, start + rows)
+        z = wide_product(x.hidden.detach()[part], weight.T)
+        found.append(token_stats_from_logits(z, x.labels[part], TEMPERATURE, backend=row_backend(z)))
+    return found
+
+
+def blocks_both(x: Operands, rows: int) -> tuple[Tensor, Tensor]:
+    """The same with the logits' gradient kept in bfloat16, and one product by it for each operand."""
+    hidden, weight = x.hidden.detach(), x.weight.detach()
+    by_logits = torch.empty(len(hidden), len(weight), dtype=hidden.dtype, device=hidden.device)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        z = wide_product(hidden[part], weight.T).requires_grad_()
+        # The view is no leaf, so that its storage may take the gradient.
+        stats = token_stats_from_logits(
+            z.view_as(z), x.labels[part], need=TRAINED, reuse_logits=True, backend=row_backend(z)
+        )
+        (slope,) = torch.autograd.grad((x.up[part] * (stats.logp + stats.entropy)).sum(), z)
+        by_logits[part] = slope
+    return by_logits @ weight, by_logits.T @ hidden
+
+
+def wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right of half-precision operands, summed and returned in float32."""
+    return torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else left.float() @ right.float()
+
+
+def row_backend(logits: Tensor) -> Any:
+    return "cuda" if logits.is_cuda else "torch"
 
 
 def _after(use: Callable[[], None], work: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:

@@ -41,7 +41,7 @@ STAGES = (
     Stage(
         name="sizes",
         module=f"{HERE}.sizes",
-        seconds=90,
+        seconds=80,
         answers="What do scoring and a gradient cost at a real size, padded and packed?",
     ),
     Stage(

@@ -19,14 +19,8 @@ from aepo.llm.settings import SettingsError, TrainSettings
 class DeepSpeedStepper:
     """ZeRO 0 to 3 over the ranks of the `deepspeed` launcher, with torch's AdamW.
 
-    In bfloat16 the weights that compute are rounded from float32 ones that AdamW keeps, and gradients are added up in
-    float32, over micro-batches and over ranks.
-
-    Args:
-        module: the model.
-        train: how it is trained.
-        scale: of DeepSpeed's thresholds, which are numbers of elements: those of the model over those of the model that
-            it stands in for. At 1 a small model lies below all of them, and none of its weights is ever parted.
+    In bfloat16 the weights that compute are rounded from float32 ones that AdamW keeps, and gradients of micro-batches
+    are added up in float32.
 
     Raises:
         SettingsError: layers that cannot be checkpointed, or a torch or DeepSpeed that cannot do what is asked.
@@ -35,7 +29,7 @@ class DeepSpeedStepper:
     # Weights gathered at once when they are handed on, in numbers: a layer of a 7B model.
     GATHERED = 250_000_000
 
-    def __init__(self, module: ResponseStats, train: TrainSettings, *, scale: float = 1.0) -> None:
+    def __init__(self, module: ResponseStats, train: TrainSettings) -> None:
         import deepspeed
 
         init_distributed()
@@ -58,7 +52,7 @@ class DeepSpeedStepper:
             weight_decay=train.weight_decay,
             fused=has_fused_adamw("cpu" if self.offloads else next(module.parameters()).device),
         )
-        self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=_config(train, scale))
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=_config(train))
         self.module = self.engine.module
         if self.half and self.zero_stage == 0:
             self._widen_gradients()
@@ -261,33 +255,9 @@ class DeepSpeedStepper:
             raise FileNotFoundError(f"{folder}: no DeepSpeed state to resume from")
 
 
-SCALED = {
-    "reduce_bucket_size": 1,
-    "allgather_bucket_size": 1,
-    "sub_group_size": 3,
-    "stage3_param_persistence_threshold": 3,
-    "stage3_prefetch_bucket_size": 3,
-    "stage3_max_live_parameters": 3,
-    "stage3_max_reuse_distance": 3,
-}
-"""DeepSpeed's thresholds that are numbers of elements, with the stage from which on each counts."""
-
-
-def _thresholds(stage: int, scale: float) -> dict[str, int]:
-    """DeepSpeed's own, scaled; none at a scale of 1."""
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-
-    default = DeepSpeedZeroConfig()
-    return {
-        name: max(1, round(scale * getattr(default, name.removeprefix("stage3_"))))
-        for name, first in SCALED.items()
-        if scale != 1 and stage >= first
-    }
-
-
-def _config(train: TrainSettings, scale: float = 1.0) -> dict[str, Any]:
+def _config(train: TrainSettings) -> dict[str, Any]:
     """DeepSpeed's, for the settings."""
-    zero: dict[str, Any] = {"stage": train.zero_stage, **_thresholds(train.zero_stage, scale)}
+    zero: dict[str, Any] = {"stage": train.zero_stage}
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -304,9 +274,9 @@ def _config(train: TrainSettings, scale: float = 1.0) -> dict[str, Any]:
         config["bf16"] = {"enabled": True}
         if train.zero_stage:
             config["data_types"] = {"grad_accum_dtype": "fp32"}
-        # Below stage 2 there is one exchange per step, of sums that are float32 anyway; from there on one per
-        # micro-batch, where every rank's addition in bfloat16 would round.
-        config["communication_data_type"] = "fp32"
+        if train.zero_stage < 2:
+            # One exchange per step, of sums that are float32; from stage 2 on there is one per micro-batch.
+            config["communication_data_type"] = "fp32"
     return config
 
 
@@ -325,8 +295,8 @@ def init_distributed(patience_seconds: float = 1800.0) -> None:
     """Join the launcher's process group (alone, a group of one); safe to call again.
 
     Args:
-        patience_seconds: how long a rank waits for another in an exchange, such as for one with long responses. One
-            that dies is noticed before: by gloo at once, else by `aepo.llm.processes.heartbeat`.
+        patience_seconds: how long a rank waits for another in an exchange. One that dies is noticed at once; this is
+            for those that are late, such as with long responses.
 
     Raises:
         SettingsError: no launcher has said where ranks meet, or this rank cannot open the port.

@@ -41,32 +41,21 @@ class Sizes:
     prompt_length: Sequence[int]
     """Tokens of that prompt, row by row."""
     response_length: Sequence[int]
-    padded_together: bool = True
-    """Whether a pass with shared prompts fills up prompts and responses to the longest; if not, it has no padding."""
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row, prompt and response."""
         return [a + b for a, b in zip(self.prompt_length, self.response_length, strict=True)]
 
-    def computed(self, rows: Sequence[int], *, shared: bool, packed: bool = False) -> int:
+    def computed(self, rows: Sequence[int], *, shared: bool) -> int:
         """Tokens of a pass over the rows, padding included; with shared prompts, each prompt once.
 
         >>> sizes = Sizes(prompt=[7, 7, 8], prompt_length=[5, 5, 4], response_length=[1, 2, 2])
         >>> sizes.computed([0, 1, 2], shared=False), sizes.computed([0, 1, 2], shared=True)
         (21, 16)
-        >>> from dataclasses import replace
-        >>> tight = replace(sizes, padded_together=False)
-        >>> tight.computed([0, 1, 2], shared=False, packed=True), tight.computed([0, 1, 2], shared=True)
-        (19, 14)
         """
         if not rows:
             return 0
-        padding = self.padded_together if shared else not packed
-        if not padding:
-            asked = {self.prompt[row]: self.prompt_length[row] for row in rows}
-            prompts = sum(asked.values()) if shared else sum(self.prompt_length[row] for row in rows)
-            return prompts + sum(self.response_length[row] for row in rows)
         prompts = len({self.prompt[row] for row in rows}) if shared else len(rows)
         # Prompts are padded to end together, and responses to the longest of them.
         longest = [max(lengths[row] for row in rows) for lengths in (self.prompt_length, self.response_length)]
@@ -74,9 +63,7 @@ class Sizes:
 
     def held(self, rows: Sequence[int]) -> float:
         """What a pass with shared prompts takes of the budget: its tokens, and the copies of its prompts' keys."""
-        lengths = [self.prompt_length[row] for row in rows]
-        copied = len(rows) * max(lengths) if self.padded_together else sum(lengths)
-        return self.computed(rows, shared=True) + COPIED * copied
+        return self.computed(rows, shared=True) + COPIED * len(rows) * max(self.prompt_length[row] for row in rows)
 
 
 def planned(sizes: Sizes, *, world: int, token_budget: int, packed: bool = False, sharing: bool = False) -> Plan:
@@ -101,7 +88,7 @@ def planned(sizes: Sizes, *, world: int, token_budget: int, packed: bool = False
     together = shared_micro_batches(sizes, world=world, token_budget=token_budget)
 
     def slowest(ranks: MicroBatches, *, shared: bool) -> int:
-        return max(sum(sizes.computed(rows, shared=shared, packed=packed) for rows in micros) for micros in ranks)
+        return max(sum(sizes.computed(rows, shared=shared) for rows in micros) for micros in ranks)
 
     if slowest(together, shared=True) <= WORTH * slowest(apart, shared=False):
         return Plan(micros=together, shared=True)

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from aepo.batch import Batch
-from aepo.llm.policy.attention_choice import AUTO
-from aepo.llm.policy.response_stats import TokenLoss
 from aepo.llm.policy.scorer import Scorer
 from aepo.llm.policy.stepper import Stepper, parameter_size
 from aepo.schedule import Constant, Schedule
@@ -26,13 +24,13 @@ class Policy(Scorer):
 
     Args:
         stepper: gradients to weights.
-        prompts, pad_id, token_budget, packing, sharing, attention: as for `Scorer`.
+        prompts, pad_id, token_budget, packing, sharing: as for `Scorer`.
         lr: learning rate after the warm-up.
         warmup_steps: optimizer steps over which it grows from nearly 0.
         decay: share of `lr` by the number of optimizer steps since the warm-up; None keeps it constant.
 
     Raises:
-        ValueError, SettingsError: as for `Scorer`.
+        ValueError: as for `Scorer`.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class Policy(Scorer):
         decay: Schedule | None = None,
         packing: bool = False,
         sharing: bool = False,
-        attention: str = AUTO,
     ) -> None:
         super().__init__(
             stepper.module,
@@ -56,7 +53,6 @@ class Policy(Scorer):
             token_budget=token_budget,
             packing=packing,
             sharing=sharing,
-            attention=attention,
             collective=stepper.collective,
             settle=stepper.settle,
         )
@@ -94,19 +90,6 @@ class Policy(Scorer):
         """
         logp, entropy, _ = self._forward(self.stepper, micro.prompt, micro.token, micro.mask, shared=shared)
         return logp, entropy
-
-    def loss(self, micro: Batch, token_loss: TokenLoss, *, shared: bool = False) -> Tensor:
-        """The loss of a micro-batch, the sum of its tokens', with its gradient formed while it is computed.
-
-        Its backward pass can run once.
-
-        Args:
-            micro: its rows.
-            token_loss: of some of its tokens, from their statistics; see `ResponseStats.forward`.
-            shared: whether each prompt is computed once, as its `Plan` says.
-        """
-        found = self._forward(self.stepper, micro.prompt, micro.token, micro.mask, shared=shared, token_loss=token_loss)
-        return found[2]
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulate the gradient of one micro-batch; `last` marks the last one before `step`."""

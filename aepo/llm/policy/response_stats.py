@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from aepo.categorical import mean_effect_of_squares
-from aepo.llm.fused import TokenStats, linear_policy_loss, linear_token_stats
-from aepo.llm.policy import agreement, attention_interface
-from aepo.llm.policy.layout import Laid, Spans, one_behind_the_other
+from aepo.llm.fused import linear_token_stats
+from aepo.llm.policy.microbatch import left_padded, pack
 from aepo.llm.policy.prompt_cache import PromptCache
 
 IGNORED = -100
 """Label of the padding after a response."""
-TokenLoss = Callable[[TokenStats, Tensor], Tensor]
-"""(log-prob and entropy of some tokens, (n,) each, their places (n,) in the flattened (R, T)) -> their loss, summed."""
 
 
 class ResponseStats(nn.Module):
@@ -36,20 +33,8 @@ class ResponseStats(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.attention: str | None = None
-        """The kernel of `aepo.llm.policy.attention` that computes; None: transformers' attention."""
-        self.choices: dict[Any, Any] = {}
-        """What `attention_choice.choose` last decided: scorers of other prompts need not try again."""
         self._checkpointed: list[nn.Module] = []
         self._check_head()
-
-    def attend(self, kernel: str | None) -> str | None:
-        """From now on attention is computed by this kernel, None: as transformers does; why it cannot be, else None."""
-        self.__dict__.pop("unshared_because", None)
-        attention_interface.give_back(self.model)
-        why = None if kernel is None else attention_interface.stand_in(self.model, kernel)
-        self.attention = kernel if why is None else None
-        return why
 
     def checkpoint_layers(self) -> None:
         """From now on a pass with gradient keeps only each layer's input; the backward pass computes the rest again.
@@ -94,8 +79,6 @@ class ResponseStats(nn.Module):
         before: Tensor | None = None,
         effects: bool = False,
         answers: Tensor | None = None,
-        token_loss: TokenLoss | None = None,
-        spans: Spans | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """logp, entropy and None, each (R, T), float32 or wider; at another temperature than 1 the entropy is None.
 
@@ -106,34 +89,25 @@ class ResponseStats(nn.Module):
             response: (R, T), the last T columns of input_ids.
             mask: (R, T), 0 on padding, where both are 0.
             temperature: > 0.
-            before: as `aepo.llm.policy.layout.Laid` has it, for rows that are laid out in another way; input_ids and
-                position_ids are then its own and attention_mask is None.
+            before: as `microbatch.pack` returns it, for rows packed into one; input_ids and position_ids are then
+                (1, N) and attention_mask is None.
             effects: whether the third is to be `aepo.categorical.mean_effect`, at temperature 1; it takes one more
                 product with the head.
             answers: (R,), for prompts that are computed once: the prompt of each response; input_ids, attention_mask
                 and position_ids are then those of the prompts alone, (prompts, longest).
-            token_loss: of some tokens, each by itself, at temperature 1: the third is then its sum over the tokens of
-                the responses, a scalar, which alone carries the gradient. It is shown the tokens block by block.
-            spans: beside `before`, the sequences that `attention` keeps apart; without them the positions of a pack do.
         """
         if before is not None:
-            return self._laid_out(
-                input_ids, position_ids, response, mask, temperature, before, effects, token_loss, spans
-            )
+            return self._packed(input_ids, position_ids, response, mask, temperature, before, effects)
         if answers is not None:
             hidden = self._after_shared_prompts(input_ids, attention_mask, position_ids, response, answers)
         else:
             with self._checkpointing():
-                # Configs ask for a cache, which would hold every layer's keys and values until the head is done.
                 out = self.model.base_model(
-                    input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+                    input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids
                 )
             # The token at column j is predicted at column j - 1.
             hidden = out.last_hidden_state[:, -response.shape[1] - 1 : -1]
         label = torch.where(mask != 0, response, IGNORED).flatten()
-        if token_loss is not None:
-            loss, found = self._loss(hidden.flatten(0, 1), label, token_loss)
-            return found.logp.view(response.shape), found.entropy.view(response.shape), loss
         stats = self._head(hidden.flatten(0, 1), label, temperature, effects)
         logp, entropy, effect = (None if x is None else x.view(response.shape) for x in stats)
         return logp, entropy, effect
@@ -184,25 +158,38 @@ class ResponseStats(nn.Module):
     def unshared_because(self) -> str | None:
         """Why prompts cannot be computed once for all their responses; None where they can.
 
-        A model that does not read a prompt's keys and values would give wrong log-probs without a sign of it, so this
-        computes some both ways. Every rank must ask together where a forward pass needs all of them.
+        A model that does not read a prompt's keys and values from a cache would give wrong log-probs without a sign of
+        it, so this computes some both ways. Every rank must ask together where a forward pass needs all of them.
         """
-        if self.attention is not None:
-            return agreement.broken_because(self, agreement.prompts_first, "where its responses share a prompt")
         if self._checkpointed:
             return "train.gradient_checkpointing=true keeps no keys and values that responses could share"
-        return agreement.broken_because(
-            self, agreement.prompts_cached, "where a prompt comes from a cache", "takes no prompt from a cache"
-        )
+        device = next(self.model.parameters()).device
+        # Two ids, which every vocabulary has; one prompt is padded, and one has two responses.
+        prompts, response = [[0, 1, 1], [1]], torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 0]], device=device)
+        answers, mask = torch.tensor([0, 1, 0], device=device), torch.ones(response.shape, device=device)
+        ids, attention, position = left_padded(prompts, 0, device)
 
-    def of_laid(
-        self, laid: Laid, response: Tensor, mask: Tensor, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """`forward` of rows that are laid out, by the attention that it has."""
-        spans = None if self.attention is None else laid.spans
-        return self(laid.input_ids, None, laid.position, response, mask, temperature, laid.before, spans=spans)
+        def plain(chosen: Tensor) -> Tensor:
+            steps = torch.arange(1, response.shape[1] + 1, device=device)
+            whole = torch.cat([attention[chosen], torch.ones_like(response)], 1)
+            places = torch.cat([position[chosen], position[chosen, -1:] + steps], 1)
+            return self(torch.cat([ids[chosen], response], 1), whole, places, response, mask)[0]
 
-    def _laid_out(
+        name = type(self.model).__name__
+        with torch.no_grad():
+            alone, other = plain(answers), plain(1 - answers)
+            try:
+                shared = self(ids, attention, position, response, mask, 1.0, None, False, answers)[0]
+            # Caches of other kinds than keys and values fail in ways of their own.
+            except Exception as error:
+                return f"model {name} takes no prompt from a cache ({type(error).__name__}: {error})"
+        # What another prompt would do: rounding is measured against this.
+        eps = max(torch.finfo(dtype).eps for dtype in {torch.float32, *(p.dtype for p in self.model.parameters())})
+        if not (shared - alone).abs().max() <= 2 * eps**0.5 * (other - alone).abs().max():
+            return f"model {name} has other log-probs where a prompt comes from a cache"
+        return None
+
+    def _packed(
         self,
         input_ids: Tensor,
         position_ids: Tensor,
@@ -211,28 +198,15 @@ class ResponseStats(nn.Module):
         temperature: float,
         before: Tensor,
         effects: bool,
-        token_loss: TokenLoss | None,
-        spans: Spans | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # transformers keeps the rows of a pack apart where their positions start again at 0, but only without a mask
         # and without a cache, and configs ask for a cache.
-        given: dict[str, Any] = {"attention_mask": None, "position_ids": position_ids, "use_cache": False}
-        masks = contextlib.nullcontext()
-        if spans is not None:
-            given["spans"], masks = spans, attention_interface.without_masks()
-        with self._checkpointing(), masks as asked:
-            out = self.model.base_model(input_ids=input_ids, **given)
-        if asked is not None and not asked.handed:
-            # Without the spans a response would see other rows, and nothing would tell.
-            raise RuntimeError(f"model {type(self.model).__name__} does not compute attention by {self.attention}")
+        with self._checkpointing():
+            out = self.model.base_model(
+                input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False
+            )
         place = (mask != 0).nonzero(as_tuple=True)
-        hidden, label = out.last_hidden_state.flatten(0, 1)[before], response[place]
-        if token_loss is not None:
-            flat = place[0] * mask.shape[1] + place[1]
-            loss, found = self._loss(hidden, label, lambda stats, rows: token_loss(stats, flat[rows]))
-            logp, entropy = (x.new_zeros(mask.shape).index_put(place, x) for x in (found.logp, found.entropy))
-            return logp, entropy, loss
-        stats = self._head(hidden, label, temperature, effects)
+        stats = self._head(out.last_hidden_state[0, before], response[place], temperature, effects)
         logp, entropy, effect = (None if x is None else x.new_zeros(mask.shape).index_put(place, x) for x in stats)
         return logp, entropy, effect
 
@@ -252,15 +226,17 @@ class ResponseStats(nn.Module):
         def logp(rows: list[list[int]], response: list[int]) -> Tensor:
             token = torch.tensor([[0] * len(response)] * (len(rows) - 1) + [response])
             mask = torch.tensor([[0.0]] * (len(rows) - 1) + [[1.0]]).expand(token.shape)
-            laid = one_behind_the_other(rows, token, mask).to(device)
-            return self.of_laid(laid, token.to(device), mask.to(device))[0][-1]
+            ids, position, before = (x.to(device) for x in pack(rows, token, mask))
+            return self(ids, None, position, token.to(device), mask.to(device), 1.0, before)[0][-1]
 
         alone = logp([second[:1]], second[1:])
         in_pack = logp([first, second[:1]], second[1:])
         after_another = logp([second, second[:1]], second[1:])
         # What the second row's log-probs would be if it saw the first: rounding is measured against this.
         effect = (logp([first + second[:1]], second[1:]) - alone).abs().max()
-        rounding = agreement.rounding(self.model)
+        # Models take norms and softmax in float32 even where their weights are wider.
+        eps = max(torch.finfo(dtype).eps for dtype in {torch.float32, *(p.dtype for p in self.model.parameters())})
+        rounding = 2 * eps**0.5
         # Two packs of the same shapes round alike, so here a coarse dtype is no excuse.
         seen = (in_pack - after_another).abs().max()
         if not ((in_pack - alone).abs().max() <= rounding * effect and seen <= min(rounding, 1e-3) * effect):
@@ -271,12 +247,14 @@ class ResponseStats(nn.Module):
     def _head(
         self, hidden: Tensor, label: Tensor, temperature: float, effects: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        weight, bias, softcap = self._layer
+        head = self.model.get_output_embeddings()
+        bias = getattr(head, "bias", None)
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
 
         def stats(hidden: Tensor, bias: Tensor | None, softcap: float | None, *, need: tuple[str, ...]):
             return linear_token_stats(
                 hidden,
-                weight,
+                head.weight,
                 label,
                 temperature,
                 need=need,
@@ -298,27 +276,6 @@ class ResponseStats(nn.Module):
             found.entropy,
             mean_effect_of_squares(found.logp, found.entropy, squared.logp, squared.entropy),
         )
-
-    def _loss(self, hidden: Tensor, label: Tensor, token_loss: TokenLoss) -> tuple[Tensor, Any]:
-        """The loss of all tokens with a label, a scalar, and their log-probs and entropies without gradient."""
-        weight, bias, softcap = self._layer
-        return linear_policy_loss(
-            hidden,
-            weight,
-            label,
-            token_loss,
-            need=("logp", "entropy"),
-            bias=bias,
-            softcap=softcap,
-            ignore_index=IGNORED,
-        )
-
-    @property
-    def _layer(self) -> tuple[Tensor, Tensor | None, float | None]:
-        """Weight, bias and soft cap of the head."""
-        head = self.model.get_output_embeddings()
-        softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        return head.weight, getattr(head, "bias", None), softcap
 
     @torch.no_grad()
     def _check_head(self) -> None:

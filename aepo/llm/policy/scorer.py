@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from aepo.batch import Rollouts
-from aepo.llm.policy import layout
-from aepo.llm.policy.attention_choice import AUTO, choose
-from aepo.llm.policy.microbatch import Plan, Sizes, left_padded, planned
-from aepo.llm.policy.response_stats import ResponseStats, TokenLoss
+from aepo.llm.policy.microbatch import Plan, Sizes, left_padded, pack, planned
+from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
 
 
@@ -27,14 +25,12 @@ class Scorer:
         token_budget: most tokens of one forward pass, padding included.
         packing: whether the rows of a micro-batch are computed as one, without padding.
         sharing: whether the rows of a micro-batch that answer the same prompt may compute it once (`planned`), where
-            the attention and the model let them.
-        attention: which computes, a word of `model.attention`.
+            packing and the model let them.
         collective: whether every forward pass needs all ranks, as under ZeRO 3; all then run equally many.
         settle: what ends a run of passes without gradient (`Stepper.settle`); None: nothing does.
 
     Raises:
         ValueError: an empty prompt, which leaves nothing to predict the first token from; or a model that cannot pack.
-        SettingsError: the machine or the model cannot do the attention.
     """
 
     def __init__(
@@ -46,7 +42,6 @@ class Scorer:
         token_budget: int,
         packing: bool = False,
         sharing: bool = False,
-        attention: str = AUTO,
         collective: bool = False,
         settle: Callable[[], None] | None = None,
     ) -> None:
@@ -58,17 +53,12 @@ class Scorer:
         self.pad_id = pad_id
         self.token_budget = token_budget
         self.packing = packing
-        self.asked = attention
-        self.attention = choose(module, attention, packing=packing)
-        """The attention that computes, and why."""
-        self.laid_out = self.attention.kernel is not None
-        """Whether rows are laid out for that attention; if not, for transformers' own."""
         self.unshared_because = None
         """Why prompts are computed with each response although they need not be; None where they are not."""
         if sharing:
             self.unshared_because = (
-                "train.packing=true and transformers' attention lay each response behind a prompt of its own"
-                if packing and not self.laid_out
+                "train.packing=true lays each response behind a prompt of its own"
+                if packing
                 else module.unshared_because
             )
         self.sharing = sharing and self.unshared_because is None
@@ -78,16 +68,15 @@ class Scorer:
         if packing:
             module.check_packing()
 
-    def over(self, prompts: Sequence[Sequence[int]], *, token_budget: int | None = None) -> "Scorer":
-        """The same model with other prompts, and another budget of tokens where one is given."""
+    def over(self, prompts: Sequence[Sequence[int]]) -> "Scorer":
+        """The same model with other prompts."""
         return Scorer(
             self.module,
             prompts,
             pad_id=self.pad_id,
-            token_budget=self.token_budget if token_budget is None else token_budget,
+            token_budget=self.token_budget,
             packing=self.packing,
             sharing=self.sharing,
-            attention=self.asked,
             collective=self.collective,
             settle=self.settle,
         )
@@ -128,10 +117,12 @@ class Scorer:
                     effects,
                     shared=plan.shared,
                 )
-                # Into what is there: a copy of all rows in each pass would cost a long batch gigabytes of copying.
-                found = [kept.to(new.dtype) for kept, new in zip(found, stats, strict=False) if new is not None]
-                for kept, new in zip(found, stats, strict=False):
-                    kept[index, :cut] = new.cpu()
+                place = (index.unsqueeze(-1), torch.arange(cut))
+                found = [
+                    kept.to(new.dtype).index_put(place, new.cpu())
+                    for kept, new in zip(found, stats, strict=False)
+                    if new is not None
+                ]
             # Ranks have sampled different lengths and so have different numbers of passes.
             for _ in range(missing):
                 one = torch.zeros(1, 1)
@@ -166,7 +157,6 @@ class Scorer:
             prompt=which,
             prompt_length=[len(self.prompts[p]) for p in which],
             response_length=mask.sum(-1).long().tolist(),
-            padded_together=not self.laid_out,
         )
         return planned(
             sizes,
@@ -186,35 +176,21 @@ class Scorer:
         effects: bool = False,
         *,
         shared: bool = False,
-        token_loss: TokenLoss | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What `ResponseStats.forward` returns for rows with these prompts (R,), tokens (R, T) and masks (R, T)."""
         response = (token.to(self.device), mask.to(self.device))
-        if self.laid_out or self.packing:
-            laid = self._laid(prompt, token, mask, shared=shared).to(self.device)
-            spans = laid.spans if self.laid_out else None
-            return module(
-                laid.input_ids,
-                None,
-                laid.position,
-                *response,
-                temperature,
-                laid.before,
-                effects,
-                None,
-                token_loss,
-                spans,
-            )
         if shared:
             different, answers = torch.unique(prompt, return_inverse=True)
             padded = left_padded([self.prompts[p] for p in different.tolist()], self.pad_id)
             ragged = bool((padded[1] == 0).any())
             input_ids, attention, position, answers = (x.to(self.device) for x in (*padded, answers))
             return module(
-                input_ids, attention if ragged else None, position, *response, temperature, None, effects, answers,
-                token_loss,
-            )  # fmt: skip
-        input_ids, attention, position = left_padded([self.prompts[p] for p in prompt.tolist()], self.pad_id)
+                input_ids, attention if ragged else None, position, *response, temperature, None, effects, answers
+            )
+        prompts = [self.prompts[p] for p in prompt.tolist()]
+        if self.packing:
+            input_ids, position, before = (x.to(self.device) for x in pack(prompts, token, mask))
+            return module(input_ids, None, position, *response, temperature, before, effects)
+        input_ids, attention, position = left_padded(prompts, self.pad_id)
         ragged = bool((attention == 0).any())
         length = token.shape[1]
         # Padding after a response needs no mask: causal attention keeps it from every token that counts.
@@ -230,17 +206,4 @@ class Scorer:
             temperature,
             None,
             effects,
-            None,
-            token_loss,
         )
-
-    def _laid(self, prompt: Tensor, token: Tensor, mask: Tensor, *, shared: bool) -> layout.Laid:
-        """The rows as our attention takes them, or as a pack that positions keep apart."""
-        if shared:
-            different, answers = torch.unique(prompt, return_inverse=True)
-            prompts = [self.prompts[p] for p in different.tolist()]
-            return layout.prompts_first(prompts, answers.tolist(), token, mask)
-        prompts = [self.prompts[p] for p in prompt.tolist()]
-        if self.packing:
-            return layout.one_behind_the_other(prompts, token, mask)
-        return layout.side_by_side(prompts, token, mask, pad_id=self.pad_id)

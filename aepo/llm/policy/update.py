@@ -5,10 +5,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from aepo.batch import Batch, minibatches
-from aepo.llm.fused import TokenStats
 from aepo.llm.policy.microbatch import trimmed
 from aepo.llm.policy.policy import Policy
 from aepo.llm.processes import ranks
@@ -61,11 +59,14 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: in
         part = part.rows(part.live.nonzero().squeeze(-1))
         if not len(part.prompt):
             continue
-        mine: dict[str, Tensor] = {}
+        mine: dict[str, torch.Tensor] = {}
         plan = policy.plan(part.prompt, part.mask, world=world)
         micros = plan.micros[rank]
         for i, rows in enumerate(micros):
-            loss, added = micro_loss(policy, trimmed(part, rows), method, shared=plan.shared)
+            micro = trimmed(part, rows)
+            logp, entropy = policy(micro, shared=plan.shared)
+            micro = micro.to(logp.device)
+            loss, added = policy_loss(logp, method.bonus(logp, entropy), micro, method.surrogate, token_entropy=entropy)
             policy.backward(loss, last=i + 1 == len(micros))
             for name, value in {"loss": loss.detach(), **added}.items():
                 mine[name] = mine.get(name, 0.0) + value / parts
@@ -81,36 +82,6 @@ def update(policy: Policy, batch: Batch, method: Method, *, parts: int, step: in
     found = ranks.total(sums | changes)
     changed = found.pop("changed") / found.pop("looked_at")
     return Update(sums=found, norms=norms, skipped=skipped, lr=lr, changed=changed)
-
-
-def micro_loss(policy: Policy, micro: Batch, method: Method, *, shared: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a micro-batch, whose gradient `Policy.backward` takes, and the sums of `policy_loss`.
-
-    Where the method's loss is a sum over tokens, its gradient by the head is formed with it, from the same logits:
-    three products with the head and not four.
-
-    Args:
-        policy: whose forward pass.
-        micro: its rows.
-        method: whose objective.
-        shared: whether each prompt is computed once, as its `Plan` says.
-    """
-    rows = micro.to(policy.device)
-
-    def of(batch: Batch, logp: Tensor, entropy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return policy_loss(logp, method.bonus(logp, entropy), batch, method.surrogate, token_entropy=entropy)
-
-    if not method.token_local:
-        return of(rows, *policy(micro, shared=shared))
-    sums: dict[str, Tensor] = {}
-
-    def token_loss(stats: TokenStats, index: Tensor) -> Tensor:
-        loss, added = of(rows.tokens(index), *(x.unsqueeze(-1) for x in (stats.logp, stats.entropy) if x is not None))
-        for name, value in added.items():
-            sums[name] = sums[name] + value if name in sums else value
-        return loss
-
-    return policy.loss(micro, token_loss, shared=shared), sums
 
 
 def _left_out(policy: Policy, norm: float, loss: torch.Tensor, *, place: str) -> None:

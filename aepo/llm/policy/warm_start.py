@@ -15,7 +15,6 @@ from torch import nn
 from aepo.llm import seeds
 from aepo.llm.policy.microbatch import left_padded
 from aepo.llm.policy.model import from_scratch
-from aepo.llm.processes.ranks import own_device
 from aepo.llm.questions import built_in, small_tokenizers
 from aepo.llm.questions.task import Task
 from aepo.llm.settings import Settings
@@ -65,7 +64,7 @@ def warm_start(settings: Settings, task: Task, *, told: Callable[[int, int], obj
     """
     of_the_task = [one for one in type(task).__mro__ if one.__module__.startswith("aepo.")]
     made_by = {
-        "model": settings.model.model_dump(exclude={"attention"}),
+        "model": settings.model.model_dump(),
         "warm_start": settings.warm_start.model_dump(exclude={"cache"}),
         "positions": settings.data.max_prompt_tokens + settings.rollout.max_response_tokens,
         "task": settings.data.train,
@@ -96,12 +95,8 @@ def warm_start(settings: Settings, task: Task, *, told: Callable[[int, int], obj
 
 
 def _teach(model: Any, settings: Settings, task: Task, told: Callable[[int, int], object] | None) -> float:
-    """Cross-entropy on fresh demonstrations, AdamW, warm-up then linear decay; returns the last loss.
-
-    It computes on this rank's GPU where there is one, and leaves the model on the CPU.
-    """
-    warm, device = settings.warm_start, own_device()
-    model.to(device)
+    """Cross-entropy on fresh demonstrations, AdamW, warm-up then linear decay; returns the last loss."""
+    warm = settings.warm_start
     optimizer = torch.optim.AdamW(model.parameters(), lr=warm.lr, betas=(0.9, 0.95))
     decay = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / warm.steps)
@@ -115,7 +110,6 @@ def _teach(model: Any, settings: Settings, task: Task, told: Callable[[int, int]
         if (attention == 0).any():
             raise ValueError("warm_start needs prompts of one length, as built-in tasks have")
         response = torch.tensor([response for _, response in rows])
-        prompt, response = prompt.to(device), response.to(device)
         logits = model(input_ids=torch.cat([prompt, response], 1), logits_to_keep=response.shape[1] + 1).logits[:, :-1]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), response.flatten())
         optimizer.zero_grad()
@@ -125,6 +119,4 @@ def _teach(model: Any, settings: Settings, task: Task, told: Callable[[int, int]
         decay.step()
         if told is not None and step % TOLD_EVERY == 0:
             told(step + 1, warm.steps)
-    last = float(loss.detach())
-    model.cpu()
-    return last
+    return float(loss.detach())

@@ -106,9 +106,7 @@ def probed(settings: Settings, *, prompts: int, examples: int) -> dict[str, Any]
         trainer.phases.begin(0)
         trainer.push()
         graded = [
-            trainer.graded(
-                trainer.sampled(step, Request(branch="main", prompts=trainer.prompts(step), temperature=1.0))[0]
-            )
+            trainer.rollouts(step, Request(branch="main", prompts=trainer.prompts(step), temperature=1.0))[0]
             for step in range(steps)
         ]
         rollouts = rows_of([one.rollouts for one in graded])

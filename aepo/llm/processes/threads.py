@@ -1,4 +1,4 @@
-"""How many threads a rank has on the CPU: by the model's size and the cores, the same from start to end."""
+"""How many threads a rank computes in on a CPU: by the model's size and the cores, the same from start to end."""
 
 import logging
 import os
@@ -27,15 +27,14 @@ def threads(parameters: int, *, cores: int, ranks: int) -> int:
     return 1 if parameters < SMALL else max(1, cores // ranks)
 
 
-def few_until_known() -> None:
-    """Until the model's size is known: one thread, as threads that spin for work cost a small model an order of
-    magnitude as soon as the cores are busy; beside a GPU this rank's share of the cores, of which every rank would
-    otherwise take all."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, _cores() // _ranks_here()) if torch.cuda.is_available() else 1)
+def one_until_known() -> None:
+    """Until the model's size is known: threads that spin for work cost a small model an order of magnitude as soon as
+    the cores are busy."""
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
-def choose(parameters: int, *, asked: int | None, before: int | None) -> int:
+def choose(parameters: int, *, asked: int | None, before: int | None) -> int | None:
     """Set this process's threads, and say how many and why; called by all ranks together.
 
     Args:
@@ -44,20 +43,21 @@ def choose(parameters: int, *, asked: int | None, before: int | None) -> int:
         before: those of the run that is resumed.
 
     Returns:
-        their number, the same on every rank.
+        their number, the same on every rank; None on a GPU where nothing was asked, which leaves torch alone.
     """
     if asked is not None:
         number, why = asked, "train.threads"
+    elif torch.cuda.is_available():
+        return None
     elif before is not None:
         number, why = before, "as before --resume"
     elif "OMP_NUM_THREADS" in os.environ:
         number, why = torch.get_num_threads(), "OMP_NUM_THREADS"
     else:
-        cores, beside, on_gpu = _cores(), _ranks_here(), torch.cuda.is_available()
-        # Beside a GPU they assemble batches and step an optimizer in host memory, whatever the model's size.
-        number = max(1, cores // beside) if on_gpu else threads(parameters, cores=cores, ranks=beside)
+        cores, beside = _cores(), _ranks_here()
+        number = threads(parameters, cores=cores, ranks=beside)
         why = f"{parameters / 1e6:.3g} million parameters, {cores} cores, {beside} ranks here"
-        if number > 1 and not on_gpu:
+        if number > 1:
             why += "; where other work uses the cores, train.threads=1 is faster"
     # Ranks on machines of different sizes go at one pace.
     number = -int(ranks.largest(-number))

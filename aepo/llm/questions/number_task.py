@@ -72,10 +72,8 @@ class NumberTask(ABC):
         return Verdict(reward=float(right), extracted=extracted, reason="exact" if right else "wrong")
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Words with spaces between them; an id that is none of the tokenizer's, of which a model may have more, is
-        shown as `<id 99>`."""
-        words = self.tokenizer.convert_ids_to_tokens(list(tokens))
-        return " ".join(f"<id {token}>" if word is None else word for token, word in zip(tokens, words, strict=True))
+        """Words with spaces between them."""
+        return " ".join(self.tokenizer.convert_ids_to_tokens(list(tokens)))
 
     def close(self) -> None:  # noqa: B027 - a task has nothing to close, unless it says so
         """Nothing is held."""

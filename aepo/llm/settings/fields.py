@@ -74,13 +74,6 @@ class ModelSettings(Section):
     heads: int = Field(4, ge=1)
     kv_heads: int = Field(2, ge=1)
     intermediate_size: int = Field(160, ge=8)
-    attention: Literal["auto", "transformers", "sdpa", "varlen", "flash"] = "auto"
-    """What computes attention in scoring and update; changes speed and memory, never the gradient. `varlen`
-    (torch.nn.attention.varlen), `flash` (the package flash-attn) and `sdpa` (torch's scaled dot product, sequence by
-    sequence) know where rows end and make no mask of tokens x tokens; the first two want bfloat16 and a CUDA device
-    from Ampere on. `transformers`: as the model was made. `auto`: the first of the three that machine and model can;
-    on a CPU `sdpa` with packing, else `transformers`, whose runs stay the same to the bit. The log says which, and
-    why."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelSettings":
@@ -184,11 +177,6 @@ def stop_texts(value: Any) -> Any:
     return texts
 
 
-VLLM_SEQUENCES = 256
-VLLM_BATCHED_TOKENS = 4096
-"""What vLLM steps at one time, unless a setting says otherwise: enough to fill a GPU, and small beside the weights."""
-
-
 class RolloutSettings(Section):
     """How responses are sampled."""
 
@@ -212,14 +200,9 @@ class RolloutSettings(Section):
     """vLLM on a GPU: share of the whole memory for weights and KV cache while it samples."""
     tensor_parallel: int = Field(1, ge=1)
     """vLLM: ranks that share the weights of one engine; divides their number."""
-    max_num_seqs: int = Field(VLLM_SEQUENCES, ge=1)
-    """vLLM: most responses in one step. More are faster where the KV cache holds them, and take logits of their number
-    x vocabulary, in float32 too."""
-    max_num_batched_tokens: int = Field(VLLM_BATCHED_TOKENS, ge=1)
-    """vLLM: most tokens in one step, those of prompts that are filled in included; not below max_num_seqs."""
     canary_limit: float | None = Field(None, gt=0)
-    """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32
-    (on a GPU 5e-3), 0.15 in half precision. Engines that use the trainer's own weights are not asked."""
+    """Largest mean difference of log-probs between engine and trainer after a push, in nats; None: 1e-3 in float32,
+    0.05 in half precision. Engines that use the trainer's own weights are not asked."""
     correction: Literal["auto", "none", "truncated"] = "auto"
     """Weights for the engine's numerics: min(trainer / engine, cap) per token, both at the sampling temperature.
     `auto`: with vLLM, not with the embedded engine."""
@@ -238,11 +221,6 @@ class RolloutSettings(Section):
             raise ValueError(
                 f"top_p={self.top_p} needs correction='none', got {self.correction!r}: the engine's log-probs are "
                 "those of the nucleus, and trainer over engine would undo that instead of correcting numerics"
-            )
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError(
-                f"max_num_batched_tokens={self.max_num_batched_tokens} must not be below max_num_seqs="
-                f"{self.max_num_seqs}, each of which takes a token a step; raise the one or lower the other"
             )
         if self.tensor_parallel > 1 and self.engine != "vllm":
             raise ValueError(f"tensor_parallel={self.tensor_parallel} needs engine='vllm', got {self.engine!r}")
@@ -375,22 +353,21 @@ class TrainSettings(Section):
     """Most tokens (padding included) of one forward pass; changes speed and memory, never the gradient."""
     packing: bool = False
     """Rows of a forward pass one behind the other without padding, none of which sees another; never changes the
-    gradient. model.attention keeps them apart by their lengths; `transformers` makes a mask of tokens x tokens, and is
-    slower so than with padding."""
+    gradient. For attention that knows packs (flash): plain attention makes a mask of tokens x tokens, and is slower
+    so than with padding."""
     shared_prompts: Literal["auto", "never"] = "auto"
     """In scoring and update, compute a prompt once for all responses of its group, which read its keys and values;
-    changes speed, never the gradient. `auto`: where that saves a tenth of the tokens; where model.attention comes to
-    `transformers` not with packing or gradient_checkpointing, nor with a model that reads no prompt from a cache. The
-    log says so."""
+    changes speed, never the gradient. `auto`: where that saves a tenth of the tokens; not with packing or
+    gradient_checkpointing, nor with a model that reads no prompt from a cache. The log says so."""
     threads: int | None = Field(None, ge=1)
-    """Of every rank, on the CPU. None: OMP_NUM_THREADS where that is set; else the machine's cores shared out over its
-    ranks, but without a GPU one below 50 million parameters. What was chosen is written here, and --resume keeps it."""
+    """On a CPU: of every rank. None: OMP_NUM_THREADS where that is set; else one below 50 million parameters, and the
+    machine's cores shared out over its ranks from there on. What was chosen is written here, and --resume keeps it."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage: what ranks share out of optimizer state (1), gradients (2) and weights (3). Under 3 the
     embedded engine holds a whole copy of the weights on every rank."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that compute: in training, in the rollout engine and in `final/`. Under bfloat16 the optimizer
-    keeps float32 weights beside them, and gradients are added up in float32, over micro-batches and over ranks."""
+    keeps float32 weights beside them, and gradients are added up in float32."""
     dither_masters: bool = True
     """bfloat16: the float32 weights start anywhere among the numbers that round to the weights, drawn by seed and name,
     and not in the middle, from where small updates reach no weight; a file's own float32 values serve where they are
@@ -462,9 +439,6 @@ class CheckpointSettings(Section):
 class WatchdogSettings(Section):
     """Seconds that a phase of a step may take before the run prints where every rank is and ends; null: no limit."""
 
-    lost_after: float | None = Field(300.0, gt=0)
-    """Seconds without a sign of life of another rank, in whichever phase, after which this one ends with code 7; null:
-    nobody looks. A GPU that waits for a rank which is gone notices nothing."""
     push: float | None = Field(900.0, gt=0)
     """Handing the new weights to the engine."""
     generate: float | None = Field(3600.0, gt=0)
@@ -476,14 +450,9 @@ class WatchdogSettings(Section):
     """One evaluation on the held-out prompts."""
 
     @property
-    def deadlines(self) -> dict[str, float | None]:
-        """By phase."""
-        return self.model_dump(exclude={"lost_after"})
-
-    @property
     def longest(self) -> float:
         """The longest deadline; a week where a phase has none."""
-        return max(7 * 86400.0 if given is None else given for given in self.deadlines.values())
+        return max(7 * 86400.0 if (given := getattr(self, name)) is None else given for name in type(self).model_fields)
 
 
 class EvaluationSettings(Section):
@@ -582,15 +551,6 @@ class Settings(Section):
             raise ValueError(
                 f"train.minibatches must be at most train.prompts_per_step x rollout.group_size = {rows}, "
                 f"got {self.train.minibatches}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _attention_has_its_dtype(self) -> "Settings":
-        if self.model.attention in ("varlen", "flash") and self.train.dtype != "bfloat16":
-            raise ValueError(
-                f"model.attention={self.model.attention} needs train.dtype=bfloat16, got "
-                f"train.dtype={self.train.dtype}; model.attention=auto takes what can run"
             )
         return self
 

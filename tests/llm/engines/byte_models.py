@@ -8,8 +8,6 @@ from aepo.llm.questions.small_tokenizers import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 VOCABULARY = len(TOKENIZER)
-# Of 3 to 39 bytes.
-PROMPTS = [[(7 * n * i) % 200 + 20 for i in range(n)] for n in range(3, 40)]
 END, PAD = TOKENIZER.eos_token_id, TOKENIZER.pad_token_id
 
 

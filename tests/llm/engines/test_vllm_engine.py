@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from byte_models import END, PAD, PROMPTS, TOKENIZER, VOCABULARY, join_a_group_of_one, moved, tiny
+from byte_models import END, PAD, TOKENIZER, VOCABULARY, join_a_group_of_one, moved, tiny
 from scipy.stats import chisquare
 
 from aepo.llm import seeds
@@ -33,7 +33,7 @@ def pair(request):
     after = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     assert after == {name: value for name, value in before.items() if not name.startswith("VLLM_")}
     stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=1.0)
-    prompts = canary.canary_prompts(PROMPTS)
+    prompts = canary.canary_prompts(VOCABULARY)
     policy = Policy(stepper, prompts, pad_id=PAD, token_budget=10_000, lr=0.1)
     yield policy, engine, prompts
     engine.close()

@@ -10,7 +10,7 @@ from aepo.llm.policy.stepper import TorchStepper
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm installs and tests it")
 
-from byte_models import PAD, PROMPTS, TOKENIZER, join_a_group_of_one, moved, tiny
+from byte_models import PAD, TOKENIZER, VOCABULARY, join_a_group_of_one, moved, tiny
 
 
 def test_bfloat16_weights_arrive_and_are_within_their_limit():
@@ -18,11 +18,11 @@ def test_bfloat16_weights_arrive_and_are_within_their_limit():
 
     join_a_group_of_one()
     model = tiny(tied=True).bfloat16()
-    prompts = canary.canary_prompts(PROMPTS)
+    prompts = canary.canary_prompts(VOCABULARY)
     engine = VLLMEngine(model, TOKENIZER, end_ids=[TOKENIZER.eos_token_id], max_length=canary.LONGEST + 8, max_tokens=8)
     stepper = TorchStepper(ResponseStats(model), torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=1.0)
     policy = Policy(stepper, prompts, pad_id=PAD, token_budget=10_000, lr=0.1)
-    bird = canary.Canary(policy, prompts, limit=canary.limit_of(torch.bfloat16, "cpu"))
+    bird = canary.Canary(policy, prompts, limit=canary.LIMITS[torch.bfloat16])
     for version in range(2):
         engine.load(stepper.weights())
         found = bird.check(engine, version=version)

@@ -72,7 +72,7 @@ def a_trainer(*chosen: str) -> Trainer:
         engine=Noted(model=model, end_ids=task.end_ids, pad_id=pad, max_tokens=settings.rollout.max_response_tokens),
         policy=Policy(stepper, task.prompts, pad_id=pad, token_budget=4096, lr=settings.train.lr),
         method=settings.method.build(),
-        phases=Phases(settings.watchdog.deadlines),
+        phases=Phases(settings.watchdog.model_dump()),
         canary=None,
     )
 
@@ -356,36 +356,3 @@ def test_training_has_the_verifiers_errors_and_evaluation_has_not(named, move, t
     # 22 prompts, each with one verdict for all of its equal responses; a run that goes on has the same.
     assert (by_prompt == by_prompt[:, :1]).all() and 0 < (by_prompt != true).float().mean() < 0.7
     assert (trainer.rollouts(7, request)[0].rollouts.reward == graded.rollouts.reward).all()
-
-
-# When the engine rests.
-
-
-@pytest.mark.parametrize(
-    ("method", "sees", "order"),
-    [
-        ("aepo", "previous", "sample evaluate rest score score reclaim"),
-        ("aepo", "current", "sample score sample evaluate rest score reclaim"),
-        ("grpo", "current", "sample evaluate rest score reclaim"),
-    ],
-)
-def test_the_engine_rests_before_anything_is_scored_that_asks_nothing_more_of_it(monkeypatch, method, sees, order):
-    trainer = a_trainer(f"method.name={method}", f"controller.sees={sees}", "evaluation.every=1", *ON)
-    done = []
-
-    def noted(owner: type, name: str) -> None:
-        whole = getattr(owner, name)
-
-        def first_noted(*arguments, **named):
-            done.append(name)
-            return whole(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, first_noted)
-
-    for owner, name in ((Noted, "rest"), (Policy, "score"), (TorchStepper, "reclaim"), (Trainer, "evaluate")):
-        noted(owner, name)
-    noted(Noted, "sample")
-    run(trainer, 1)
-    # An evaluation samples, too.
-    asked = " ".join(done).replace("evaluate sample", "evaluate")
-    assert asked == order

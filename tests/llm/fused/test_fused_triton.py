@@ -11,9 +11,8 @@ import pytest
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 
-@pytest.mark.parametrize("name", ["triton_interpreted.py", "gemm_interpreted.py"])
-def test_the_kernels_agree_with_whole_logits_under_the_interpreter(name):
-    tests = Path(__file__).with_name(name)
+def test_the_kernels_agree_with_whole_logits_under_the_interpreter():
+    tests = Path(__file__).with_name("triton_interpreted.py")
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tests]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -35,8 +34,7 @@ def compiled(*arguments: str) -> str:
 
 def test_every_launch_of_the_backend_compiles_for_both_gpus_also_where_a_size_is_1():
     said = without_interpreter(Path(__file__).with_name("triton_launched.py"))
-    kernels = "gradient_kernel, row_gradient_kernel, row_sums_kernel, statistics_kernel"
-    assert f"launched {kernels}; not launched: []; 0 failures" in said
+    assert "launched gradient_kernel, statistics_kernel; not launched: []; 0 failures" in said
 
 
 def test_the_largest_kernels_compile_for_both_gpus_without_spills():

@@ -12,12 +12,23 @@ from unittest import mock
 import pytest
 import torch
 import torch.multiprocessing as mp
-from fused_cases import MIXED, by_logits, case, in_float32, pulled, realistic, upstream
+from fused_cases import MIXED, by_logits, case, pulled, realistic, upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from split_vocabulary import split_over
 
 from aepo.llm.fused import backends, linear_policy_loss, linear_token_stats, torch_backend, triton_backend
+
+
+def in_float32(one, dtype=torch.float32):
+    """The case with its tensors rounded, and the same numbers in float64."""
+    rounded = {
+        name: value if value is None else value.detach().to(dtype)
+        for name, value in (("hidden", one.hidden), ("weight", one.weight), ("bias", one.bias))
+    }
+    exact = {name: value if value is None else value.double().requires_grad_() for name, value in rounded.items()}
+    leaves = {name: value if value is None else value.requires_grad_() for name, value in rounded.items()}
+    return dataclasses.replace(one, **leaves), dataclasses.replace(one, **exact)
 
 
 def assert_agrees(one, *, dtype=torch.float32, chosen=((0,), (1,), (2,), (0, 1, 2))):
@@ -205,7 +216,7 @@ def test_auto_takes_torch_on_a_cpu_and_what_cannot_run_is_refused_by_name(monkey
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(ValueError, match="backend 'triton' cannot run here: tensors are on cpu"):
         backends.chosen("triton", value)
-    with pytest.raises(ValueError, match="backend must be one of auto, torch, gemm, triton, got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, torch, triton, got 'cuda'"):
         backends.chosen("cuda", value)
 
 

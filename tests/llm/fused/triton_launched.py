@@ -5,7 +5,6 @@ through Triton's own binder, specialisation and compiler. Specialisation makes a
 which the interpreter and kernels that are compiled by their types show nothing.
 """
 
-import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator
@@ -17,16 +16,11 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from aepo.llm.fused import cuda_backend, gemm_backend, triton_backend, triton_kernels, triton_row_kernels
+from aepo.llm.fused import triton_backend, triton_kernels
 from aepo.llm.fused.chunked import Question, Upstream
 from aepo.llm.fused.rows import Linear, Rows
 
-KERNELS = {
-    name
-    for module in (triton_kernels, triton_row_kernels)
-    for name, value in vars(module).items()
-    if isinstance(value, JITFunction) and "kernel" in name
-}
+KERNELS = {name for name, value in vars(triton_kernels).items() if isinstance(value, JITFunction) and "kernel" in name}
 # (N, d, V): each is 1 beside small others, beside large ones and where all are 1. The vocabularies are a column, part
 # of a tile, a whole one, one and a column of the next, three tiles, and Qwen2.5's. Sizes that Triton takes for equal
 # are compiled once.
@@ -70,7 +64,7 @@ def launched_only() -> set[str]:
 
 def work(n: int, d: int, v: int, *, everything: bool = False) -> None:
     """Statistics and gradient of a layer, in bf16 what the trainer asks; or everything, with hidden states in float32
-    and the vocabulary of a second process. By both backends that launch Triton kernels."""
+    and the vocabulary of a second process."""
 
     def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
@@ -88,20 +82,12 @@ def work(n: int, d: int, v: int, *, everything: bool = False) -> None:
     upstream = Upstream(logp=new(n), logp_t=new(n) if everything else None, entropy=new(n))
     stats = triton_backend.statistics(linear, rows)
     triton_backend.gradient(linear, rows, stats, upstream, needs=(True, True, everything))
-    if everything:
-        linear = dataclasses.replace(linear, weight=linear.weight.float())
-    # Half of the rows at a time, so that some are of a panel.
-    for budget in (None, gemm_backend.LOGITS_SHARE * 4 * v * max(1, n // 2)):
-        linear = dataclasses.replace(linear, block_bytes=budget)
-        stats = gemm_backend.statistics(linear, rows)
-        gemm_backend.gradient(linear, rows, stats, upstream, needs=(True, True, everything))
 
 
 def failures(capability: int) -> Iterator[str]:
     """A line for each work that a GPU of this capability would not begin."""
     triton.runtime.driver.set_active(Driver(capability))
     torch.cuda.get_device_capability = lambda device: divmod(capability, 10)
-    cuda_backend.compiler = lambda: None
     works = [(size, False) for size in SIZES] + [((1, 1, 1), True), ((64, 64, 50), True)]
     for size, everything in works:
         try:

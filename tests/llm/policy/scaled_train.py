@@ -8,11 +8,11 @@ DUMP gets a file of rank 0: the weights before the last push, which of them were
 gathered when the engine was to sample. The last push follows a pass after which nobody has settled.
 """
 
-import dataclasses
 import os
 from pathlib import Path
 
 import torch
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from deepspeed.utils import safe_get_full_fp32_param
 
@@ -30,18 +30,21 @@ SCALE = 1752 / 233e6
 KEPT = 64
 
 
-def scaled(train_settings, scale) -> dict:
+def scaled(train_settings) -> dict:
     """DeepSpeed's configuration, with its own defaults scaled."""
-    config = config_of(train_settings, scale)
-    config["zero_optimization"]["stage3_param_persistence_threshold"] = KEPT
+    config, default = config_of(train_settings), DeepSpeedZeroConfig()
+    config["zero_optimization"] |= {
+        "stage3_param_persistence_threshold": KEPT,
+        "stage3_prefetch_bucket_size": int(SCALE * default.prefetch_bucket_size),
+        "stage3_max_live_parameters": int(SCALE * default.max_live_parameters),
+        "stage3_max_reuse_distance": int(SCALE * default.max_reuse_distance),
+    }
     return config
 
 
-def watched(settings, *, resumed=None, scale=1.0):
+def watched(settings, *, resumed=None):
     """The trainer and its stepper, of which DUMP's file will tell."""
-    made, deep = build(settings, resumed=resumed, scale=SCALE)
-    # What is rewarded is decided below.
-    made = dataclasses.replace(made, stands_in=False)
+    made, deep = build(settings, resumed=resumed)
     named = dict(deep.module.model.named_parameters())
     in_flight, gathered = set(), set()
     sample, begin = EmbeddedEngine.sample, Phases.begin

@@ -13,7 +13,6 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from aepo.llm.policy import masters
 from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper, init_distributed
-from aepo.llm.policy.layout import prompts_first
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.processes import ranks
 from aepo.llm.processes.leaving import leave
@@ -42,20 +41,15 @@ def model(dtype: torch.dtype = torch.float32):
 def objective(module, rank: int, micro: int, step: int, shared: bool | None = None) -> torch.Tensor:
     """One micro-batch's part of a global loss that differs from step to step.
 
-    With `shared`, all rows answer the first one's prompt, which is computed once (True; in the same pass, where the
-    module has our attention) or with each (False); one micro-batch of the first rank has responses of a single token.
+    With `shared`, all rows answer the first one's prompt, which is computed once (True) or with each (False); one
+    micro-batch of the first rank has responses of a single token.
     """
     ids = IDS[rank, micro]
     if shared is not None:
         ids = torch.cat([ids[:1, :3].expand(ROWS, -1), ids[:, 3:]], 1)[:, : 4 if (rank, micro) == (0, 1) else 9]
     response, place = ids[:, 3:], torch.arange(ids.shape[1]).expand(ROWS, -1)
     mask = torch.ones(response.shape)
-    if shared and getattr(module, "module", module).attention is not None:
-        laid = prompts_first(ids[:1, :3].tolist(), [0] * ROWS, response, mask)
-        logp, entropy, _ = module(
-            laid.input_ids, None, laid.position, response, mask, 1.0, laid.before, False, None, laid.spans
-        )
-    elif shared:
+    if shared:
         answers = torch.zeros(ROWS, dtype=torch.int64)
         logp, entropy, _ = module(ids[:1, :3], None, place[:1, :3], response, mask, 1.0, None, False, answers)
     else:
@@ -67,10 +61,9 @@ def objective(module, rank: int, micro: int, step: int, shared: bool | None = No
 def trained(case: dict, save: str | None = None) -> dict:
     """Norms and weights after STEPS steps; `bad` makes this rank's loss nan in an extra step before that one."""
     bad, halfway, load = case.pop("bad", None), case.pop("halfway", None), case.pop("load", None)
-    shared, dither, attention = case.pop("shared", None), case.pop("dither", False), case.pop("attention", None)
+    shared, dither = case.pop("shared", None), case.pop("dither", False)
     settings = TrainSettings(**TRAIN, **case)
     stepper = DeepSpeedStepper(ResponseStats(model(getattr(torch, settings.dtype))), settings)
-    stepper.module.attend(attention)
     started = {}
     if dither:
         stepper.start_masters(lambda name, weight: masters.start(weight, seed=0, name=name))

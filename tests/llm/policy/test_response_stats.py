@@ -118,15 +118,3 @@ def test_scoring_and_training_make_no_tensor_of_tokens_by_vocabulary(monkeypatch
     with Largest({p.numel() for p in wrapped.parameters()}) as seen:
         wrapped.model(input_ids=ids, position_ids=position)
     assert seen.elements >= ids.numel() * VOCABULARY
-
-
-@pytest.mark.parametrize("with_gradient", [False, True])
-def test_a_pass_over_whole_rows_keeps_no_keys_and_values(with_gradient):
-    wrapped = ResponseStats(model("plain"))
-    kept = []
-    wrapped.model.base_model.register_forward_hook(lambda module, arguments, out: kept.append(out.past_key_values))
-    assert wrapped.model.config.use_cache
-    ids, position, response, mask = rows()
-    with torch.set_grad_enabled(with_gradient):
-        wrapped(ids, None, position, response, mask)
-    assert kept == [None]

@@ -50,21 +50,18 @@ def test_what_is_asked_for_comes_first_then_the_run_before_then_the_environment_
     assert machine == [3, 4, 1, 3, 3, 2, 5]
 
 
-@pytest.mark.parametrize("parameters", [LARGE, 1])
-def test_beside_a_gpu_ranks_share_the_cores_out_from_the_start_on(machine, monkeypatch, parameters):
-    # torch's own choice is all cores for each rank.
+def test_a_gpu_leaves_torch_alone_unless_asked(machine, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    threads.few_until_known()
-    assert threads.choose(parameters, asked=None, before=None) == 4
-    assert threads.choose(parameters, asked=None, before=5) == 5
-    assert threads.choose(parameters, asked=2, before=None) == 2
-    assert machine == [3, 4, 4, 5, 2]
+    assert threads.choose(LARGE, asked=None, before=2) is None
+    threads.one_until_known()
+    assert machine == [3]
+    assert threads.choose(LARGE, asked=2, before=None) == 2
 
 
 def test_until_the_model_is_known_there_is_one_unless_the_environment_says_more(machine, monkeypatch):
-    threads.few_until_known()
+    threads.one_until_known()
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    threads.few_until_known()
+    threads.one_until_known()
     assert machine == [3, 1]
 
 

@@ -214,10 +214,3 @@ def test_nodes_with_different_files_are_refused_by_each(tmp_path):
     assert [node.returncode for node in nodes] == [2, 2], said
     assert "error: data.train=q.jsonl: the ranks do not have the same data (rank 0: " in said[0]
     assert not (tmp_path / "run").exists()
-
-
-def test_ids_beyond_the_tokenizer_are_shown_as_such():
-    task = walk_task()
-    beyond = len(task.tokenizer) + 7
-    token, number = next(iter(task.number_of.items()))
-    assert task.text([token, beyond, token]) == f"{number:+d} <id {beyond}> {number:+d}"
