@@ -101,6 +101,7 @@ def save(settings: Settings, policy: Policy, stepper: DeepSpeedStepper, progress
                 "initial_entropy": progress.loop.initial_entropy,
             }
             torch.save(loop, beside / CONTROLLER)
+        unpickling.write_enums_by_value()
         stepper.save(beside)
         ranks.barrier()
         part = beside / f".{MANIFEST}.{ranks.rank()}"

@@ -5,6 +5,8 @@ DeepSpeed does without it, but torch lets the environment decide for every load 
 """
 
 import contextlib
+import copyreg
+import enum
 import os
 import pickle
 import re
@@ -34,6 +36,20 @@ def allow_deepspeed() -> contextlib.AbstractContextManager:
     from deepspeed.utils.tensor_fragment import fragment_address
 
     return torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address])
+
+
+def write_enums_by_value() -> None:
+    """From now on the numbers with a name in DeepSpeed's state are pickled as their class and value.
+
+    Python 3.11.0 to 3.11.3 pickle an enum as a call of getattr, which no checkpoint may ask for.
+    """
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    copyreg.pickle(ZeroStageEnum, _by_value)
+
+
+def _by_value(number: enum.Enum) -> tuple[type[enum.Enum], tuple[object]]:
+    return type(number), (number.value,)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,16 @@ def test_functions_of_blocked_modules_are_named_too(tmp_path, name):
         unpickling.check(tmp_path, option="--resume")
 
 
+def test_a_stage_is_written_as_its_class_and_value_on_every_python():
+    """Python 3.11.0 to 3.11.3 write a call of getattr, which is refused when it is read."""
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    unpickling.write_enums_by_value()
+    for stage in ZeroStageEnum:
+        written = pickle.dumps(stage)
+        assert b"getattr" not in written and pickle.loads(written) is stage
+
+
 def test_tensors_plain_values_and_deepspeeds_own_state_pass(tmp_path):
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -77,6 +87,7 @@ def test_tensors_plain_values_and_deepspeeds_own_state_pass(tmp_path):
         "at": fragment_address(numel=3, start=1),
         "none": (None, True, 1, 0.5, "text"),
     }
+    unpickling.write_enums_by_value()
     torch.save(state, tmp_path / "state.pt")
     unpickling.check(tmp_path, option="--resume")
     with unpickling.only_tensors(tmp_path, option="--resume"):
