@@ -8,7 +8,7 @@ Moving targets are followed twice: as the preset trains, and without Adam's firs
 steps and the entropy swings about its target (errors five steps apart are correlated by -.3 to -.5), so that errors
 become as large as steps. Rate and moments were chosen on the seeds 10 and 12.
 
-All of these begin about a nat above the target, so they count only what comes after the approach. Two more targets begin
+All of these begin about a nat above the target, so they count what comes after the approach. Two more targets begin
 at the first entropy of the demo's model, 1.95 nats, so that every step of theirs is counted, from the first on: a line
 and a wave, without the first moment; the stair is repeated beside them. Their shapes were tried on seed 10; the seeds
 that judge them and those that give eps and B had seen no run when this file named them.
@@ -59,7 +59,7 @@ STARTED: dict[str, dict[str, object]] = {
     "wave": {"schedule": "csv", "path": WAVE},
     "stair": MOVING["stair"],
 }
-"""By the names of the runs less `FROM_START`. The stair alone does not start there: its first stair counts as a jump."""
+"""By the names of the runs less `FROM_START`. The stair alone does not start there: its first one counts as a jump."""
 DEFAULTS = [
     f"method.{name}={'null' if option.default is None else option.default}"
     for name, option in inspect.signature(zoo.METHODS["aepo_reach"]).parameters.items()
