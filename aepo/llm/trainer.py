@@ -26,7 +26,7 @@ from aepo.llm.policy.deepspeed_stepper import DeepSpeedStepper
 from aepo.llm.policy.policy import Policy
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.warm_start import load_model
-from aepo.llm.processes import ranks, threads
+from aepo.llm.processes import half_precision, ranks, threads
 from aepo.llm.processes.watchdog import Phases
 from aepo.llm.questions.erring import erring
 from aepo.llm.questions.loading import load_task
@@ -264,6 +264,7 @@ def build(settings: Settings, *, resumed: Path | None = None) -> tuple[Trainer, 
         model = load_model(settings, task)
     check_positions(settings, task.prompts, getattr(model.config, "max_position_embeddings", None))
     settings = with_threads(settings, model, resumed)
+    half_precision.warn_of_slow(getattr(torch, settings.train.dtype), cure="--train.dtype=float32 avoids that")
     engine = start(settings.rollout.engine, model, task.tokenizer, engine_needs(settings, task))
     stepper = DeepSpeedStepper(ResponseStats(model), settings.train)
     if settings.train.dtype == "bfloat16" and settings.train.dither_masters:

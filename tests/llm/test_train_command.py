@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from running import FIXTURE, ROOT, SMALL, assert_learned, launch, trained, weights, without_times
+from running import FIXTURE, ROOT, SMALL, assert_learned, assert_trained_alike, launch, trained, weights, without_times
 
 from aepo.llm.records.verl_names import ALIASES
 
@@ -115,9 +115,7 @@ def test_every_zero_stage_trains_the_same_parameters(tmp_path):
         assert_learned(rows)
         found.append(weights(tmp_path / f"stage{stage}"))
     for other in found[1:]:
-        assert other.keys() == found[0].keys()
-        for name, value in found[0].items():
-            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)
+        assert_trained_alike(other, found[0])
 
 
 @pytest.mark.slow
@@ -204,9 +202,7 @@ def test_checkpointing_and_offload_and_released_buffers_train_the_same(tmp_path)
     for a, b in zip(plain, more, strict=True):
         for name in ("loss", "grad_norm", "entropy", "reward"):
             assert abs(a[name] - b[name]) <= 1e-5, (a["step"], name)
-    first, second = weights(tmp_path / "plain"), weights(tmp_path / "more")
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5)
+    assert_trained_alike(weights(tmp_path / "more"), weights(tmp_path / "plain"))
 
 
 def test_questions_from_a_file_are_sampled_verified_and_trained_on(tmp_path):

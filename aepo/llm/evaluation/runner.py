@@ -30,7 +30,7 @@ from aepo.llm.evaluation.reporting import estimates
 from aepo.llm.evaluation.sampling import Exam, Sampler, SamplingBatch, chunks, sampling_batches
 from aepo.llm.policy.response_stats import ResponseStats
 from aepo.llm.policy.scorer import Scorer
-from aepo.llm.processes import ranks
+from aepo.llm.processes import half_precision, ranks
 from aepo.llm.processes.run_lock import alone, only_first
 from aepo.llm.questions.built_in import BUILT_IN
 from aepo.llm.questions.end_tokens import described
@@ -196,6 +196,7 @@ def _sample(
     most = min(options.samples_per_call, -(-sum(batch.size for batch in left) // world))
     mine = chunks(left, most=most)[ranks.rank() :: world]
     model = loaded(subject, dtype=options.dtype, device=ranks.own_device())
+    half_precision.warn_of_slow(model.dtype, cure="--dtype=float32 avoids that")
     scorer = Scorer(
         ResponseStats(model),
         [prompt for exam in exams.values() for prompt in exam.tokens],

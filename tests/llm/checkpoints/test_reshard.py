@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import ROOT, SMALL, assert_learned, rows, trained, weights, without_times
+from running import ROOT, SMALL, assert_learned, assert_trained_alike, rows, trained, weights, without_times
 
 from aepo.llm.processes.ports import free_port
 
@@ -83,8 +83,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, stage, saved, resu
     assert said.count(f"converting from {saved} to {resumed} ranks") == (1 if stage else 0)
     assert_the_same_was_loaded(tmp_path)
     assert_close(whole, parts, atol=1e-5)
-    for name, value in weights(out).items():
-        torch.testing.assert_close(value, whole_weights[name], rtol=0, atol=1e-5)
+    assert_trained_alike(weights(out), whole_weights)
     assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step_000002", "step_000004"]
 
 
@@ -120,8 +119,7 @@ def test_zero_1_and_2_may_be_exchanged_and_others_are_refused(tmp_path, saved, r
     parts, _ = dumped(out, f"--train.zero_stage={resumed}", "--resume", ranks=2)
     assert_the_same_was_loaded(tmp_path)
     assert_close(whole, parts, atol=1e-5)
-    for name, value in weights(out).items():
-        torch.testing.assert_close(value, whole_weights[name], rtol=0, atol=1e-5)
+    assert_trained_alike(weights(out), whole_weights)
     with pytest.raises(AssertionError, match=rf"train.zero_stage: checkpoint {resumed}, now 3"):
         trained(out, "--train.steps=6", "--train.zero_stage=3", "--resume", ranks=2)
 
