@@ -29,14 +29,26 @@ def test_every_run_is_one_that_the_trainer_takes(demo, tmp_path):
     assert [run.curve for run in runs[:4]] == ["grpo", "aepo H*=1.5", "aepo H*=2", "aepo_reach H*=2"]
     assert len({run.folder(tmp_path) for run in runs}) == len(runs) == 8
     for run in runs:
-        arguments = [one.removeprefix("--") for one in run.job(tmp_path, model=tmp_path, steps=7).arguments]
-        settings = load(demo.CONFIG, arguments)
+        job = run.job(tmp_path, model=tmp_path, steps=7, dtype="bfloat16")
+        settings = load(demo.CONFIG, [one.removeprefix("--") for one in job.arguments])
         method = settings.method.build()
         assert (method.name, settings.train.steps, settings.seed) == (run.method, 7, run.seed)
+        assert settings.train.dtype == "bfloat16"
         if run.method == "aepo_reach":
             law = method.controller
             assert (law.t_lowest, law.t_low, law.t_high, law.t_highest, law.speed) == (0.67, 0.67, 1.5, 1.5, 0.1)
             assert method.tempered.prompt_fraction == method.tempered.widest_fraction == 1
+
+
+def test_the_weights_are_of_the_dtype_that_is_faster_here_and_of_the_runs_that_are_there(demo, tmp_path, monkeypatch):
+    runs, slower = demo.every_run(2), []
+    monkeypatch.setattr(demo.half_precision, "times_slower", lambda: slower[-1])
+    for ratio, dtype in ((0.5, "bfloat16"), (1.5, "float32"), (130, "float32")):
+        slower.append(ratio)
+        assert demo.dtype_of(runs, tmp_path) == dtype
+    record = runs[1].job(tmp_path, model=tmp_path, steps=1, dtype="float32").record
+    record.write_text(json.dumps({"settings": {"train": {"dtype": "bfloat16"}}}))
+    assert demo.dtype_of(runs, tmp_path) == "bfloat16"
 
 
 def test_variety_counts_right_words_that_differ_and_the_commonest_ones_share(demo):

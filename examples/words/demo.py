@@ -26,6 +26,7 @@ import pandas as pd
 
 from aepo import atomic, over_seeds
 from aepo.llm.experiment.side_by_side import Job, train
+from aepo.llm.processes import half_precision
 from aepo.llm.records.recorder import read
 
 HERE = Path(__file__).parent
@@ -33,6 +34,8 @@ CONFIG, ROWS = HERE / "words.yaml", HERE / "words.jsonl"
 REWARD = "words_reward:reward"
 SAMPLES = 64
 """Answers to each prompt."""
+FASTER = 0.9
+"""Of float32's time: below it bfloat16 is worth it."""
 TARGETS = (1.5, 2.0)
 REACH_TARGET = 2.0
 REACH = {"speed": 0.1, "t_lowest": 0.67, "t_highest": 1.5}
@@ -58,19 +61,38 @@ class Run:
         """Where it writes."""
         return out / f"{self.curve.replace(' ', '_').replace('*=', '')}_seed{self.seed}"
 
-    def job(self, out: Path, *, model: Path, steps: int) -> Job:
-        """Its command."""
+    def job(self, out: Path, *, model: Path, steps: int, dtype: str) -> Job:
+        """Its command.
+
+        Args:
+            out: of the demo.
+            model: the folder of the language model.
+            steps: that it trains.
+            dtype: of its weights.
+        """
         chosen = [f"method.name={self.method}", f"seed={self.seed}", f"train.steps={steps}"]
         if self.method == "aepo_reach":
             chosen += [f"method.{name}={value}" for name, value in REACH.items()]
         if self.target is not None:
             chosen += [f"target.value={self.target}"]
-        chosen += [f"model.path={model}", f"data.train={ROWS}", "evaluation.samples=0", "log.plot_every=0"]
+        chosen += [f"model.path={model}", f"data.train={ROWS}", f"train.dtype={dtype}"]
+        chosen += ["evaluation.samples=0", "log.plot_every=0"]
         return Job(
             title=f"{self.curve}, seed {self.seed}",
             folder=self.folder(out),
             arguments=tuple(f"--{one}" for one in chosen),
         )
+
+
+def dtype_of(runs: Sequence[Run], out: Path) -> str:
+    """Of the weights: what runs of an earlier start had; else bfloat16 where this CPU is faster in it, and float32."""
+    for run in runs:
+        try:
+            settings = json.loads(run.job(out, model=out, steps=1, dtype="float32").record.read_text("utf-8"))
+        except FileNotFoundError:
+            continue
+        return str(settings["settings"]["train"]["dtype"])
+    return "bfloat16" if half_precision.times_slower() < FASTER else "float32"
 
 
 def every_run(seeds: int) -> list[Run]:
@@ -232,7 +254,8 @@ def main() -> None:
     chosen = one_of_each_letter([json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()])
     atomic.write_text(letters, "".join(json.dumps(row) + "\n" for row in chosen))
     runs = every_run(asked.seeds)
-    jobs = [run.job(asked.out, model=asked.model, steps=asked.steps) for run in runs]
+    dtype = dtype_of(runs, asked.out)
+    jobs = [run.job(asked.out, model=asked.model, steps=asked.steps, dtype=dtype) for run in runs]
     if failed := train(jobs, config=CONFIG, parallel=asked.jobs, keep=True):
         raise SystemExit(f"error: {len(failed)} runs failed; see {', '.join(str(job.log) for job in failed)}")
     before = measured(asked.model, asked.out / "before", letters=letters)
@@ -246,6 +269,7 @@ def main() -> None:
     about = {
         "command": f"python examples/words/demo.py --seeds {asked.seeds} --steps {asked.steps}",
         "device": f"CPU, {platform.machine()}, {os.cpu_count()} cores, {asked.jobs} runs at a time, one thread each",
+        "dtype": dtype,
         "versions": {name: version(name) for name in ("torch", "transformers", "deepspeed")},
         "weights": json.loads((asked.model / "source.json").read_text(encoding="utf-8")),
     }
