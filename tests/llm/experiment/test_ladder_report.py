@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -166,6 +167,27 @@ def test_the_page_is_the_same_from_the_same_files_and_needs_seconds(page, folder
     assert time.monotonic() - began < 20
     assert capsys.readouterr().out == f"{tmp_path / 'ladder.md'}\n"
     assert (tmp_path / "ladder.md").read_text() == page.read_text()
+
+
+def test_runs_that_were_made_once_more_are_held_against_the_first_ones(folder, tmp_path):
+    results = tmp_path / "runs"
+    shutil.copytree(folder, results)
+    again = results.with_name("runs_other_rounding")
+    # AEPO is below GRPO this time at T = 1, as the first time, and below at T = 0.1, which it was not.
+    for arm, numbers in (("grpo", ARMS["grpo"]), ("aepo_0.5", {"whole": 0.5, "narrow": 0.6})):
+        outcome.write(again, made(COMMITTED, arm, 101, **numbers))
+    main(task=Task.ladder, report=True, results=results, out=tmp_path / "page")
+    text = section(tmp_path / "page" / "ladder.md", "Other rounding")
+    narrow = row(text, "AEPO 0.5: pass@1 T=0.1 is above GRPO")
+    assert narrow[1].startswith("90.0 against 72.0") and narrow[2].startswith("60.0 against 72.0")
+    assert narrow[3:] == ["**no**", "1"]
+    assert row(text, "AEPO 0.5: pass@1 T=1 is above GRPO")[3:] == ["yes", "1"]
+    assert row(text, "AEPO 0.5 holds its target within 10% of H*")[3] == "yes"
+    assert "Entropy-Reg" not in text and "before RL" not in text, "these were made once"
+    # Everything else on the page is as before.
+    assert (tmp_path / "page" / "ladder.md").read_text().replace(f"## Other rounding\n{text}\n", "") == report.write(
+        files.read(COMMITTED, folder), tmp_path / "without"
+    ).read_text()
 
 
 def test_one_arm_alone_gives_a_page(tmp_path):

@@ -100,6 +100,50 @@ def _judged(claim: int, test: Test, found: Evidence, corrected: float | None, re
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """A test on the runs that have been made twice."""
+
+    says: str
+    first: str
+    """What was measured."""
+    again: str
+    same: bool
+    """Whether both have the same signs, or the same count's verdict."""
+    seeds: int
+
+
+def repeated(results: Results, again: Results) -> list[Repeated]:
+    """Every test that both have runs for, on the runs that both have.
+
+    Args:
+        results: of the first time.
+        again: of the same protocol.
+    """
+    both = results.outcomes.keys() & again.outcomes.keys()
+    pair = [
+        Results(protocol=one.protocol, outcomes={run: one.outcomes[run] for run in both}) for one in (results, again)
+    ]
+    found = []
+    for _, test in every_test(results.protocol.claims):
+        first, second = (evidence(test, one) for one in pair)
+        if first.seeds and second.seeds:
+            found.append(
+                Repeated(
+                    says=first.says,
+                    first=first.figures,
+                    again=second.figures,
+                    same=_signs(first) == _signs(second) and first.counted == second.counted,
+                    seeds=first.seeds,
+                )
+            )
+    return found
+
+
+def _signs(found: Evidence) -> list[float]:
+    return [float(np.sign(effect.estimate.mean)) for effect in found.effects]
+
+
 def _p(value: float) -> str:
     return f"{value:.2g}" if value >= 1e-4 else "below 0.0001"
 

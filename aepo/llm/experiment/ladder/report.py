@@ -53,6 +53,10 @@ ERRING = """\
 Errs a/b %: of the wrong answers a % are rewarded in training, of the right ones b % are not. Evaluated by true
 verdicts.
 """
+ROUNDING = """\
+The same runs, made once more on a CPU whose instructions round otherwise: from the first step on they sample
+other tokens, as another seed would. Every test that has its runs here, on these seeds alone.
+"""
 CONTROLS = """\
 Tasks with nothing to find (easy) and with nothing to choose between (single).
 """
@@ -69,12 +73,13 @@ def kinds(results: Results) -> dict[str, list[str]]:
     return found
 
 
-def write(results: Results, folder: Path) -> Path:
+def write(results: Results, folder: Path, *, again: Results | None = None) -> Path:
     """The page and its pictures.
 
     Args:
         results: every run that there is.
         folder: of the page.
+        again: some of the runs made once more with other rounding.
 
     Raises:
         SettingsError: no run of an arm on a judging seed.
@@ -83,11 +88,11 @@ def write(results: Results, folder: Path) -> Path:
         raise SettingsError("--report: no file of a run on a judging seed; run a stage first, or name --results")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    atomic.write_text(path, "\n".join(_parts(results, folder)))
+    atomic.write_text(path, "\n".join(_parts(results, folder, again)))
     return path
 
 
-def _parts(results: Results, folder: Path) -> Iterator[str]:
+def _parts(results: Results, folder: Path, again: Results | None) -> Iterator[str]:
     protocol, there = results.protocol, kinds(results)
     found = evidence.judged(results)
     trained = [arm for arm in there["main"] if protocol.arms[arm].trained]
@@ -105,10 +110,25 @@ def _parts(results: Results, folder: Path) -> Iterator[str]:
         yield from _pictures(results, there["main"], trained, folder)
         yield from _why(results, there["main"], trained)
     yield from _other(results, there)
+    yield from _rounding(results, again)
     if chosen := tables.choosing_table(results):
         yield "## What was chosen, on seeds that judge nothing\n"
         yield chosen
         yield from _learning_rate(results)
+
+
+def _rounding(results: Results, again: Results | None) -> Iterator[str]:
+    """What runs that have been made twice say each time."""
+    if again is None or not (found := evidence.repeated(results, again)):
+        return
+    yield "## Other rounding\n"
+    yield ROUNDING
+    made_on = [
+        sorted({one.outcomes[run].about["capability"] for run in again.outcomes if run in one.outcomes})
+        for one in (results, again)
+    ]
+    rows = [[one.says, one.first, one.again, "yes" if one.same else "**no**", str(one.seeds)] for one in found]
+    yield markdown(["test", *map(", ".join, made_on), "same sign", "seeds"], rows)
 
 
 def _learning_rate(results: Results) -> Iterator[str]:
