@@ -60,11 +60,13 @@ def row(text: str, start: str) -> list[str]:
 def test_the_verdicts_come_first_and_each_test_of_the_protocol_has_one(page):
     text = page.read_text()
     assert text.index("## Verdicts") < text.index("## What the task was made to show") < text.index("## Arms")
-    rows = [line for line in section(page, "Verdicts").splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + len(COMMITTED.claims) + 44
-    above = row(section(page, "Verdicts"), "AEPO 0.5: pass@1 T=0.1 is above GRPO")
-    assert above[1:] == ["holds, so far", "90.0 against 72.0: +18.0 ± 0.0 points; p below 0.0001", "2"]
-    assert row(section(page, "Verdicts"), "Eq. 2 0.5 misses its target by more than 10% of H*")[1] == "not run"
+    for title, count in (("Verdicts", len(COMMITTED.claims)), ("Every test", 44)):
+        rows = [line for line in section(page, title).splitlines() if line.startswith("| ")]
+        assert len(rows) == 1 + count
+    assert row(section(page, "Verdicts"), "3")[1:] == [COMMITTED.claims[2].says, "**holds** 1, **not run** 1"]
+    above = row(section(page, "Every test"), "3 | AEPO 0.5: pass@1 T=0.1 is above GRPO")
+    assert above[2:] == ["holds, so far", "90.0 against 72.0: +18.0 ± 0.0 points; p below 0.0001", "2"]
+    assert row(section(page, "Every test"), "8 | Eq. 2 0.5 misses its target by more than 10% of H*")[2] == "not run"
 
 
 def test_what_is_missing_is_named(page):

@@ -100,7 +100,6 @@ def _parts(results: Results, folder: Path, again: Results | None) -> Iterator[st
     yield from _beginning(results)
     yield "## Verdicts\n"
     yield from _verdicts(results, found)
-    yield from _missing(results, found)
     if rules := tables.rules_table(results, base=BASE, trained=GRPO):
         yield "## What the task was made to show\n"
         yield "Rules of its design, by the model before RL and GRPO alone.\n"
@@ -173,12 +172,19 @@ def _verdicts(results: Results, found: Sequence[Judged]) -> Iterator[str]:
     tests = sum(1 for one in found if not one.counts)
     yield VERDICTS.format(alpha=protocol.alpha, tests=tests)
     yield f"Of {len(found)} tests: {', '.join(f'{verdict} {count}' for verdict, count in _counted(found))}.\n"
-    rows = []
-    for number, claim in enumerate(protocol.claims, 1):
-        mine = [one for one in found if one.claim == number]
-        rows.append([f"**{number}. {claim.says}**", summed_up(mine), "", ""])
-        rows += [[one.says, _verdict(one), one.figures, f"{one.seeds}" if one.seeds else ""] for one in mine]
-    yield markdown(["claim, and its tests", "verdict", "figures", "seeds"], rows)
+    by_claim = [
+        (number, claim.says, [one for one in found if one.claim == number])
+        for number, claim in enumerate(protocol.claims, 1)
+    ]
+    yield markdown(["", "claim", "verdict"], [[str(number), says, summed_up(mine)] for number, says, mine in by_claim])
+    yield from _missing(results, found)
+    yield "## Every test\n"
+    rows = [
+        [str(number), one.says, _verdict(one), one.figures, f"{one.seeds}" if one.seeds else ""]
+        for number, _, mine in by_claim
+        for one in mine
+    ]
+    yield markdown(["claim", "test", "verdict", "figures", "seeds"], rows)
 
 
 def _verdict(one: Judged) -> str:
