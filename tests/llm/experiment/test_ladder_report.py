@@ -12,7 +12,7 @@ import typer
 from made_outcomes import made
 
 from aepo.llm.experiment.__main__ import Task, main
-from aepo.llm.experiment.ladder import outcome, report, tables
+from aepo.llm.experiment.ladder import outcome, pictures, report, tables
 from aepo.llm.experiment.ladder import protocol as protocols
 from aepo.llm.experiment.ladder import results as files
 from aepo.llm.experiment.ladder.outcome import Counts
@@ -212,3 +212,12 @@ def test_who_has_run_some_arms_is_told_the_verdicts_that_they_take_part_in(folde
     said = list(report.spoken(files.read(COMMITTED, folder), ["aepo_0.5"]))
     assert "holds, so far: AEPO 0.5: pass@1 T=0.1 is above GRPO (90.0 against 72.0" in "\n".join(said)
     assert not any("Entropy-Reg" in line or line.startswith("not run") for line in said)
+
+
+def test_an_arm_has_one_colour_in_all_pictures_and_no_other_of_its_stage_has_it(folder):
+    results = files.read(COMMITTED, folder)
+    for stage in COMMITTED.stages.values():
+        if stage.judges:
+            colours = pictures._colours(results, stage.arms)
+            assert len(set(colours.values())) == len(stage.arms)
+            assert all(pictures._colours(results, [arm])[arm] == colour for arm, colour in colours.items())

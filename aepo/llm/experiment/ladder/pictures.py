@@ -1,6 +1,5 @@
 """The report's pictures: entropies over training, pass@k against k and against the step, and by level."""
 
-import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,13 +31,17 @@ def _saved(figure: Any, path: Path) -> Path:
     return path
 
 
-def _colours(arms: Iterable[str]) -> dict[str, Any]:
-    """The same arm has the same colour in every panel; more than ten come in pairs of a strong and a light one."""
+def _colours(results: Results, arms: Iterable[str]) -> dict[str, Any]:
+    """By its place in its stage, so that an arm has the same colour in every picture; stages with more than ten have
+    pairs of a strong and a light one."""
     from matplotlib import colormaps
 
-    arms = list(arms)
-    palette = colormaps["tab10" if len(arms) <= 10 else "tab20"].colors
-    return dict(zip(arms, itertools.cycle(palette), strict=False))
+    found = {}
+    for arm in arms:
+        stage = results.protocol.stages[results.protocol.stage_of(arm)].arms
+        palette = colormaps["tab10" if len(stage) <= 10 else "tab20"].colors
+        found[arm] = palette[stage.index(arm) % len(palette)]
+    return found
 
 
 def entropies(results: Results, panels: Mapping[str, Sequence[str]], path: Path) -> Path:
@@ -52,7 +55,7 @@ def entropies(results: Results, panels: Mapping[str, Sequence[str]], path: Path)
     panels = {title: there for title, arms in panels.items() if (there := [arm for arm in arms if results.seeds(arm)])}
     figure, axes = _panels(len(panels))
     for axis, (title, arms) in zip(axes, panels.items(), strict=True):
-        colours = _colours(arms)
+        colours = _colours(results, arms)
         for arm in arms:
             runs = results.of(arm)
             values = np.array([run.curve["entropy"] for run in runs], dtype=float)
@@ -72,7 +75,7 @@ def pass_curves(results: Results, arms: Sequence[str], path: Path) -> Path:
     figure, (axis,) = _panels(1)
     most = results.protocol.evaluation.whole.samples
     ks = [2**power for power in range(most.bit_length()) if 2**power <= most]
-    colours = _colours(arms)
+    colours = _colours(results, arms)
     for arm in arms:
         values = np.array([[100 * run.counts["whole"].pass_at(k).mean() for k in ks] for run in results.of(arm)])
         over_seeds.draw(axis, ks, values, label=results.protocol.arms[arm].label, colour=colours[arm])
@@ -86,7 +89,7 @@ def pass_by_step(results: Results, arms: Sequence[str], path: Path, *, base: str
     """pass@1 and pass@k of the checkpoints against the step; step 0 is the model before RL."""
     most = results.protocol.evaluation.checkpoints.samples
     figure, axes = _panels(2)
-    colours = _colours(arms)
+    colours = _colours(results, arms)
     for axis, k in zip(axes, (1, most), strict=True):
         for arm in arms:
             seeds = results.seeds(arm, base)
@@ -113,7 +116,7 @@ def by_level(results: Results, arms: Sequence[str], path: Path) -> Path:
     """Both pass@1 and pass@k of all samples by the prompts' level."""
     chosen = [metric for metric in metrics(results) if metric != MIDDLE_K]
     figure, axes = _panels(len(chosen))
-    levels, colours = results.levels(arms[0]), _colours(arms)
+    levels, colours = results.levels(arms[0]), _colours(results, arms)
     names = sorted(set(levels))
     for axis, metric in zip(axes, chosen, strict=True):
         for arm in arms:
