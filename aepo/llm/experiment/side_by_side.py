@@ -159,7 +159,7 @@ def train(
     def one(job: Job) -> int:
         state, code = _trained(job, config, asked[job], resume=job in same)
         with lock:
-            progress.ended.add(job.folder)
+            progress.end(job.folder)
             print(f"[{len(done) + len(progress.ended)}/{len(jobs)}] {job.title}: {state}", flush=True)
         if not code:
             then(job)

@@ -100,12 +100,16 @@ class Progress:
         # Whole: a file system's clock may be behind this one, by milliseconds or by the fraction of a second.
         self.began = int(time.time())
         self.before = {folder: self._rows(folder) for folder in steps}
-        self.ended: set[Path] = set()
+        self.ended: dict[Path, int] = {}
         self.pace = Pace()
+
+    def end(self, folder: Path) -> None:
+        """A run has ended; its folder may be removed from now on."""
+        self.ended[folder] = self._rows(folder)
 
     def line(self) -> str:
         """What is waited for, how much of it is done, and until when the rest takes."""
-        rows = {folder: self._rows(folder) for folder in self.steps}
+        rows = {folder: self._rows(folder) for folder in self.steps} | self.ended
         made = sum(rows.values())
         left = sum(count - rows[folder] for folder, count in self.steps.items() if folder not in self.ended)
         what = f"training {len(self.steps)} run{'s' if len(self.steps) > 1 else ''}"

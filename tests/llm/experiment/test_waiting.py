@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from io import StringIO
 
@@ -44,12 +45,25 @@ def test_a_run_that_failed_is_not_waited_for(tmp_path, clock):
     steps = Progress({a: 100, b: 100})
     steps_made(a, 10)
     steps.line()
-    steps.ended.add(b)
+    steps.end(b)
     clock[0] += 45
     steps_made(a, 55)
     assert "55 of 200 steps, about 40 s left" in steps.line()
     steps_made(a, 100)
     assert steps.line() == "training 2 runs: every step is made; the last runs evaluate and save"
+
+
+def test_the_steps_of_a_run_whose_folder_is_removed_at_its_end_stay_counted(tmp_path, clock):
+    a, b = tmp_path / "a", tmp_path / "b"
+    steps = Progress({a: 100, b: 100})
+    steps_made(a, 10)
+    steps.line()
+    clock[0] += 45
+    steps_made(a, 100)
+    steps.end(a)
+    shutil.rmtree(a)
+    # 90 steps in 45 seconds: 100 are left.
+    assert "100 of 200 steps, about 50 s left" in steps.line()
 
 
 def test_rows_of_a_run_that_is_replaced_are_not_counted_and_those_of_one_that_goes_on_are_not_its_pace(tmp_path, clock):
