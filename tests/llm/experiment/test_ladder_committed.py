@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from aepo.llm.experiment.ladder import outcome, protocol, report, results
-from aepo.llm.experiment.ladder.command import made_again, report_folder, results_folder
+from aepo.llm.experiment.ladder import evidence, outcome, protocol, report, results
+from aepo.llm.experiment.ladder.command import AGAIN, made_again, report_folder, results_folder
 from aepo.llm.experiment.ladder.outcome import LARGEST
 from aepo.llm.experiment.ladder.results import Results
 
@@ -20,9 +20,21 @@ def committed() -> Results:
 
 
 def test_every_file_is_small_and_is_of_a_run_that_the_protocol_has():
-    there = {path: path.stat().st_size for path in FOLDER.iterdir()}
-    assert there and max(there.values()) <= LARGEST
-    assert set(there) == {outcome.path_of(FOLDER, arm, seed) for arm, seed in committed().outcomes}
+    again = FOLDER.with_name(FOLDER.name + AGAIN)
+    for folder, found in ((FOLDER, committed()), (again, results.read(committed().protocol, again))):
+        there = {path: path.stat().st_size for path in folder.iterdir()}
+        assert there and max(there.values()) <= LARGEST
+        assert set(there) == {outcome.path_of(folder, arm, seed) for arm, seed in found.outcomes}
+
+
+def test_with_other_rounding_no_sign_of_a_comparison_changes():
+    """Of the arms that were made again, on their two seeds."""
+    again = made_again(committed().protocol, FOLDER)
+    assert again is not None
+    found = evidence.repeated(committed(), again)
+    assert len(found) >= 9 and all(one.seeds == 2 and one.same for one in found)
+    made_on = [{one.outcomes[run].about["capability"] for run in again.outcomes} for one in (committed(), again)]
+    assert not made_on[0] & made_on[1]
 
 
 def test_the_task_meets_the_rules_of_its_design():
