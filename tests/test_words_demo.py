@@ -60,6 +60,16 @@ def test_variety_counts_right_words_that_differ_and_the_commonest_ones_share(dem
     assert found == pytest.approx({"right": 3 / 8, "different": 1.0, "commonest": 2 / 3})
 
 
+def test_without_a_models_folder_the_words_are_not_made_and_it_says_how(tmp_path, monkeypatch):
+    script = loaded("make_words")
+    monkeypatch.setattr(script, "HERE", tmp_path)
+    for given in ([], [str(tmp_path / "none")]):
+        monkeypatch.setattr("sys.argv", ["make_words.py", *given])
+        with pytest.raises(SystemExit, match="aepo model smollm2-135m"):
+            script.main()
+    assert not list(tmp_path.iterdir())
+
+
 def test_each_letter_has_its_first_prompt(demo):
     rows = loaded("make_words").rows()
     chosen = demo.one_of_each_letter(rows)

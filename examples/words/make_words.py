@@ -49,6 +49,8 @@ def rows() -> list[dict[str, str]]:
 
 def main() -> None:
     """Write both files."""
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        raise SystemExit("give the folder of a model, as `aepo model smollm2-135m --out models/smollm2-135m` makes it")
     words, asked = lexicon(AutoTokenizer.from_pretrained(sys.argv[1])), rows()
     (HERE / "words.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     (HERE / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
